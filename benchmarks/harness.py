@@ -1,0 +1,64 @@
+"""Timing two or more ways side by side, and keeping the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+TITLE = "# Benchmarks\n\nEvery section is written by the command it names (`make bench` runs them all).\n"
+
+
+def interleaved_medians(ways: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+    """Median seconds of each way, taken in turns so that a noisy machine disturbs all alike; one warm-up each."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def machine(packages: Sequence[str] = ("torch",)) -> str:
+    """Processor, cores, threads and versions, in one line."""
+    model = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    threads = f"{torch.get_num_threads()} threads"
+    return f"{model}, {threads}, no GPU, Python {platform.python_version()}, {versions}"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write_section(name: str, body: str, *, command: str, packages: Sequence[str] = ("torch",)) -> None:
+    """Print the section and put it into docs/benchmarks.md in place of its last version."""
+    text = f"## {name}\n\n`{command}`, {date.today()}. {machine(packages)}.\n\n{body}\n"
+    print(text)
+    page = PAGE.read_text() if PAGE.exists() else TITLE
+    head, *sections = page.split("\n## ")
+    kept = {section.splitlines()[0]: "## " + section.strip() + "\n" for section in sections}
+    kept[name] = text
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(head.strip() + "\n\n" + "\n".join(kept[key] for key in sorted(kept)))

@@ -1,0 +1,53 @@
+"""What measuring a network needs and must not leave behind: modes, gradient flags, random state, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put every submodule into eval mode, and each back into its own mode at the end."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Let no parameter ask for a gradient; each flag is restored at the end.
+
+    The gradient with respect to an input then costs no gradient with respect to the weights.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def float32(device: torch.device) -> Iterator[None]:
+    """Compute in true float32: no autocast and no TF32, whatever the training uses.
+
+    Sign patterns and exactly zero gradients are properties of float32 arithmetic, so a measure must not depend on
+    the precision that the training loop was given.
+    """
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
