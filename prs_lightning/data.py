@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.seeding import keyed_generator
 
 SIZE = 32
@@ -187,8 +187,8 @@ class MeasuringBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in self.batches:
-            first, last = int(indices[0]), int(indices[-1])
-            rows = slice(first, last + 1, self.world)
+            # A slice is a view; an empty one keeps the number of batches equal when a shard is very small.
+            rows = slice(int(indices[0]), int(indices[-1]) + 1, self.world) if len(indices) else slice(0)
             yield to_unit_range(self.split.images[rows]), self.split.labels[rows]
 
 
@@ -232,25 +232,28 @@ class ImageData(LightningDataModule):
             "data.test_limit": test_limit,
             "data.measuring_batch_size": measuring_batch_size,
         }.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"{key}={value} must be 1 or more")
+            if value is not None:
+                at_least(key, value, 1)
         self.name, self.batch_size, self.seed, self.root = name, batch_size, seed, root
         self.limits = (train_limit, test_limit)
         self.channels, self.classes, self.mean, self.std = channels, classes, mean, std
         self.epsilon, self.step_size, self.measuring_batch_size = epsilon, step_size, measuring_batch_size
+        self.loaded: tuple[Split, Split] | None = None
         self.train: Split | None = None
         self.test: Split | None = None
 
     def prepare_data(self) -> None:
-        """Download on one process per machine, so that the others find the files."""
-        load(self.name, self.root)
+        """Download and verify, on one process per machine, so that the others find the files."""
+        if self.train is None and self.loaded is None:
+            self.loaded = load(self.name, self.root)
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        loaded, self.loaded = self.loaded or load(self.name, self.root), None
         splits = []
-        for key, split, limit in zip(("train", "test"), load(self.name, self.root), self.limits, strict=True):
+        for key, split, limit in zip(("train", "test"), loaded, self.limits, strict=True):
             if limit is not None:
                 if limit > len(split.labels):
                     raise ConfigError(f"data.{key}_limit={limit} exceeds the {len(split.labels)} samples there are")

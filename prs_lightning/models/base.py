@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from prs_lightning.data import ImageData
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.measuring import float32
 from prs_lightning.seeding import mixed_seed
@@ -71,7 +72,7 @@ class ImageClassifier(LightningModule):
         self.build(channels, classes)
         self.scores = nn.ModuleDict(
             {
-                split: MetricCollection(
+                f"{split}_scores": MetricCollection(
                     {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro")},
                     prefix=f"{split}/",
                     compute_groups=False,
@@ -97,6 +98,14 @@ class ImageClassifier(LightningModule):
         """Logits (N, classes) of images (N, C, 32, 32) in [0, 1]."""
         return self.logits_and_features(images)[0]
 
+    def setup(self, stage: str) -> None:
+        """Refuse labels that the network has no output for."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, ImageData) and data.train is not None:
+            highest, outputs = int(data.train.labels.max()), self.final.out_features
+            if highest >= outputs:
+                raise ConfigError(f"model.classes={outputs}, but {data.name} has labels up to {highest}")
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
 
@@ -116,7 +125,7 @@ class ImageClassifier(LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        if self.trainer.training:
+        if self.trainer.state.fn == "fit":
             self.refuse_bad_loss()
 
     def refuse_bad_loss(self) -> None:
@@ -135,18 +144,20 @@ class ImageClassifier(LightningModule):
         images, labels = batch
         with float32(self.device):
             logits, features = self.logits_and_features(images)
-        scores = self.scores[SPLITS[dataloader_idx]]
-        assert isinstance(scores, MetricCollection)
+        scores = self._scores(SPLITS[dataloader_idx])
         scores["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
         scores["accuracy"].update(logits, labels)
         return {"logits": logits, "features": features}
 
     def on_validation_epoch_end(self) -> None:
         for split in SPLITS:
-            scores = self.scores[split]
-            assert isinstance(scores, MetricCollection)
-            self.log_dict(scores.compute(), prog_bar=True)
+            scores = self._scores(split)
+            for name, value in scores.compute().items():
+                self.log(name, value, prog_bar=name == "test/accuracy", sync_dist=True)
             scores.reset()
+
+    def _scores(self, split: str) -> MetricCollection:
+        return cast(MetricCollection, self.scores[f"{split}_scores"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = type(self).__name__

@@ -1,0 +1,78 @@
+"""Writes the run directory: a row of metrics.csv, the grid's weights and the resume checkpoint, each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from prs_lightning.runs import RunDirectory
+
+
+class Records(Checkpoint):
+    """Keeps the run directory ``trainer.default_root_dir``.
+
+    Lightning calls a ``Checkpoint`` after all other callbacks, so the row holds every measure of its epoch. The
+    resume checkpoint is written last: whatever moment a run is killed at, what it finds is an epoch that is whole.
+
+    Args:
+        grid_epochs: epochs, counted from 1, whose weights are kept.
+    """
+
+    def __init__(self, *, grid_epochs: Sequence[int] = ()) -> None:
+        self.grid_epochs = set(grid_epochs)
+        self.times: dict[str, float] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.run = RunDirectory(trainer.default_root_dir)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Rows beyond the checkpoint that a resumed run goes on from are written again by it.
+        self.rows: list[dict[str, Any]] = [
+            dict(row) for row in self.run.rows() if int(row["epoch"]) <= trainer.current_epoch
+        ]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = self._now(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning keeps the last value of each metric; a measure that is not taken this epoch must stay empty.
+        trainer.callback_metrics.clear()
+        if trainer.state.fn == "fit":
+            self.trained = self._now(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            measured = self._now(pl_module)
+            self.times = {"time/train_s": self.trained - self.start, "time/measure_s": measured - self.trained}
+            for logger in trainer.loggers:
+                logger.log_metrics(self.times, step=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name}
+        row = {"epoch": epoch, "step": trainer.global_step} | {name: _shortest(v) for name, v in measures.items()}
+        self.rows.append(row | {name: f"{seconds:.3f}" for name, seconds in self.times.items()})
+        if trainer.is_global_zero:
+            self.run.write_rows(self.rows)
+        if epoch in self.grid_epochs:
+            trainer.save_checkpoint(self.run.checkpoint(epoch), weights_only=True)
+        if trainer.is_global_zero and self.run.last_checkpoint.exists():
+            self.run.last_checkpoint.replace(self.run.previous_checkpoint)
+        trainer.save_checkpoint(self.run.last_checkpoint)
+
+    @staticmethod
+    def _now(pl_module: LightningModule) -> float:
+        if pl_module.device.type != "cpu":
+            torch.accelerator.synchronize(pl_module.device)
+        return time.perf_counter()
+
+
+def _shortest(value: torch.Tensor) -> str:
+    """The shortest decimal that gives the same float32 again."""
+    return np.format_float_positional(np.float32(value.item()), trim="-")

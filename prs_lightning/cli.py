@@ -1,0 +1,103 @@
+"""Running a Hydra task so that an error the user can mend is one line, with exit code 1 and the nearest names."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.runs import flatten
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+CONFIG_FOLDER = Path(__file__).parent.parent / "conf"
+
+
+def run(task: Callable[[DictConfig], None], config_name: str) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and give it to ``task``.
+
+    Errors that a user can mend are printed as one line; with HYDRA_FULL_ERROR=1 every error shows its traceback.
+    """
+    if os.environ.get(FULL_ERROR) == "1":
+        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(task)()
+        return
+
+    def quiet(cfg: DictConfig) -> None:
+        with _hydra_raises(False):  # processes that the task starts decide for themselves
+            task(cfg)
+
+    try:
+        with _hydra_raises(True):
+            hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(quiet)()
+    except Exception as error:
+        line = one_line(error, config_name)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextmanager
+def _hydra_raises(on: bool) -> Iterator[None]:
+    """Make Hydra raise its errors, so that we can word them, instead of printing them and leaving."""
+    before = os.environ.get(FULL_ERROR)
+    if on:
+        os.environ[FULL_ERROR] = "1"
+    else:
+        os.environ.pop(FULL_ERROR, None)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(FULL_ERROR, None)
+        else:
+            os.environ[FULL_ERROR] = before
+
+
+def one_line(error: BaseException, config_name: str) -> str | None:
+    """What to tell the user, or None if ``error`` is a fault of ours that deserves its traceback."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, ConfigError | RunError):
+            return " ".join(str(cause).split())
+    for cause in causes:
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            group, _, name = cause.missing_cfg_file.rpartition("/")
+            options = cause.options or []
+            return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"(?:Could not override|Could not append.*to|Could not delete from config\.) '([^']+)'", text):
+        return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
+    if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError | ImportError):
+        return None
+    if isinstance(error, CompactHydraException | OmegaConfBaseException):
+        return text
+    return None
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(near)}?" if near else ""
+
+
+def _known_keys(config_name: str) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        config = OmegaConf.to_container(hydra.compose(config_name), resolve=False)
+    assert isinstance(config, dict)
+    leaves = flatten({str(key): value for key, value in config.items()})
+    nodes = {key.rsplit(".", depth)[0] for key in leaves for depth in range(1, key.count(".") + 1)}
+    return sorted(leaves.keys() | nodes)

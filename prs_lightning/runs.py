@@ -1,0 +1,289 @@
+"""A run directory: the record of one training run, complete, resumable or marked failed, and never half-written.
+
+    config.yaml   the composed config
+    metrics.csv   one row per epoch
+    run.json      status, seed, git commit, versions, times, and the reason if the run failed
+    checkpoints/  last.ckpt and the one before it (to resume), epoch-050.ckpt and so on (weights only)
+
+This module needs no torch, so that the analysis and the sweep can read runs quickly.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from prs_lightning.errors import RunError
+
+COLUMNS = (
+    "epoch", "step",
+    "train/loss", "train/accuracy", "test/loss", "test/accuracy",
+    "prs/ratio", "prs/count", "prs/inclusion_ratio", "prs/dead_units",
+    "weights/cosine_similarity", "features/sparsity",
+    "robust/pgd20", "robust/pgd20_audited", "robust/masking_gap", "robust/zero_gradient",
+    "robust/fgsm", "robust/bim5", "robust/pgd100", "robust/autoattack",
+    "time/train_s", "time/measure_s",
+)  # fmt: skip
+"""The order of the columns of metrics.csv; a measure that is not named here comes after them."""
+
+STATUSES = ("running", "interrupted", "failed", "finished")
+
+# Keys that may differ when a run is taken up again, because they do not change what is computed.
+BOOKKEEPING = (
+    "run_dir", "runs", "wandb", "logger", "print_config", "data.root", "trainer.devices", "trainer.accelerator",
+    "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar", "callbacks.progress",
+)  # fmt: skip
+
+PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "adversarial-robustness-toolbox", "wandb")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write to a temporary name, flush to the disk, and rename: the file is there whole or as it was before.
+
+    Raises:
+        RunError: the disk is full or refuses; nothing is left of the attempt.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error}; make room, then give the same command to go on") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """``write_atomically`` for text."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys.
+
+    >>> flatten({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ, bookkeeping left out."""
+    flat = [flatten(first), flatten(second)]
+    return sorted(
+        key
+        for key in flat[0].keys() | flat[1].keys()
+        if flat[0].get(key) != flat[1].get(key) and not is_bookkeeping(key)
+    )
+
+
+def is_bookkeeping(key: str) -> bool:
+    """Whether a dotted config key says where and how a run is kept rather than what it computes."""
+    return any(key == name or key.startswith(name + ".") for name in BOOKKEEPING)
+
+
+class RunDirectory:
+    """Reads and writes one run directory. ``RunDirectory(path)`` touches nothing on the disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.csv"
+        self.record_file = self.path / "run.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"
+        self._new_wandb_id = uuid.uuid4().hex[:12]
+
+    def checkpoint(self, epoch: int) -> Path:
+        """Where the weights after ``epoch`` (counted from 1) are kept."""
+        return self.checkpoints / f"epoch-{epoch:03d}.ckpt"
+
+    # Reading
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return self.record_file.exists()
+
+    def config(self) -> dict[str, Any]:
+        """The composed config; empty if there is none."""
+        return yaml.safe_load(self.config_file.read_text()) if self.config_file.exists() else {}
+
+    def record(self) -> dict[str, Any]:
+        """run.json; empty if there is none."""
+        return json.loads(self.record_file.read_text()) if self.record_file.exists() else {}
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv as written; a measure that was not taken at an epoch is ''."""
+        if not self.metrics_file.exists():
+            return []
+        with self.metrics_file.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def status(self) -> str | None:
+        """One of ``STATUSES``, or None where no run was started.
+
+        A run whose process is gone without having said so (killed, power cut) counts as interrupted.
+        """
+        status = self.record().get("status")
+        return "interrupted" if status == "running" and not self.locked else status
+
+    @property
+    def locked(self) -> bool:
+        """Whether a live process of this machine (or of one that shares the file system) is training here."""
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def wandb_id(self) -> str:
+        """Id of the W&B run, made once and kept in run.json: a resumed run goes on in the same W&B run."""
+        self._new_wandb_id = self.record().get("wandb_id") or self._new_wandb_id
+        return self._new_wandb_id
+
+    # Writing
+
+    def write_rows(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Replace metrics.csv; the whole file is written anew, so that it never ends in the middle of a line."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        ordered = [name for name in COLUMNS if name in names] + sorted(set(names) - set(COLUMNS))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ordered, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.metrics_file, text.getvalue())
+
+    def update_record(self, **changes: object) -> None:
+        """Change some entries of run.json."""
+        write_text(self.record_file, json.dumps(self.record() | changes, indent=2) + "\n")
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a directory that holds a run of another config, without touching it.
+
+        Raises:
+            RunError: names the keys that differ.
+        """
+        if self.exists and (keys := differing_keys(self.config(), config)):
+            saved, now = flatten(self.config()), flatten(config)
+            shown = ", ".join(f"{key} ({saved.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
+            more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+            raise RunError(f"{self.path} holds a run of another config: {shown}{more}; choose another run_dir")
+
+    @contextmanager
+    def recording(self, config: Mapping[str, Any], **entries: object) -> Iterator[None]:
+        """Hold the directory while a run trains in it, and leave its status in run.json whatever happens.
+
+        Args:
+            config: the composed config, as plain values.
+            entries: more entries of run.json.
+
+        Raises:
+            RunError: another process trains here, or the directory holds a run of another config.
+        """
+        self.check(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                other = self.record()
+                raise RunError(
+                    f"{self.path} is being trained by process {other.get('pid')} on {other.get('host')}: "
+                    "wait for it, or choose another run_dir"
+                ) from None
+            if not self.config_file.exists():
+                write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+            started = self.record().get("started", _now())
+            self.update_record(
+                status="running", reason=None, wandb_id=self.wandb_id(), started=started, resumed=_now() if self.rows() else None,
+                ended=None, pid=os.getpid(), host=platform.node(), git_commit=git_commit(), versions=versions(),
+                **entries,
+            )  # fmt: skip
+            try:
+                yield
+            except BaseException as error:
+                interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(error).__name__
+                reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+                self._close("interrupted" if interrupted else "failed", reason)
+                raise
+            self._close("finished", None)
+
+    def _close(self, status: str, reason: str | None) -> None:
+        try:
+            self.update_record(status=status, reason=reason, ended=_now())
+        except RunError as error:
+            # A full disk must not hide why the run ended; without this entry it counts as interrupted.
+            print(f"warning: {error}", file=sys.stderr)
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """``<data>-<model>-bs<batch size>-seed<seed>``."""
+    model = config["model"]["_target_"].rsplit(".", 1)[-1].lower()
+    return f"{config['data']['name']}-{model}-bs{config['batch_size']}-seed{config['seed']}"
+
+
+def is_global_zero() -> bool:
+    """Whether this process is the one that writes: rank 0 of however many there are."""
+    ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")]
+    return int(next((rank for rank in ranks if rank is not None), 0)) == 0
+
+
+def find_runs(folder: str | Path) -> list[RunDirectory]:
+    """Every run directory under ``folder``, sorted by path."""
+    return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of the packages that a result may hang on."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the code, with ``-dirty`` for uncommitted changes; None outside a checkout or without git."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        folder = Path(__file__).parent
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

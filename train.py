@@ -1,0 +1,101 @@
+"""Train a network, measure it every epoch, and keep the record in a run directory.
+
+    python train.py model=cnn6 data=cifar10 batch_size=128 seed=0
+
+Heavy packages are imported inside the functions, so that --help and --cfg answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from contextlib import nullcontext
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from prs_lightning import cli
+from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.runs import RunDirectory, run_name
+
+
+def train(cfg: DictConfig) -> None:
+    """Compose, seed, instantiate, fit."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    if cfg.print_config:
+        print(OmegaConf.to_yaml(cfg, resolve=True))
+    at_least("epochs", cfg.epochs, 1)
+    at_least("seed", cfg.seed, 0)
+    run = RunDirectory(cfg.run_dir or f"{cfg.runs}/{run_name(config)}")
+    run.check(config)
+    if run.status == "finished":
+        print(f"{run.path} is finished: nothing to train")
+    else:
+        fit(cfg, config, run)
+    show(run)
+
+
+def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
+    """Train in ``run``, from its last checkpoint if it has one."""
+    from hydra.utils import instantiate
+    from lightning.pytorch import seed_everything
+
+    from prs_lightning.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
+    seed_everything(cfg.seed, verbose=False)
+    data = instantiate(cfg.data)
+    network = instantiate(cfg.model)
+    trainer = instantiate(
+        cfg.trainer,
+        default_root_dir=str(run.path),
+        plugins=[AtomicCheckpointIO(type(network).__name__)],
+        callbacks=[instantiate(callback) for callback in cfg.callbacks.values() if callback],
+        logger=logger(cfg, config, run),
+    )
+    if cfg.batch_size % trainer.world_size:
+        raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
+    if trainer.is_global_zero:
+        data.prepare_data()  # before the run directory is made: missing files must leave no trace
+    try:
+        with run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
+            trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
+    finally:
+        if "wandb" in sys.modules:  # or the next job of this process would go on in this run
+            sys.modules["wandb"].finish()
+
+
+def logger(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> Any:
+    """The logger of the config, named after the run; False for none."""
+    from hydra.utils import instantiate
+
+    if not cfg.logger:
+        return False
+    group, name = run_name(config).rsplit("-bs", 1)[0], run.path.name
+    made = instantiate(cfg.logger, save_dir=str(run.path), name=name, id=run.wandb_id(), group=group)
+    made.log_hyperparams(config)
+    return made
+
+
+def show(run: RunDirectory) -> None:
+    """Print the measures of the last epoch and where the run is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from prs_lightning.runs import is_global_zero
+
+    if not (is_global_zero() and (rows := run.rows())):
+        return
+    table = Table("measure", "value", title=f"epoch {rows[-1]['epoch']}")
+    for name, value in rows[-1].items():
+        if value and "/" in name:
+            table.add_row(name, f"{float(value):.6g}")
+    console = Console()
+    console.print(table)
+    console.print(f"run: {run.path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(train, "train")
