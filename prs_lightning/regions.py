@@ -1,0 +1,227 @@
+"""Populated decision regions: which sign patterns of a layer's pre-activations hold samples.
+
+The sets and ratios of section 2 of the design ("Empirical Study of the Decision Region and Robustness in Deep Neural
+Networks", section 3): a decision region is a sign pattern, a unit is positive iff z > 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_patterns
+
+# Elements taken at once: on a CPU a block's signs stay in the cache instead of being written to fresh memory.
+_BLOCK = {"cpu": 2**18}
+_LARGE_BLOCK = 2**27
+
+
+def has_nan(z: Tensor) -> Tensor:
+    """Whether any element is NaN, as a boolean scalar on the tensor's device; no host sync."""
+    # A maximum is NaN as soon as one element is, and needs no mask of the tensor's size.
+    return z.amax().isnan() if z.numel() else torch.zeros((), dtype=torch.bool, device=z.device)
+
+
+def refuse_nan(found: Tensor | bool) -> None:
+    """Raise RunError if the flag of `has_nan` is set."""
+    if found:
+        raise RunError("a pre-activation is NaN, which has no sign: check the network's weights and the images")
+
+
+def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
+    """The sign pattern of each sample: True where a unit is positive, that is z > 0; zero counts as negative.
+
+    This is the only place that decides what positive means.
+
+    Args:
+        z: pre-activations (N, D) or (N, C, H, W), any floating type.
+        check: refuse NaN at once; on a GPU that waits for the device.
+
+    Returns:
+        Boolean (N, D), or (N, C * H * W).
+
+    Raises:
+        ConfigError: not a floating tensor of at least two dimensions, or no units.
+        RunError: NaN.
+
+    >>> sign_patterns(torch.tensor([[0.5, 0.0, -1.0]]))
+    tensor([[ True, False, False]])
+    """
+    if z.ndim < 2 or not z.is_floating_point():
+        raise ConfigError(
+            f"pre-activations of shape {tuple(z.shape)}, {z.dtype}: expected floating (N, D) or (N, C, H, W)"
+        )
+    if not z.shape[1:].numel():
+        raise ConfigError(f"pre-activations of shape {tuple(z.shape)} have no units: expected at least one")
+    if check:
+        refuse_nan(has_nan(z))
+    return z.detach().flatten(1) > 0
+
+
+def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
+    """The keys, int64 (N, 2), of the regions of pre-activations (N, D) or (N, C, H, W): 16 bytes a sample."""
+    rows = max(1, _BLOCK.get(z.device.type, _LARGE_BLOCK) // max(1, z.shape[1:].numel()))
+    return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in z.split(rows)])
+
+
+class RegionSet:
+    """The populated regions of a layer, and how many samples each holds: 16 bytes a sample at most, whatever D is.
+
+    >>> regions = RegionSet.from_features(torch.tensor([[1.0, -1.0], [2.0, -3.0], [-1.0, 1.0]]))
+    >>> len(regions), regions.samples, regions.populations().tolist()
+    (2, 3, [2, 1])
+    >>> regions.contains(torch.tensor([[9.0, 0.0], [1.0, 1.0]])).tolist()
+    [True, False]
+    """
+
+    # Merging waits until this many keys, or as many as the set has, are there: a stream costs O(N log N) in all.
+    MERGE_AT = 2**16
+
+    def __init__(self) -> None:
+        self.units: int | None = None
+        self.samples = 0
+        self._keys: Tensor | None = None
+        self._populations: Tensor | None = None
+        self._waiting: list[Tensor] = []
+        self._waiting_samples = 0
+
+    @classmethod
+    def from_features(cls, z: Tensor) -> RegionSet:
+        """The regions of pre-activations (N, D) or (N, C, H, W)."""
+        return cls().add(z)
+
+    def add(self, z: Tensor) -> RegionSet:
+        """Count the samples of one more batch; returns the set itself."""
+        keys = region_keys(z)
+        self._check_units(z.shape[1:].numel())
+        self._waiting.append(keys)
+        self._waiting_samples += len(keys)
+        self.samples += len(keys)
+        if self._waiting_samples >= max(self.MERGE_AT, 0 if self._keys is None else len(self._keys)):
+            self._merge()
+        return self
+
+    def _check_units(self, units: int) -> None:
+        if self.units not in (None, units):
+            raise ConfigError(f"a set of regions of {self.units} units met {units} units: expected the same layer")
+        self.units = units
+
+    def _merge(self) -> tuple[Tensor, Tensor]:
+        if self._waiting:
+            waiting, self._waiting, self._waiting_samples = torch.cat(self._waiting), [], 0
+            keys, populations = count_keys(waiting)
+            if self._keys is not None and self._populations is not None:
+                keys, populations = torch.cat([self._keys, keys]), torch.cat([self._populations, populations])
+                self._keys = self._populations = None
+                keys, populations = count_keys(keys, populations)
+            self._keys, self._populations = keys, populations
+        if self._keys is None or self._populations is None:
+            return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        return self._keys, self._populations
+
+    def keys(self) -> Tensor:
+        """The keys, int64 (R, 2), in ascending order: for up to 128 units the packed signs, else their hash."""
+        return self._merge()[0]
+
+    def populations(self) -> Tensor:
+        """Samples in each region, int64 (R,), the largest first."""
+        return self._merge()[1].sort(descending=True).values
+
+    def __len__(self) -> int:
+        """The number of populated regions."""
+        return len(self._merge()[0])
+
+    @property
+    def ratio(self) -> float:
+        """PRS ratio: regions / samples, in [0, 1]; NaN for no samples."""
+        return len(self) / self.samples if self.samples else float("nan")
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Whether each sample of z (M, D) or (M, C, H, W) lies in a region of the set: boolean (M,)."""
+        return self.population_of(z) > 0
+
+    def population_of(self, z: Tensor) -> Tensor:
+        """How many samples of the set share the region of each sample of z: int64 (M,), 0 outside the set."""
+        wanted = region_keys(z)
+        if not self.samples:
+            return torch.zeros(len(wanted), dtype=torch.int64, device=wanted.device)
+        self._check_units(z.shape[1:].numel())
+        keys, populations = self._merge()
+        places = find_keys(keys, wanted)
+        return torch.where(places >= 0, populations[places.clamp(min=0)], 0)
+
+    def union(self, other: RegionSet) -> RegionSet:
+        """A new set that holds the samples of both, each counted; also written ``a | b``."""
+        if self.units is not None and other.units is not None:
+            self._check_units(other.units)
+        merged = RegionSet()
+        merged.units, merged.samples = self.units or other.units, self.samples + other.samples
+        parts = [part._merge() for part in (self, other) if part.samples]
+        if parts:
+            keys, populations = zip(*parts, strict=True)
+            merged._keys, merged._populations = count_keys(torch.cat(keys), torch.cat(populations))
+        return merged
+
+    __or__ = union
+
+
+def prs_ratio(z: Tensor) -> float:
+    """|PRS| / |X| of pre-activations (N, D) or (N, C, H, W): in (0, 1], NaN for no samples.
+
+    >>> prs_ratio(torch.tensor([[1.0], [2.0], [-1.0], [0.0]]))
+    0.5
+    """
+    return RegionSet.from_features(z).ratio
+
+
+def inclusion_ratio(z_train: Tensor, z_test: Tensor) -> float:
+    """Share of test samples whose region holds a training sample: in [0, 1], NaN for no test samples.
+
+    >>> inclusion_ratio(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 3.0], [-1.0, 1.0]]))
+    0.5
+    """
+    included = RegionSet.from_features(z_train).contains(z_test)
+    return included.double().mean().item()
+
+
+@dataclass(frozen=True)
+class MajorRegion:
+    """The region that holds most of a class's samples: its ``pattern`` (D,), how many of them (``count``), and the
+    ``mean`` (D,) of their pre-activations."""
+
+    pattern: Tensor
+    count: int
+    mean: Tensor
+
+
+def major_regions(z: Tensor, labels: Tensor) -> dict[int, MajorRegion]:
+    """For every class that occurs, its major region; of equally large ones that with the smallest key.
+
+    Args:
+        z: pre-activations (N, D) or (N, C, H, W).
+        labels: int (N,).
+
+    >>> major = major_regions(torch.tensor([[1.0, -1.0], [3.0, -1.0], [-1.0, 1.0]]), torch.tensor([0, 0, 0]))[0]
+    >>> major.pattern.tolist(), major.count, major.mean.tolist()
+    ([True, False], 2, [2.0, -1.0])
+    """
+    if labels.shape != (len(z),):
+        raise ConfigError(f"labels of shape {tuple(labels.shape)} for {len(z)} samples: expected one label a sample")
+    _, places = group_keys(region_keys(z))
+    majors = {}
+    for label in labels.unique().tolist():
+        of_class = (labels == label).nonzero().flatten()
+        region, count = _largest(places[of_class])
+        members = z[of_class[places[of_class] == region]].detach().flatten(1)
+        majors[label] = MajorRegion(sign_patterns(members[:1])[0], count, members.mean(dim=0))
+    return majors
+
+
+def _largest(places: Tensor) -> tuple[int, int]:
+    """The place that occurs most often, the smallest of several, and how often."""
+    counts = places.bincount()
+    largest = int(counts.max())
+    return int((counts == largest).nonzero()[0]), largest
