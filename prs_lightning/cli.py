@@ -77,7 +77,9 @@ def one_line(error: BaseException, config_name: str) -> str | None:
             options = cause.options or []
             return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
     text = " ".join(str(error).split())
-    if unknown := re.search(r"(?:Could not override|Could not append.*to|Could not delete from config\.) '([^']+)'", text):
+    if unknown := re.search(
+        r"(?:Could not override|Could not append.*to|Could not delete from config\.) '([^']+)'", text
+    ):
         return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
     if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError | ImportError):
         return None

@@ -178,9 +178,10 @@ class MeasuringBatches:
     """
 
     def __init__(self, split: Split, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
-        total = len(split.labels)
+        indices = torch.arange(len(split.labels))
+        largest_shard = -(-len(indices) // world)
         self.split, self.world = split, world
-        self.batches = torch.arange(rank, total, world).tensor_split(-(-total // (batch_size * world)))
+        self.batches = indices[rank::world].tensor_split(-(-largest_shard // batch_size))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -282,4 +283,6 @@ class ImageData(LightningDataModule):
         """The training set in order, then the test set."""
         assert self.train is not None
         assert self.test is not None
-        return [MeasuringBatches(split, self.measuring_batch_size, **self._shard()) for split in (self.train, self.test)]
+        return [
+            MeasuringBatches(split, self.measuring_batch_size, **self._shard()) for split in (self.train, self.test)
+        ]

@@ -49,7 +49,15 @@ BOOKKEEPING = (
     "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar", "callbacks.progress",
 )  # fmt: skip
 
-PACKAGES = ("torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "adversarial-robustness-toolbox", "wandb")
+PACKAGES = (
+    "torch",
+    "lightning",
+    "torchvision",
+    "torchmetrics",
+    "hydra-core",
+    "adversarial-robustness-toolbox",
+    "wandb",
+)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -226,8 +234,8 @@ class RunDirectory:
                 write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
             started = self.record().get("started", _now())
             self.update_record(
-                status="running", reason=None, wandb_id=self.wandb_id(), started=started, resumed=_now() if self.rows() else None,
-                ended=None, pid=os.getpid(), host=platform.node(), git_commit=git_commit(), versions=versions(),
+                status="running", reason=None, wandb_id=self.wandb_id(), started=started,
+                resumed=_now() if self.rows() else None, ended=None, pid=os.getpid(), host=platform.node(), git_commit=git_commit(), versions=versions(),
                 **entries,
             )  # fmt: skip
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class ResNet18(ImageClassifier):
         elif channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        children = dict(network.named_children())
+        children = OrderedDict(network.named_children())
         self.final = children.pop("fc")
         self.convolutions = nn.Sequential(children)
         self.activation = nn.Identity()
