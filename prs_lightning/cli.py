@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     return None
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f": did you mean {' or '.join(near)}?" if near else ""
 

@@ -235,7 +235,7 @@ class ImageData(LightningDataModule):
         }.items():
             if value is not None:
                 at_least(key, value, 1)
-        self.name, self.batch_size, self.seed, self.root = name, batch_size, seed, root
+        self.data_name, self.batch_size, self.seed, self.root = name, batch_size, seed, root
         self.limits = (train_limit, test_limit)
         self.channels, self.classes, self.mean, self.std = channels, classes, mean, std
         self.epsilon, self.step_size, self.measuring_batch_size = epsilon, step_size, measuring_batch_size
@@ -246,13 +246,13 @@ class ImageData(LightningDataModule):
     def prepare_data(self) -> None:
         """Download and verify, on one process per machine, so that the others find the files."""
         if self.train is None and self.loaded is None:
-            self.loaded = load(self.name, self.root)
+            self.loaded = load(self.data_name, self.root)
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is not None:
             return
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        loaded, self.loaded = self.loaded or load(self.name, self.root), None
+        loaded, self.loaded = self.loaded or load(self.data_name, self.root), None
         splits = []
         for key, split, limit in zip(("train", "test"), loaded, self.limits, strict=True):
             if limit is not None:
@@ -261,10 +261,10 @@ class ImageData(LightningDataModule):
                 chosen = balanced_subset(split.labels, limit)
                 split = Split(split.images[chosen], split.labels[chosen])
             if split.images.shape[1] != self.channels:
-                raise ConfigError(f"data.channels={self.channels}, but {self.name} has {split.images.shape[1]}")
+                raise ConfigError(f"data.channels={self.channels}, but {self.data_name} has {split.images.shape[1]}")
             if int(split.labels.max()) >= self.classes:
                 raise ConfigError(
-                    f"data.classes={self.classes}, but {self.name} has labels up to {int(split.labels.max())}"
+                    f"data.classes={self.classes}, but {self.data_name} has labels up to {int(split.labels.max())}"
                 )
             splits.append(Split(split.images.to(device), split.labels.to(device)))
         self.train, self.test = splits

@@ -232,12 +232,19 @@ class RunDirectory:
                 ) from None
             if not self.config_file.exists():
                 write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
-            started = self.record().get("started", _now())
             self.update_record(
-                status="running", reason=None, wandb_id=self.wandb_id(), started=started,
-                resumed=_now() if self.rows() else None, ended=None, pid=os.getpid(), host=platform.node(), git_commit=git_commit(), versions=versions(),
+                status="running",
+                reason=None,
+                wandb_id=self.wandb_id(),
+                started=self.record().get("started", _now()),
+                resumed=_now() if self.rows() else None,
+                ended=None,
+                pid=os.getpid(),
+                host=platform.node(),
+                git_commit=git_commit(),
+                versions=versions(),
                 **entries,
-            )  # fmt: skip
+            )
             try:
                 yield
             except BaseException as error:

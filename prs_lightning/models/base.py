@@ -44,6 +44,8 @@ class ImageClassifier(LightningModule):
 
     CHECK_EVERY = 100
     final: nn.Linear
+    mean: Tensor
+    std: Tensor
     activation: nn.Module
 
     def __init__(
@@ -104,7 +106,7 @@ class ImageClassifier(LightningModule):
         if isinstance(data, ImageData) and data.train is not None:
             highest, outputs = int(data.train.labels.max()), self.final.out_features
             if highest >= outputs:
-                raise ConfigError(f"model.classes={outputs}, but {data.name} has labels up to {highest}")
+                raise ConfigError(f"model.classes={outputs}, but {data.data_name} has labels up to {highest}")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
