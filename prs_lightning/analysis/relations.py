@@ -1,0 +1,118 @@
+"""Which measures the paper relates to which, in what words, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRS_RATIO = "prs/ratio"
+ROBUST_ACCURACY = "robust/pgd20"
+AUDITED_ACCURACY = "robust/pgd20_audited"
+TEST_ACCURACY = "test/accuracy"
+INCLUSION_RATIO = "prs/inclusion_ratio"
+COSINE_SIMILARITY = "weights/cosine_similarity"
+SPARSITY = "features/sparsity"
+DEAD_UNITS = "prs/dead_units"
+MASKING_GAP = "robust/masking_gap"
+ZERO_GRADIENT = "robust/zero_gradient"
+AUTOATTACK = "robust/autoattack"
+
+LABELS = {
+    PRS_RATIO: "PRS ratio",
+    "prs/count": "populated regions",
+    INCLUSION_RATIO: "inclusion ratio",
+    DEAD_UNITS: "dead units",
+    COSINE_SIMILARITY: "cosine similarity",
+    SPARSITY: "sparsity",
+    ROBUST_ACCURACY: "RA (PGD-20)",
+    AUDITED_ACCURACY: "RA after the audit",
+    MASKING_GAP: "masking gap",
+    ZERO_GRADIENT: "zero-gradient share",
+    "robust/fgsm": "RA (FGSM)",
+    "robust/bim5": "RA (BIM-5)",
+    "robust/pgd100": "RA (PGD-100)",
+    AUTOATTACK: "RA (AutoAttack)",
+    TEST_ACCURACY: "test accuracy",
+    "train/accuracy": "training accuracy",
+    "test/loss": "test loss",
+    "train/loss": "training loss",
+    "epoch": "epoch",
+    "batch_size": "batch size",
+}
+"""Columns of the table in words, for axes and table heads."""
+
+DATA_LABELS = {"mnist": "MNIST", "mnist5k": "MNIST-5k", "fashion_mnist": "F-MNIST", "cifar10": "CIFAR-10"}
+MODEL_LABELS = {"cnn6": "CNN-6", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
+
+
+def label(column: str) -> str:
+    """A column, data set or network in words; a name that is not known stays as it is.
+
+    >>> label("robust/zero_gradient"), label("cnn6"), label("prs/entropy")
+    ('zero-gradient share', 'CNN-6', 'prs/entropy')
+    """
+    return (LABELS | DATA_LABELS | MODEL_LABELS).get(column, column)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One scatter figure: ``y`` against ``x``.
+
+    ``expected`` is the sign of the slope that the paper claims, or None where it claims nothing. ``controls`` are
+    held fixed in the partial Spearman correlation, beside log batch size, epoch and test accuracy.
+    """
+
+    figure: str
+    y: str
+    x: str = PRS_RATIO
+    expected: int | None = None
+    controls: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """``y against x`` in words."""
+        fixed = f", at fixed {' and '.join(label(name) for name in self.controls)}" if self.controls else ""
+        return f"{label(self.y)} against {label(self.x)}{fixed}"
+
+    @property
+    def key(self) -> str:
+        """Names the relation in tables."""
+        return ", ".join([f"{self.y} ~ {self.x}", *self.controls])
+
+
+RELATIONS = (
+    Relation("4", ROBUST_ACCURACY, expected=-1),
+    Relation("4b", AUDITED_ACCURACY, expected=-1),
+    Relation("4b", AUTOATTACK, expected=-1),
+    Relation("8", COSINE_SIMILARITY, expected=-1),
+    Relation("10", INCLUSION_RATIO, expected=-1),
+    Relation("12", SPARSITY, expected=-1),
+    Relation("14", MASKING_GAP),
+    Relation("14", ZERO_GRADIENT),
+    Relation("15", PRS_RATIO, x=DEAD_UNITS),
+    Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,)),
+)
+"""The relations of the scatter figures, in the figures' order."""
+
+PAPER_MODELS = ("cnn6", "vgg16", "resnet18")
+PAPER_DATA = ("mnist", "fashion_mnist", "cifar10")
+
+_SLOPES = {
+    "4": ((-0.30, -0.45, -0.23), (-14.32, -2.52, -0.86), (-0.80, -0.90, -0.11)),
+    "8": ((-0.76, -0.58, -0.65), (-14.70, -3.38, 0.28), (-2.88, -2.24, -1.29)),
+    "10": ((-0.72, -0.79, -0.80), (-0.53, -0.48, -0.79), (-0.53, -0.65, -0.71)),
+    "12": ((-0.49, -0.23, -0.15), (-1.99, -2.24, -0.90), (0.05, 0.08, -0.03)),
+}
+_PAPER_Y = {"4": ROBUST_ACCURACY, "8": COSINE_SIMILARITY, "10": INCLUSION_RATIO, "12": SPARSITY}
+
+PAPER_SLOPES = {
+    (_PAPER_Y[figure], model, data): slope
+    for figure, table in _SLOPES.items()
+    for model, slopes in zip(PAPER_MODELS, table, strict=True)
+    for data, slope in zip(PAPER_DATA, slopes, strict=True)
+}
+"""(y, model, data) -> the OLS slope against the PRS ratio that the paper prints."""
+
+PAPER_NOTE = (
+    "The paper's slopes were extracted from the text of its figures; which slope belongs to which data set is "
+    "inferred from their order in that text (MNIST, F-MNIST, CIFAR-10)."
+)
