@@ -43,7 +43,8 @@ def select(
 
     Args:
         rows: ``RunTable.rows``.
-        grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the epochs whose weights it kept.
+        grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the
+            epochs whose weights it kept; a finished run that is shorter than its grid is represented by its last epoch.
         thresholds: data set -> least test accuracy in [0, 1]; ``default`` stands for the others (0 without it).
 
     Raises:
@@ -72,22 +73,28 @@ def select(
         ),
         collapsed=_collapsed(measured, passed, threshold),
         thresholds={name: float(limits.get(name, limits.get(DEFAULT, 0.0))) for name in names},
-        grids={name: tuple(sorted(candidates.loc[candidates["data"] == name, "epoch"].unique())) for name in names},
+        grids={name: tuple(sorted({*candidates.loc[candidates["data"] == name, "epoch"].tolist()})) for name in names},
     )
 
 
 def _on_grid(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.Series:
     if grid_epochs is not None:
         return rows["epoch"].isin(list(grid_epochs))
-    if "config.grid_epochs" not in rows:
-        return rows["epoch"] == rows.groupby("run")["epoch"].transform("max")
-    own = rows["config.grid_epochs"].astype(object)
+    own = rows.get("config.grid_epochs", pd.Series(None, rows.index)).astype(object)
     on = pd.Series(False, rows.index)
     for text in own.dropna().unique():
-        same = own == text
-        on |= same & rows["epoch"].isin(ast.literal_eval(text))
-    # A run that names no grid is represented by its last epoch.
-    return on | (own.isna() & (rows["epoch"] == rows.groupby("run")["epoch"].transform("max")))
+        on |= (own == text) & rows["epoch"].isin(_epochs(text))
+    short = (rows["status"] == "finished") & ~on.groupby(rows["run"]).transform("any")
+    return on | (short & (rows["epoch"] == rows.groupby("run")["epoch"].transform("max")))
+
+
+def _epochs(text: str) -> list[int]:
+    """The list of a ``config.grid_epochs``; empty if it is something else, as in a foreign config."""
+    try:
+        epochs = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
+    return [epoch for epoch in epochs if isinstance(epoch, int)] if isinstance(epochs, list) else []
 
 
 def _collapsed(measured: pd.DataFrame, passed: pd.Series, threshold: pd.Series) -> pd.DataFrame:
