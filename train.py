@@ -13,11 +13,14 @@ import warnings
 from contextlib import nullcontext
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.runs import RunDirectory, run_name
+from prs_lightning.sweep.naming import run_directory
+from prs_lightning.sweep.plan import decide
 
 
 def train(cfg: DictConfig) -> None:
@@ -27,8 +30,11 @@ def train(cfg: DictConfig) -> None:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     at_least("epochs", cfg.epochs, 1)
     at_least("seed", cfg.seed, 0)
-    run = RunDirectory(cfg.run_dir or f"{cfg.runs}/{run_name(config)}")
+    run = RunDirectory(run_directory(config, HydraConfig.get().runtime.choices))
     run.check(config)
+    if cfg.dry_run:
+        print(f"{decide(run, retry_failed=True)}: {run.path}")
+        return
     if run.status == "finished":
         print(f"{run.path} is finished: nothing to train")
     else:
@@ -73,7 +79,7 @@ def logger(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> Any:
 
     if not cfg.logger:
         return False
-    group, name = run_name(config).rsplit("-bs", 1)[0], run.path.name
+    group, name = cfg.sweep or run_name(config).rsplit("-bs", 1)[0], run.path.name
     made = instantiate(cfg.logger, save_dir=str(run.path), name=name, id=run.wandb_id(), group=group)
     made.log_hyperparams(config)
     return made

@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import flatten
+from prs_lightning.sweep.launcher import register
+from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CONFIG_FOLDER = Path(__file__).parent.parent / "conf"
@@ -25,8 +27,11 @@ CONFIG_FOLDER = Path(__file__).parent.parent / "conf"
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and give it to ``task``.
 
-    Errors that a user can mend are printed as one line; with HYDRA_FULL_ERROR=1 every error shows its traceback.
+    With -m the jobs run as ``prs_lightning.sweep`` says. Errors that a user can mend are printed as one line; with
+    HYDRA_FULL_ERROR=1 every error shows its traceback.
     """
+    die_with_parent()
+    register()
     if os.environ.get(FULL_ERROR) == "1":
         hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(task)()
         return

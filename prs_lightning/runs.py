@@ -45,8 +45,8 @@ STATUSES = ("running", "interrupted", "failed", "finished")
 
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
-    "run_dir", "runs", "wandb", "logger", "print_config", "data.root", "trainer.devices", "trainer.accelerator",
-    "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar", "callbacks.progress",
+    "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
+    "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar", "callbacks.progress",
 )  # fmt: skip
 
 PACKAGES = (

@@ -1,0 +1,234 @@
+"""The plugins that make ``train.py -m`` a sweep: ranges in overrides, and jobs as processes here, on Slurm or on Ray."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from prs_lightning.errors import ConfigError, RunError, at_least
+from prs_lightning.runs import RunDirectory
+from prs_lightning.sweep import gpus as graphics
+from prs_lightning.sweep import ranges
+from prs_lightning.sweep.board import Board
+from prs_lightning.sweep.naming import run_directory
+from prs_lightning.sweep.plan import ELSEWHERE, FAILED, RUNNABLE, Job, decide, note_jobs
+from prs_lightning.sweep.processes import INTERRUPTED, JobProcess, stop_all
+
+DEFAULT_SWEEP = "sweep"
+POLL_SECONDS = 0.2
+PLUGINS = "hydra_plugins"
+
+
+def register() -> None:
+    """Make the plugins known to Hydra, before ``hydra.main``.
+
+    Hydra takes plugins from the namespace ``hydra_plugins`` only. They get a name in there, while their module stays
+    this one, so that the processes of Slurm and Ray can unpickle what refers to them.
+    """
+    try:
+        namespace = importlib.import_module(PLUGINS)
+    except ModuleNotFoundError:  # no other plugin is installed
+        namespace = sys.modules[PLUGINS] = ModuleType(PLUGINS)
+    name = f"{PLUGINS}.prs_lightning"
+    module = sys.modules[name] = namespace.prs_lightning = ModuleType(name)  # type: ignore[attr-defined]
+    for plugin in (RangeSweeper, ProcessLauncher):
+        setattr(module, plugin.__name__, plugin)
+        Plugins.instance().register(plugin)
+        Plugins.instance().class_name_to_class[f"{name}.{plugin.__name__}"] = plugin
+
+
+class RangeSweeper(Sweeper):
+    """Every combination of the values of the overrides, as Hydra's own sweeper, which also knows ``seed=0..4``.
+
+    Args:
+        params: overrides that the config brings along, for example ``{"seed": "0..4"}``; the command line wins.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        brought = [f"{key}={value}" for key, value in self.params.items()]
+        return self.launcher.launch(ranges.jobs(self.parser.parse_overrides([*brought, *arguments])), initial_job_idx=0)
+
+
+class SweepLauncher(Launcher):
+    """What the launchers have in common: the plan, dry runs, and the end of a sweep."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+    script: Path
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.script = Path(sys.argv[0]).resolve()
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        jobs = self.jobs(job_overrides)
+        decisions = {job: decide(job.run, retry_failed=self.config.retry_failed) for job in jobs}
+        if self.config.dry_run:
+            for job, decision in decisions.items():
+                word = decision if decision in RUNNABLE else f"skip ({decision})"
+                print(f"{word:<22} {job.run.path}")
+            return []
+        note_jobs(jobs)
+        self.conduct([job for job in jobs if decisions[job] in RUNNABLE], decisions)
+        return []
+
+    def conduct(self, jobs: Sequence[Job], decisions: dict[Job, str]) -> None:
+        """Run the jobs.
+
+        Raises:
+            RunError: some of them failed.
+        """
+        raise NotImplementedError
+
+    def jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+        """Compose every job, so that a mistake in any of them is reported before the first starts.
+
+        Raises:
+            ConfigError: a sweep with one ``run_dir`` for all.
+            RunError: a directory that holds a run of another config.
+        """
+        jobs: dict[Path, Job] = {}
+        for overrides in job_overrides:
+            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            chosen = composed.hydra.runtime.choices
+            with open_dict(composed):
+                del composed["hydra"]
+            if composed.run_dir:
+                raise ConfigError(
+                    f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead"
+                )
+            if not composed.sweep:
+                overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
+            config: Any = OmegaConf.to_container(composed, resolve=True)
+            run = RunDirectory(run_directory(config, chosen))
+            run.check(config)
+            jobs.setdefault(run.path, Job(tuple(overrides), run, config))
+        return list(jobs.values())
+
+
+class ProcessLauncher(SweepLauncher):
+    """Runs each job as a process of this machine.
+
+    Args:
+        jobs: how many at a time; null for one per GPU slot, or 1 without a GPU.
+        gpus: ``auto`` for all that are visible, a list of ids, or null to give jobs none of their own.
+        jobs_per_gpu: how many jobs share a GPU.
+    """
+
+    def __init__(self, jobs: int | None = None, gpus: Any = "auto", jobs_per_gpu: int = 1) -> None:
+        ids = graphics.visible() if gpus == "auto" else [str(gpu) for gpu in gpus or ()]
+        self.gpus = graphics.GPUs(ids, jobs_per_gpu)
+        self.at_once = max(1, self.gpus.slots) if jobs is None else jobs
+        at_least("hydra.launcher.jobs", self.at_once, 1)
+
+    def conduct(self, jobs: Sequence[Job], decisions: dict[Job, str]) -> None:
+        skipped = [decision for decision in decisions.values() if decision not in RUNNABLE]
+        self.waiting, self.processes = deque(jobs), dict[JobProcess, tuple[str, ...]]()
+        self.wanted = {job: self.gpus.wanted(job.config["trainer"]) for job in jobs}
+        self.board = Board(jobs, skipped, lambda: [(process.job, process.seconds) for process in [*self.processes]])
+        if skipped:
+            self.board.say(self.board.summary())
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with self.board:
+                while self.waiting or self.processes:
+                    self.start_some()
+                    self.collect()
+                    time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            self.stop()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        self.board.close()
+        raise_if_failed(self.board)
+
+    def start_some(self) -> None:
+        """Start jobs while there is room; what another sweep or a hand-started run has finished meanwhile is left."""
+        while self.waiting and len(self.processes) < self.at_once:
+            job = self.waiting[0]
+            if (taken := self.gpus.acquire(self.wanted[job])) is None:
+                return
+            self.waiting.popleft()
+            decision = decide(job.run, retry_failed=self.config.retry_failed)
+            process = JobProcess(job, self.script, self.environment(taken)) if decision in RUNNABLE else None
+            if process is None or not process.claimed:
+                self.gpus.release(taken)
+                self.board.ended(job, decision if process is None else process.close(), 0.0)
+            else:
+                self.processes[process] = taken
+                self.board.say(f"{decision}: {job.run.path}")
+
+    def environment(self, taken: Sequence[str]) -> dict[str, str]:
+        """The job's GPUs; without GPUs, its share of the cores when several jobs run at a time."""
+        if taken:
+            return {"CUDA_VISIBLE_DEVICES": ",".join(taken)}
+        if self.at_once == 1 or "OMP_NUM_THREADS" in os.environ:
+            return {}
+        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.at_once))}
+
+    def collect(self) -> None:
+        """Take note of the jobs that have ended."""
+        for process in [process for process in self.processes if not process.running()]:
+            self.gpus.release(self.processes.pop(process))
+            self.board.ended(process.job, process.close(), process.seconds)
+
+    def stop(self) -> NoReturn:
+        """Stop every job so that it can be taken up again, and leave."""
+        self.board.say("stopping: give the same command to go on", "bold yellow")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            stop_all(list(self.processes))
+        except KeyboardInterrupt:
+            self.board.say("killing the jobs", "bold yellow")
+        for process in list(self.processes):
+            process.stopped = True
+            self.board.ended(process.job, process.close(), process.seconds)
+        self.processes.clear()
+        self.board.close()
+        raise SystemExit(128 + signal.SIGINT)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def raise_if_failed(board: Board) -> None:
+    """End a sweep in which something failed or was interrupted with an error.
+
+    Raises:
+        RunError: says how many and what to do.
+    """
+    bad = {outcome: board.outcomes[outcome] for outcome in (FAILED, INTERRUPTED) if board.outcomes[outcome]}
+    if bad:
+        counts = " and ".join(f"{count} {outcome}" for outcome, count in bad.items())
+        raise RunError(
+            f"{counts} of {board.total} runs: the same command goes on with interrupted runs, "
+            "and tries failed ones again with retry_failed=true"
+        )
+    if board.outcomes[ELSEWHERE]:
+        board.say("runs that another sweep holds were left to it")

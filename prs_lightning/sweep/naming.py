@@ -1,0 +1,61 @@
+"""Where a run is kept: ``<runs>[/<sweep>]/<data>-<model>-bs<batch size>-seed<seed>[-<hash>]``, from its config alone.
+
+The hash stands for every other value that changes a result and differs from the default of the chosen model and data,
+whoever set it (the command line or an experiment file), so that two configs never meet in one directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from prs_lightning.runs import differing_keys, flatten, run_name
+
+CONFIG_NAME = "train"
+
+
+def run_directory(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Path:
+    """The directory of the run of ``config``.
+
+    Args:
+        config: the composed config, as plain values.
+        choices: the options chosen of the groups ``model`` and ``data``, for example ``{"model": "cnn6", ...}``.
+    """
+    if config["run_dir"]:
+        return Path(config["run_dir"])
+    name = run_name(config) + hash_of_changes(config, defaults_for(config, choices))
+    return Path(config["runs"], config["sweep"] or "", name)
+
+
+def hash_of_changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """A dash and six hexadecimal digits for what differs, bookkeeping left out; nothing if nothing differs.
+
+    >>> hash_of_changes({"epochs": 2, "runs": "a"}, {"epochs": 2, "runs": "b"})
+    ''
+    """
+    values = flatten(config)
+    changes = {key: values.get(key, "(none)") for key in differing_keys(config, defaults)}
+    if not changes:
+        return ""
+    return "-" + hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def defaults_for(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the same model, data, batch size and seed with nothing else set. Needs a running Hydra."""
+    defaults = _composed(*(f"{group}={choices[group]}" for group in ("model", "data"))).copy()
+    OmegaConf.update(defaults, "batch_size", config["batch_size"])
+    OmegaConf.update(defaults, "seed", config["seed"])
+    container: Any = OmegaConf.to_container(defaults, resolve=True)
+    return container
+
+
+@lru_cache
+def _composed(*overrides: str) -> DictConfig:
+    return hydra.compose(CONFIG_NAME, list(overrides))
