@@ -17,8 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
+from prs_lightning.configs import run_name
 from prs_lightning.errors import ConfigError, at_least
-from prs_lightning.runs import RunDirectory, run_name
+from prs_lightning.runs import RunDirectory
 from prs_lightning.sweep.naming import run_directory
 from prs_lightning.sweep.plan import decide
 

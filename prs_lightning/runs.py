@@ -5,7 +5,10 @@
     run.json      status, seed, git commit, versions, times, and the reason if the run failed
     checkpoints/  last.ckpt and the one before it (to resume), epoch-050.ckpt and so on (weights only)
 
-This module needs no torch, so that the analysis and the sweep can read runs quickly.
+This module needs no torch, so that the analysis and the sweep can read runs quickly. On the command line:
+
+    python -m prs_lightning.runs status FOLDER    what is done, running, failed and left, with reasons
+    python -m prs_lightning.runs sync FOLDER      upload the finished runs that W&B kept offline
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from prs_lightning.configs import differing_keys, flatten
 from prs_lightning.errors import RunError
 
 COLUMNS = (
@@ -42,12 +46,6 @@ COLUMNS = (
 """The order of the columns of metrics.csv; a measure that is not named here comes after them."""
 
 STATUSES = ("running", "interrupted", "failed", "finished")
-
-# Keys that may differ when a run is taken up again, because they do not change what is computed.
-BOOKKEEPING = (
-    "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
-    "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar", "callbacks.progress",
-)  # fmt: skip
 
 PACKAGES = (
     "torch",
@@ -82,36 +80,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """``write_atomically`` for text."""
     write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys.
-
-    >>> flatten({"a": {"b": 1}, "c": 2})
-    {'a.b': 1, 'c': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose values differ, bookkeeping left out."""
-    flat = [flatten(first), flatten(second)]
-    return sorted(
-        key
-        for key in flat[0].keys() | flat[1].keys()
-        if flat[0].get(key) != flat[1].get(key) and not is_bookkeeping(key)
-    )
-
-
-def is_bookkeeping(key: str) -> bool:
-    """Whether a dotted config key says where and how a run is kept rather than what it computes."""
-    return any(key == name or key.startswith(name + ".") for name in BOOKKEEPING)
 
 
 class RunDirectory:
@@ -262,12 +230,6 @@ class RunDirectory:
             print(f"warning: {error}", file=sys.stderr)
 
 
-def run_name(config: Mapping[str, Any]) -> str:
-    """``<data>-<model>-bs<batch size>-seed<seed>``."""
-    model = config["model"]["_target_"].rsplit(".", 1)[-1].lower()
-    return f"{config['data']['name']}-{model}-bs{config['batch_size']}-seed{config['seed']}"
-
-
 def is_global_zero() -> bool:
     """Whether this process is the one that writes: rank 0 of however many there are."""
     ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")]
@@ -302,3 +264,9 @@ def git_commit() -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    from prs_lightning.sweep.status import main
+
+    main()

@@ -1,4 +1,4 @@
-"""The plugins that make ``train.py -m`` a sweep: ranges in overrides, and jobs as processes here, on Slurm or on Ray."""
+"""The plugins that make ``train.py -m`` a sweep: ranges in overrides, and jobs as processes of this machine."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RangeSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.runs import differing_keys, flatten, run_name
+from prs_lightning.configs import differing_keys, flatten, run_name
 
 CONFIG_NAME = "train"
 
