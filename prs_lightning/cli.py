@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.configs import flatten
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.sweep.launcher import register
+from prs_lightning.sweep.plugins import register
 from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

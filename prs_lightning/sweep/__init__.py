@@ -6,7 +6,9 @@
     processes  a job as a process: its command, its log, its end
     gpus       which job may use which GPU
     board      what the terminal shows
-    launcher   the plugins that tie these to Hydra, for this machine, Slurm and Ray
+    launcher   the sweeper, and the launcher that runs jobs on this machine
+    engines    the launcher that hands jobs to Slurm or Ray
+    plugins    makes these known to Hydra
     status     what ``python -m prs_lightning.runs status`` and ``sync`` do
 
 Nothing in here imports torch: the process of the sweep stays small and starts at once.

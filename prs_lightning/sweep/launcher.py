@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -10,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,25 +30,6 @@ from prs_lightning.sweep.processes import INTERRUPTED, JobProcess, stop_all
 
 DEFAULT_SWEEP = "sweep"
 POLL_SECONDS = 0.2
-PLUGINS = "hydra_plugins"
-
-
-def register() -> None:
-    """Make the plugins known to Hydra, before ``hydra.main``.
-
-    Hydra takes plugins from the namespace ``hydra_plugins`` only. They get a name in there, while their module stays
-    this one, so that the processes of Slurm and Ray can unpickle what refers to them.
-    """
-    try:
-        namespace = importlib.import_module(PLUGINS)
-    except ModuleNotFoundError:  # no other plugin is installed
-        namespace = sys.modules[PLUGINS] = ModuleType(PLUGINS)
-    name = f"{PLUGINS}.prs_lightning"
-    module = sys.modules[name] = namespace.prs_lightning = ModuleType(name)  # type: ignore[attr-defined]
-    for plugin in (RangeSweeper, ProcessLauncher):
-        setattr(module, plugin.__name__, plugin)
-        Plugins.instance().register(plugin)
-        Plugins.instance().class_name_to_class[f"{name}.{plugin.__name__}"] = plugin
 
 
 class RangeSweeper(Sweeper):
