@@ -13,6 +13,7 @@ from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, TEST_ACCUR
 from prs_lightning.analysis.resampling import MINIMUM_RUNS, Draws, cluster_bootstrap, interval
 from prs_lightning.analysis.statistics import (
     NAN,
+    between_interval,
     cluster_robust_p,
     holm,
     is_constant,
@@ -132,8 +133,9 @@ def _panel(
     row |= _one_per_run(relation, known)
     resampled = None
     if len(names) >= MINIMUM_RUNS:
+        row["between_low"], row["between_high"] = between_interval(x, y, runs, level)
         resampled = cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
-        for name in ("slope", "spearman", "partial", "within", "between"):
+        for name in ("slope", "spearman", "partial", "within"):
             row[f"{name}_low"], row[f"{name}_high"] = interval(getattr(resampled, name), len(names), level)
     return row | {"reading": reading(row), "note": "; ".join(notes)}, resampled
 
@@ -165,7 +167,7 @@ def _one_per_run(relation: Relation, known: pd.DataFrame) -> dict[str, Any]:
 def reading(row: dict[str, Any]) -> str:
     """Where the relation lives, in words: within runs, between runs, both, or neither.
 
-    An effect is there if its bootstrap interval (over runs) excludes 0 and its p in the mixed model is below 0.05.
+    An effect is there if its interval (over runs) excludes 0 and its p in the mixed model is below 0.05.
     """
 
     def sign(name: str) -> int | None:

@@ -30,7 +30,6 @@ class Draws:
     runs: int
     slope: Array
     within: Array
-    between: Array
     spearman: Array
     partial: Array
 
@@ -62,7 +61,6 @@ def cluster_bootstrap(
         slope=_slopes(weights, x, y, runs),
         # Each run's deviations sum to 0, so the intercept stays 0 in every draw.
         within=_slopes(weights, inside[:, 0], inside[:, 1], runs),
-        between=_slopes(weights, means[:, 0], means[:, 1], np.arange(count)),
         spearman=np.concatenate(rho),
         partial=np.concatenate(partial),
     )

@@ -94,6 +94,16 @@ def run_means(values: Array, runs: NDArray[np.intp]) -> Array:
         return np.bincount(runs, values) / counts
 
 
+def between_interval(x: Array, y: Array, runs: NDArray[np.intp], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the least-squares slope through the means of runs, which are independent."""
+    means_x, means_y = run_means(x, runs), run_means(y, runs)
+    if len(means_x) < 3 or is_constant(means_x) or is_constant(means_y):
+        return NAN, NAN
+    fit = stats.linregress(means_x, means_y)
+    half = stats.t.ppf((1 + level) / 2, len(means_x) - 2) * fit.stderr
+    return float(fit.slope - half), float(fit.slope + half)
+
+
 @dataclass(frozen=True)
 class Mixed:
     """Slopes within runs and between the means of runs, with two-sided p, and why they are missing."""

@@ -1,0 +1,152 @@
+"""Turn run directories into tables, statistics, figures, a verdict on every claim, and a report.
+
+    python analyze.py runs=runs/paper_grid
+
+Heavy packages are imported inside the functions, so that --help and --cfg answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from prs_lightning import cli
+from prs_lightning.errors import ConfigError
+from prs_lightning.runs import git_commit, versions, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prs_lightning.analysis.figures import Made
+    from prs_lightning.analysis.selection import Pair
+
+PACKAGES = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "scikit-learn", "torch")
+
+
+def analyze(cfg: DictConfig) -> None:
+    """Read, select, compute, draw, judge, report."""
+    if OmegaConf.is_missing(cfg, "runs"):
+        raise ConfigError("runs is not given: name the folder of run directories, as in runs=runs/paper_grid")
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    check(config)
+    from prs_lightning.analysis import panels, table
+    from prs_lightning.analysis.claims import claims_frame, scoreboard
+    from prs_lightning.analysis.publish import publish
+    from prs_lightning.analysis.report import Evidence, write_report
+    from prs_lightning.analysis.selection import select
+
+    runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
+    read = table.read_runs(runs)
+    print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} message(s)", flush=True)
+    table.save(read, folder)
+    selection = select(read.rows, config["grid_epochs"], config["thresholds"])
+    print(f"{selection.counts['models'].iloc[1]} candidate models, {len(selection.models)} kept", flush=True)
+    statistics = panels.panel_statistics(selection.models, **config["bootstrap"], progress=say)
+    write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
+    pair, why, messages = find_pair(config, runs, read.rows, selection.models)
+    made = draw(config, runs, folder, read.rows, selection.models, pair, why)
+    claims = scoreboard(
+        statistics, read.rows[read.rows["run"].isin(selection.models["run"])],
+        groups=numbers(made, "9"), failures=numbers(made, "6a"), level=config["bootstrap"]["level"],
+    )  # fmt: skip
+    judged = claims_frame(claims)
+    write_text(folder / "claims.csv", judged.to_csv(index=False))
+    evidence = Evidence(
+        runs=config["runs"], table=read, selection=selection, statistics=statistics, claims=claims, figures=made,
+        pair=pair, pair_note=why, config=config, commit=git_commit(), versions=versions(PACKAGES),
+        messages=[*read.messages, *messages, *(f"figure {m.number}: {m.error}" for m in made if m.error)],
+    )  # fmt: skip
+    report = write_report(evidence, folder)
+    publish(evidence, judged, config["wandb"], folder)
+    show(judged, report)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse values that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: names the key and the value.
+    """
+    if config["bootstrap"]["draws"] < 100:
+        raise ConfigError(f"bootstrap.draws={config['bootstrap']['draws']} must be 100 or more")
+    if not 0.5 <= config["bootstrap"]["level"] < 1:
+        raise ConfigError(f"bootstrap.level={config['bootstrap']['level']} must lie in [0.5, 1), as 0.95 does")
+    if config["wandb"]["mode"] not in ("offline", "online", "disabled"):
+        raise ConfigError(f"wandb.mode={config['wandb']['mode']}: expected offline, online or disabled")
+    if isinstance(config["figures"], str) and config["figures"] not in ("all", "none"):
+        raise ConfigError(f"figures={config['figures']}: expected all, none or a list such as [4,4b,8]")
+    if (config["pair"]["a"] is None) != (config["pair"]["b"] is None):
+        raise ConfigError("pair: name both networks, pair.a=RUN@EPOCH pair.b=RUN@EPOCH, or neither")
+
+
+def say(line: str) -> None:
+    """A line of progress, at once."""
+    print(f"  {line}", flush=True)
+
+
+def find_pair(
+    config: dict[str, Any], runs: Path, rows: pd.DataFrame, models: pd.DataFrame
+) -> tuple[Pair | None, str, list[str]]:
+    """The networks A and B, or None; why; and what to tell the reader."""
+    from prs_lightning.analysis.networks import checkpoint_path
+    from prs_lightning.analysis.selection import choose_pair, named_pair
+
+    if config["pair"]["a"]:
+        pair = named_pair(rows, config["pair"]["a"], config["pair"]["b"])
+        return pair, pair.reason, []
+    chosen, why = choose_pair(
+        models, config["pair"]["accuracy_tolerance"], lambda run, epoch: checkpoint_path(runs, run, epoch) is not None
+    )
+    return chosen, why, [] if chosen else [f"no networks A and B: {why}"]
+
+
+def draw(
+    config: dict[str, Any],
+    runs: Path,
+    folder: Path,
+    rows: pd.DataFrame,
+    models: pd.DataFrame,
+    pair: Pair | None,
+    why: str,
+) -> Sequence[Made]:
+    """The figures of the config; those of two networks load them when the first one asks."""
+    if config["figures"] == "none":
+        return []
+    from prs_lightning.analysis import figures
+    from prs_lightning.analysis.networks import load_pair, pair_key
+
+    return figures.make_all(
+        rows, models, (lambda: load_pair(runs, pair, config["data_root"])) if pair else None,
+        folder=folder / "figures", key=pair_key(runs, pair) if pair else None, force=config["force"],
+        only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
+        progress=say, why=why,
+    )  # fmt: skip
+
+
+def numbers(made: Sequence[Made], number: str) -> pd.DataFrame | None:
+    """The numbers of a figure that was made, for the claims."""
+    import pandas as pd
+
+    return next((pd.read_csv(figure.csv) for figure in made if figure.number == number and figure.csv), None)
+
+
+def show(claims: pd.DataFrame, report: Path) -> None:
+    """Print the scoreboard and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    board = Table("claim", "verdict", "effect", title="scoreboard")
+    for claim in claims.itertuples():
+        effect = "" if claim.effect != claim.effect else f"{claim.effect:.2f}"
+        interval = "" if claim.low != claim.low else f" [{claim.low:.2f}, {claim.high:.2f}]"
+        board.add_row(claim.claim, claim.verdict, effect + interval)
+    console = Console()
+    console.print(board)
+    console.print(f"report: {report}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(analyze, "analyze")

@@ -1,0 +1,48 @@
+"""Sends the figures and tables to a W&B run of job type ``analyze``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prs_lightning.analysis.report import Evidence
+
+
+def publish(evidence: Evidence, scoreboard: pd.DataFrame, settings: Mapping[str, Any], folder: Path) -> None:
+    """Log everything to W&B in the mode of ``settings``; nothing is imported or written where it is ``disabled``.
+
+    Args:
+        settings: ``mode``, ``project``, ``entity``, ``tags`` as in the config.
+        folder: where an offline run is kept.
+    """
+    if settings["mode"] == "disabled":
+        return
+    import wandb
+
+    run = wandb.init(
+        project=settings["project"], entity=settings["entity"], tags=list(settings["tags"]), mode=settings["mode"],
+        job_type="analyze", name=f"analyze {Path(evidence.runs).name}", dir=str(folder), config=dict(evidence.config),
+        settings=wandb.Settings(console="off", silent=True),
+    )  # fmt: skip
+    try:
+        tables = {
+            "scoreboard": scoreboard,
+            "statistics": evidence.statistics.table,
+            "models": evidence.selection.models,
+            "runs": evidence.table.runs,
+        }
+        logged: dict[str, Any] = {f"tables/{name}": wandb.Table(dataframe=_plain(t)) for name, t in tables.items()}
+        for made in evidence.figures:
+            if made.png:
+                logged[f"figures/{made.number}"] = wandb.Image(str(made.png), caption=made.caption)
+        run.log(logged)
+    finally:
+        wandb.finish()
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Text and numbers only: W&B infers a column's type from its values and refuses mixtures."""
+    return table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.astype(str))
