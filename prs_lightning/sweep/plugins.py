@@ -6,6 +6,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from prs_lightning.sweep.engines import EngineLauncher
@@ -30,3 +31,6 @@ def register() -> None:
         setattr(module, plugin.__name__, plugin)
         Plugins.instance().register(plugin)
         Plugins.instance().class_name_to_class[f"{name}.{plugin.__name__}"] = plugin
+    # hydra-ray-launcher stores a config under the name of our conf/hydra/launcher/ray.yaml; Hydra would take it for a
+    # schema that ours must obey.
+    ConfigStore.instance().repo["hydra"]["launcher"].pop("ray.yaml", None)
