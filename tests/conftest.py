@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from prs_lightning.models import CNN6
 
 PROJECT = Path(__file__).parent.parent
 DIGITS = {"name": "mnist5k", "channels": 1, "classes": 10, "mean": [0.13], "std": [0.31], "epsilon": 0.3}
-torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +80,18 @@ RunTrain = Callable[..., subprocess.CompletedProcess[str]]
 def run_train(tmp_path: Path) -> RunTrain:
     """Run train.py in a process of its own on a few digits; run directories go to ``tmp_path / "runs"``."""
 
-    def run(*overrides: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *overrides: str, check: bool = True, env: dict[str, str] | None = None, file_size_limit: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
+
         command = [sys.executable, str(PROJECT / "train.py"), *SMALL, f"runs={tmp_path / 'runs'}", *overrides]
         environment = {**os.environ, "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1", **(env or {})}
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300,
+            preexec_fn=limit if file_size_limit else None,
+        )  # fmt: skip
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

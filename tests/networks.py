@@ -1,0 +1,22 @@
+"""A network small enough to train in a second, with dropout and batch normalisation to make mistakes visible."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from prs_lightning.models import ImageClassifier
+
+
+class SmallNetwork(ImageClassifier):
+    """One convolution with batch normalisation, dropout, and 16 penultimate units."""
+
+    def build(self, channels: int, classes: int) -> None:
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(channels, 4, kernel_size=3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()
+        )
+        self.hidden = nn.Linear(4 * 8 * 8, 16)
+        self.activation = nn.ReLU()
+        self.final = nn.Linear(16, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.hidden(self.convolutions(images))

@@ -1,0 +1,184 @@
+"""The main job: measuring leaves no trace (law 1), a resumed run ends as if never interrupted (law 5)."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from lightning.pytorch import Callback
+from omegaconf import DictConfig, OmegaConf
+
+import train as train_script
+from prs_lightning.checkpoints import read_checkpoint
+from prs_lightning.cli import CONFIG_FOLDER
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.runs import RunDirectory
+from tests.conftest import PROJECT, SMALL
+
+NETWORK = "model._target_=tests.networks.SmallNetwork"
+MEASURES = ("callbacks.robustness.steps=3", "callbacks.robustness.limit=20", "data.step_size=0.1")
+
+
+def compose(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        return hydra.compose("train", [*SMALL, *overrides])
+
+
+def fit(path: Path, *overrides: str, extra: Callback | None = None) -> RunDirectory:
+    """Train in this process, as train.py does; ``extra`` is one more callback."""
+    cfg, run = compose(NETWORK, *overrides), RunDirectory(path)
+    if extra is not None:
+        Extra.callback = extra
+        OmegaConf.update(cfg, "callbacks.extra", {"_target_": "tests.test_training.Extra.get"}, force_add=True)
+    config: Any = OmegaConf.to_container(compose(NETWORK, *overrides), resolve=True)
+    train_script.fit(cfg, config, run)
+    return run
+
+
+class Extra:
+    """Hands a callback that a test made to the config that instantiates callbacks."""
+
+    callback: Callback
+
+    @classmethod
+    def get(cls) -> Callback:
+        return cls.callback
+
+
+def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run.last_checkpoint)["state_dict"]
+
+
+def measures(run: RunDirectory) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in run.rows()]
+
+
+def assert_same_weights(first: RunDirectory, second: RunDirectory) -> None:
+    torch.testing.assert_close(weights(first), weights(second), rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of 4 epochs with all measures."""
+    return fit(tmp_path_factory.mktemp("undisturbed"), "epochs=4", *MEASURES)
+
+
+def test_a_run_directory_is_complete(undisturbed: RunDirectory) -> None:
+    assert undisturbed.status == "finished"
+    rows = undisturbed.rows()
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in rows] == ["5", "10", "15", "20"]
+    for name in (
+        "train/loss", "train/accuracy", "test/loss", "test/accuracy", "prs/ratio", "prs/count", "prs/inclusion_ratio",
+        "weights/cosine_similarity", "features/sparsity", "robust/pgd3", "robust/pgd3_audited", "robust/masking_gap",
+        "robust/zero_gradient", "time/train_s", "time/measure_s",
+    ):  # fmt: skip
+        assert all(row[name] for row in rows), name
+    assert {file.name for file in undisturbed.checkpoints.iterdir()} == {"epoch-001.ckpt", "last.ckpt", "previous.ckpt"}
+    assert "optimizer_states" not in read_checkpoint(undisturbed.checkpoint(1))
+
+
+def test_measuring_leaves_no_trace(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    unmeasured = fit(tmp_path, "epochs=4", "callbacks=none")
+    assert_same_weights(undisturbed, unmeasured)
+    assert measures(unmeasured)[-1]["test/accuracy"] == measures(undisturbed)[-1]["test/accuracy"]
+
+
+def test_another_seed_gives_other_weights(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    other = fit(tmp_path, "epochs=4", "callbacks=none", "seed=1")
+    assert not torch.equal(weights(undisturbed)["final.weight"], weights(other)["final.weight"])
+
+
+class Cut(Callback):
+    """Ends the process's work at a hook of the third epoch, as a kill would."""
+
+    def __init__(self, hook: str) -> None:
+        def cut(trainer: Any, *_: object, **__: object) -> None:
+            if trainer.current_epoch == 2:
+                raise KeyboardInterrupt
+
+        setattr(self, hook, cut)
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_train_epoch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end"]
+)
+def test_a_cut_run_ends_as_if_never_interrupted(undisturbed: RunDirectory, tmp_path: Path, hook: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, "epochs=4", *MEASURES, extra=Cut(hook))
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it during its shutdown
+    assert RunDirectory(tmp_path).status == "interrupted"
+    assert len(RunDirectory(tmp_path).rows()) == 2
+    resumed = fit(tmp_path, "epochs=4", *MEASURES)
+    assert_same_weights(undisturbed, resumed)
+    assert measures(resumed) == measures(undisturbed)
+
+
+def test_rows_beyond_the_checkpoint_are_written_anew(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    """A kill between the row and the checkpoint of an epoch, and a damaged last checkpoint."""
+    run = fit(tmp_path, "epochs=4", *MEASURES)
+    run.last_checkpoint.write_bytes(run.last_checkpoint.read_bytes()[:1000])
+    run.update_record(status="running")
+    fit(tmp_path, "epochs=4", *MEASURES)
+    assert_same_weights(undisturbed, run)
+    assert measures(run) == measures(undisturbed)
+
+
+def test_a_run_killed_at_any_moment_goes_on(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    """SIGKILL of the real command, at moments spread over the run."""
+    command = [
+        sys.executable, "train.py", *SMALL, NETWORK, "epochs=4", *MEASURES, f"run_dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    run = RunDirectory(tmp_path / "run")
+    for rows in (1, 3):
+        process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(run.rows()) < rows and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.05 * rows)
+        process.kill()
+        process.wait()
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    assert run.status == "finished"
+    assert_same_weights(undisturbed, run)
+    assert measures(run) == measures(undisturbed)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 1 and batch_idx == 3:
+                batch[0].fill_(torch.nan)
+
+    with pytest.raises(RunError, match="the loss is not finite at epoch 2, step 3"):
+        fit(tmp_path, extra=Poison())
+    run = RunDirectory(tmp_path)
+    assert run.status == "failed"
+    assert "epoch 2, step 3" in run.record()["reason"]
+    assert [row["epoch"] for row in run.rows()] == ["1"]
+
+
+def test_the_robust_accuracy_can_run_at_some_epochs_only(tmp_path: Path) -> None:
+    run = fit(tmp_path / "every", "epochs=3", "callbacks.robustness.every=2", *MEASURES)
+    assert [bool(row["robust/pgd3"]) for row in run.rows()] == [False, True, False]
+    run = fit(tmp_path / "listed", "epochs=3", "callbacks.robustness.epochs=[1,3]", *MEASURES)
+    assert [bool(row["robust/pgd3"]) for row in run.rows()] == [True, False, True]
+
+
+def test_each_measure_can_be_switched_off(tmp_path: Path) -> None:
+    off = ("callbacks.regions=null", "callbacks.sparsity=null", "callbacks.robustness=null")
+    row = fit(tmp_path, "epochs=1", *off).rows()[0]
+    assert "weights/cosine_similarity" in row
+    assert not {name for name in row if name.startswith(("prs/", "features/", "robust/"))}
+
+
+def test_labels_without_an_output_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model.classes=5, but mnist5k has labels up to 9"):
+        fit(tmp_path, "model.classes=5")
