@@ -20,6 +20,7 @@ from prs_lightning.runs import git_commit, versions, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from prs_lightning.analysis.claims import Claim
     from prs_lightning.analysis.figures import Made
     from prs_lightning.analysis.selection import Pair
 
@@ -61,7 +62,7 @@ def analyze(cfg: DictConfig) -> None:
     )  # fmt: skip
     report = write_report(evidence, folder)
     publish(evidence, judged, config["wandb"], folder)
-    show(judged, report)
+    show(claims, report)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -133,16 +134,18 @@ def numbers(made: Sequence[Made], number: str) -> pd.DataFrame | None:
     return next((pd.read_csv(figure.csv) for figure in made if figure.number == number and figure.csv), None)
 
 
-def show(claims: pd.DataFrame, report: Path) -> None:
+def show(claims: Sequence[Claim], report: Path) -> None:
     """Print the scoreboard and where the report is."""
     from rich.console import Console
     from rich.table import Table
 
+    from prs_lightning.analysis.report import with_interval
+
     board = Table("claim", "verdict", "effect", title="scoreboard")
-    for claim in claims.itertuples():
-        effect = "" if claim.effect != claim.effect else f"{claim.effect:.2f}"
-        interval = "" if claim.low != claim.low else f" [{claim.low:.2f}, {claim.high:.2f}]"
-        board.add_row(claim.claim, claim.verdict, effect + interval)
+    for claim in claims:
+        board.add_row(
+            claim.claim, claim.verdict, with_interval(claim.effect, claim.low, claim.high).replace("[", r"\[")
+        )
     console = Console()
     console.print(board)
     console.print(f"report: {report}", soft_wrap=True)

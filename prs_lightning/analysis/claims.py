@@ -111,8 +111,8 @@ def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, leve
     paper = _paper_slopes(y)
     measure = "-Spearman(PRS ratio, y), mean of panels"
     if known.empty:
-        notes = "; ".join(dict.fromkeys(note for note in table["note"] if note)) or "not measured"
-        return Claim(claim, figure, measure, NAN, NAN, NAN, "no panel", paper, UNDECIDED, notes)
+        why = "; ".join(dict.fromkeys(note for note in table["note"] if note)) or "not measured"
+        return Claim(claim, figure, measure, NAN, NAN, NAN, "no panel", paper, UNDECIDED, why)
     low, high, pooled = _pooled(relation, statistics, level)
     described = f"{len(known)} panel(s), {known['n_models'].sum()} models, {known['n_runs'].sum()} runs"
     effect = -float(known["spearman"].mean())

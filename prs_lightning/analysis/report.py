@@ -19,7 +19,7 @@ from prs_lightning.analysis.panels import SIGNIFICANT, Statistics
 from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.resampling import MINIMUM_RUNS
 from prs_lightning.analysis.selection import Pair, Selection
-from prs_lightning.analysis.table import RunTable
+from prs_lightning.analysis.table import RunTable, records
 from prs_lightning.runs import write_text
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "undrawn": {figure: tables for figure, tables in by_figure.items() if figure not in drawn},
         "counts": Table(
             ("step", "models", "runs"),
-            tuple((row.step, f"{row.models:,}", f"{row.runs:,}") for row in selection.counts.itertuples()),
+            tuple((row["step"], f"{row['models']:,}", f"{row['runs']:,}") for row in records(selection.counts)),
         ),
         "collapsed": _collapsed_table(selection.collapsed),
         "thresholds": Table(
@@ -140,15 +140,15 @@ PANEL_HEAD = (
 def panel_table(rows: pd.DataFrame) -> Table:
     """The statistics of one relation, a row per panel."""
     cells = []
-    for _, row in rows.iterrows():
+    for row in records(rows):
         if not row["n_models"]:
             cells.append((NOTHING, "0", "0", *[NOTHING] * (len(PANEL_HEAD) - 4), row["note"]))
             continue
 
-        def corrected(name: str, row: pd.Series = row) -> str:
+        def corrected(name: str, row: dict[str, Any] = row) -> str:
             return NOTHING if np.isnan(row[name]) else f"{p_value(row[name])} ({p_value(row[name + '_holm'])})"
 
-        def slope(name: str, row: pd.Series = row) -> str:
+        def slope(name: str, row: dict[str, Any] = row) -> str:
             return with_interval(row[f"{name}_slope"], row[f"{name}_low"], row[f"{name}_high"])
 
         interval = NOTHING if np.isnan(row["slope_low"]) else f"[{row['slope_low']:.3g}, {row['slope_high']:.3g}]"
@@ -168,10 +168,11 @@ def misleading_panels(table: pd.DataFrame) -> list[str]:
     """Panels whose OLS p is small although no effect within a run was found, in words."""
     small = table[(table["ols_p"] < SIGNIFICANT) & table["reading"].str.match("between runs only|no effect")]
     return [
-        f"Figure {row.figure}, {row.relation}, {label(row.model)} on {label(row.data)}: OLS p {p_value(row.ols_p)} "
-        f"over {row.n_models} models, but {row.n_runs} runs: {row.reading.split(',')[0]}"
-        f" (within runs: p {p_value(row.within_p)}, between: p {p_value(row.between_p)})."
-        for row in small.itertuples()
+        f"Figure {row['figure']}, {row['relation']}, {label(row['model'])} on {label(row['data'])}: OLS p "
+        f"{p_value(row['ols_p'])} over {row['n_models']} models, but {row['n_runs']} runs: "
+        f"{row['reading'].split(',')[0]} (within runs: p {p_value(row['within_p'])}, between: p "
+        f"{p_value(row['between_p'])})."
+        for row in records(small)
     ]
 
 
@@ -193,8 +194,8 @@ def _collapsed_table(collapsed: pd.DataFrame) -> Table | None:
     if collapsed.empty:
         return None
     rows = [
-        (row.run, f"{row.lost} of {row.candidates}", f"{row.lowest:.3f}", f"{row.threshold:g}")
-        for row in collapsed.itertuples()
+        (row["run"], f"{row['lost']} of {row['candidates']}", f"{row['lowest']:.3f}", f"{row['threshold']:g}")
+        for row in records(collapsed)
     ]
     return Table(("run", "models lost", "lowest test accuracy", "threshold"), tuple(rows))
 
@@ -205,10 +206,10 @@ def _runs_table(runs: pd.DataFrame) -> Table:
 
     rows = [
         (
-            row.run, text(row.status), f"{row.last_epoch} of {_whole(row.epochs)}", text(row.git_commit)[:10],
-            text(row.torch), text(row.reason),
+            row["run"], text(row["status"]), f"{row['last_epoch']} of {_whole(row['epochs'])}",
+            text(row["git_commit"])[:10], text(row["torch"]), text(row["reason"]),
         )
-        for row in runs.itertuples()
+        for row in records(runs)
     ]  # fmt: skip
     return Table(("run", "status", "epochs", "commit", "torch", "reason"), tuple(rows), words=(5,))
 

@@ -221,6 +221,11 @@ def _some(names: Iterable[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as mappings."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
 def save(table: RunTable, folder: Path) -> None:
     """Write ``table.parquet``, ``table.csv`` and ``runs.csv`` into ``folder``."""
     write_atomically(folder / "table.parquet", lambda file: table.rows.to_parquet(file, index=False))
