@@ -5,44 +5,79 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from prs_lightning.metrics import InclusionRatio, PopulatedRegions
+from prs_lightning.errors import ConfigError
+from prs_lightning.layers import find_layer, hidden_layers, watch
+from prs_lightning.metrics import InclusionRatio, PopulatedRegions, RegionStatistics
 
 
 class Regions(pl.Callback):
-    """Logs ``prs/...`` after each validation loop over (training set, test set)."""
+    """Logs after each validation loop over (training set, test set), in the same pass:
+
+    ``prs/ratio``, ``prs/count``, ``prs/inclusion_ratio``; ``prs/dead_units``, ``prs/always_positive_units`` and
+    ``prs/mean_positive_units`` (numbers of units, not shares); ``prs/entropy`` (nats), ``prs/singleton_share``,
+    ``prs/purity``, ``prs/hamming_to_major`` (units); and ``prs/ratio/<layer>`` for each further layer.
+
+    Args:
+        layers: ``penultimate``, ``all``, or names of further layers as in ``named_modules()``.
+    """
 
     def __init__(self, *, layers: str | list[str] = "penultimate") -> None:
+        if isinstance(layers, str) and layers not in ("penultimate", "all"):
+            raise ConfigError(f"layers={layers!r}: expected penultimate, all or a list of names")
         self.layers = layers
-        self.regions = PopulatedRegions()
-        self.inclusion = InclusionRatio()
+        self.further: dict[str, PopulatedRegions] = {}
+        self.handles: list[RemovableHandle] = []
+        self.counting = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        final = pl_module.final
+        assert isinstance(final, nn.Linear)
+        self.statistics, self.inclusion = RegionStatistics(classes=final.out_features), InclusionRatio()
+        names = {"penultimate": [], "all": hidden_layers(pl_module, final)}
+        chosen = names[self.layers] if isinstance(self.layers, str) else list(self.layers)
+        for name in chosen:
+            find_layer(pl_module, name)
+        self.further = {name: PopulatedRegions() for name in chosen}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.regions.to(pl_module.device).reset()
-        self.inclusion.to(pl_module.device).reset()
+        for metric in (self.statistics, self.inclusion, *self.further.values()):
+            metric.to(pl_module.device).reset()
+        self.handles = watch(pl_module, list(self.further), self._count)
+
+    def _count(self, name: str, output: Tensor) -> None:
+        if self.counting:
+            self.further[name].update(output)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.counting = dataloader_idx == 0
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if trainer.sanity_checking:
-            return
-        train = dataloader_idx == 0
-        if train:
-            self.regions.update(outputs["features"])
-        self.inclusion.update(outputs["features"], train=train)
+        self.counting = False
+        if dataloader_idx == 0:
+            self.statistics.update(outputs["features"], batch[1])
+        self.inclusion.update(outputs["features"], train=dataloader_idx == 0)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._remove_hooks()
         if trainer.sanity_checking:
             return
-        found = self.regions.compute()
-        values = {"ratio": found["ratio"], "count": found["count"], "inclusion_ratio": self.inclusion.compute()}
+        values = {**self.statistics.compute(), "inclusion_ratio": self.inclusion.compute()}
+        values |= {f"ratio/{name}": metric.compute()["ratio"] for name, metric in self.further.items()}
         for name, value in values.items():
             # The value is the same on all processes already; the maximum of equal values is exactly that value.
             pl_module.log(f"prs/{name}", value.float(), prog_bar=name == "ratio", sync_dist=True, reduce_fx="max")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._remove_hooks()
+
+    def _remove_hooks(self) -> None:
+        self.counting = False
+        while self.handles:
+            self.handles.pop().remove()

@@ -1,30 +1,31 @@
-"""torchmetrics twins of the region functions, of sparsity and of cosine similarity.
+"""The project's torchmetrics: populated regions, inclusion, sparsity, cosine similarity.
 
 Every metric counts each sample once over processes with uneven shards (also empty ones), and can be reset, pickled
-and, after ``persistent(True)``, kept in a checkpoint. Keys are exchanged at 16 bytes a sample.
+and, after ``persistent(True)``, kept in a checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.region_keys import count_keys, find_keys
-from prs_lightning.regions import has_nan, refuse_nan, region_keys
+from prs_lightning.region_metrics import InclusionRatio, PopulatedRegions, RegionStatistics
+from prs_lightning.region_statistics import added_up
 
-
-def added_up(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of counts (L, M) whose shapes may differ: a smaller one counts nothing in the places it lacks."""
-    rows, columns = (max((part.shape[axis] for part in parts), default=0) for axis in (0, 1))
-    padded = [F.pad(part, (0, columns - part.shape[1], 0, rows - part.shape[0])) for part in parts]
-    return torch.stack(padded).sum(dim=0) if padded else torch.zeros(0, 0, dtype=torch.int64)
+__all__ = [
+    "CosineSimilarity",
+    "InclusionRatio",
+    "PopulatedRegions",
+    "RegionStatistics",
+    "Sparsity",
+    "cosine_matrix",
+    "cosine_similarity",
+]
 
 
 def cosine_matrix(weight: Tensor) -> Tensor:
@@ -43,98 +44,6 @@ def cosine_similarity(weight: Tensor) -> Tensor:
         raise ConfigError(f"weight of shape {tuple(weight.shape)}: expected (K, D) with at least two rows to compare")
     pairs = torch.triu_indices(len(weight), len(weight), offset=1, device=weight.device)
     return cosine_matrix(weight)[pairs[0], pairs[1]].mean()
-
-
-class _Keyed(Metric):
-    """What the metrics over regions share: keys of samples in list states, and a NaN that is reported by `compute`.
-
-    `update` does not refuse NaN at once: that would wait for the GPU at every batch and, over several processes,
-    leave the others waiting for the one that failed. `compute` refuses it on all processes.
-    """
-
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = None
-    nan_batches: Tensor
-
-    def __init__(self, *, states: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.key_states = tuple(states)
-        for state in states:
-            self.add_state(state, default=[], dist_reduce_fx="cat")
-        self.add_state("nan_batches", default=torch.tensor(0), dist_reduce_fx="sum")
-
-    def _keys_of(self, z: Tensor) -> Tensor:
-        self.nan_batches = self.nan_batches + has_nan(z)
-        return region_keys(z, check=False)
-
-    def _gathered(self, state: str) -> Tensor:
-        parts = getattr(self, state)
-        return dim_zero_cat(parts) if len(parts) else torch.empty(0, 2, dtype=torch.int64, device=self.device)
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        # A process without samples must send keys of the right shape and type too.
-        for state in self.key_states:
-            setattr(self, state, [self._gathered(state)])
-        super()._sync_dist(*args, **kwargs)
-
-
-class PopulatedRegions(_Keyed):
-    """``count`` and ``ratio`` of the populated regions of pre-activations (N, D) or (N, C, H, W); `regions.prs_ratio`.
-
-    ``compute`` returns ``{"count": int64, "ratio": float64 in [0, 1]}``.
-
-    >>> metric = PopulatedRegions()
-    >>> metric.update(torch.tensor([[1.0, -1.0], [2.0, -3.0], [-1.0, 1.0], [0.0, 0.5]]))
-    >>> {name: value.item() for name, value in metric.compute().items()}
-    {'count': 2, 'ratio': 0.5}
-    """
-
-    plot_lower_bound = 0.0
-    keys: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(states=("keys",), **kwargs)
-
-    def update(self, z: Tensor) -> None:
-        """Count the samples of one batch of pre-activations."""
-        self.keys.append(self._keys_of(z))
-
-    def compute(self) -> dict[str, Tensor]:
-        """``count`` of regions, ``ratio`` to the samples (NaN without samples)."""
-        refuse_nan(self.nan_batches > 0)
-        keys = self._gathered("keys")
-        count = torch.tensor(len(count_keys(keys)[0]), device=self.device)
-        return {"count": count, "ratio": count.double() / len(keys)}
-
-
-class InclusionRatio(_Keyed):
-    """Share of test samples whose region holds a training sample, in [0, 1]; `regions.inclusion_ratio`.
-
-    >>> metric = InclusionRatio()
-    >>> metric.update(torch.tensor([[1.0, 1.0]]), train=True)
-    >>> metric.update(torch.tensor([[2.0, 3.0], [-1.0, 1.0]]), train=False)
-    >>> metric.compute().item()
-    0.5
-    """
-
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-    train_keys: list[Tensor]
-    test_keys: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(states=("train_keys", "test_keys"), **kwargs)
-
-    def update(self, z: Tensor, *, train: bool) -> None:
-        """Take the regions of one batch of training (``train=True``) or test samples (``train=False``)."""
-        (self.train_keys if train else self.test_keys).append(self._keys_of(z))
-
-    def compute(self) -> Tensor:
-        """The ratio, float64; NaN without test samples."""
-        refuse_nan(self.nan_batches > 0)
-        regions, _ = count_keys(self._gathered("train_keys"))
-        return (find_keys(regions, self._gathered("test_keys")) >= 0).double().mean()
 
 
 class Sparsity(Metric):

@@ -37,6 +37,11 @@ def collision_bound(samples: int) -> float:
     return samples * samples / 2**129
 
 
+def packed_words(units: int) -> int:
+    """How many 64-bit words a packed pattern takes: two at least."""
+    return max(2, -(-units // 64))
+
+
 def pack(patterns: Tensor) -> Tensor:
     """Boolean patterns (N, D) as int64 words (N, max(2, ceil(D / 64))); unit d is bit d % 64 of word d // 64.
 
@@ -44,7 +49,7 @@ def pack(patterns: Tensor) -> Tensor:
     [[5, 0]]
     """
     samples, units = patterns.shape
-    words = max(2, -(-units // 64))
+    words = packed_words(units)
     if units < words * 64:
         patterns = F.pad(patterns, (0, words * 64 - units))
     groups_of_eight = patterns.contiguous().view(torch.uint8).view(torch.int64)
@@ -81,8 +86,12 @@ def _multipliers(words: int, device: torch.device) -> Tensor:
 
 def keys_of_patterns(patterns: Tensor) -> Tensor:
     """The keys int64 (N, 2) of boolean patterns (N, D): 16 bytes a sample, whatever D is."""
-    words = pack(patterns)
-    if patterns.shape[1] <= PLAIN_UNITS:
+    return keys_of_words(pack(patterns))
+
+
+def keys_of_words(words: Tensor) -> Tensor:
+    """The keys int64 (N, 2) of packed patterns (N, W): the words themselves if they are two."""
+    if words.shape[1] == 2:
         return words
     parts = multilinear(words, _multipliers(words.shape[1], words.device))
     return (parts[:, 0::2] << 32) | parts[:, 1::2]

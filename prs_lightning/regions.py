@@ -6,12 +6,16 @@ Networks", section 3): a decision region is a sign pattern, a unit is positive i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.layers import watching
+from prs_lightning.measuring import evaluating, float32
 from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_patterns
 
 # Elements taken at once: on a CPU a block's signs stay in the cache instead of being written to fresh memory.
@@ -139,6 +143,18 @@ class RegionSet:
         """PRS ratio: regions / samples, in [0, 1]; NaN for no samples."""
         return len(self) / self.samples if self.samples else float("nan")
 
+    def __repr__(self) -> str:
+        return f"RegionSet({len(self)} regions, {self.samples} samples, {self.units} units, ratio {self.ratio:.4g})"
+
+    def inclusion_ratio(self, other: RegionSet) -> float:
+        """Share of the samples of ``other`` whose region is in this set: in [0, 1], NaN if it has no samples."""
+        if not (self.samples and other.samples):
+            return 0.0 if other.samples else float("nan")
+        self._check_units(other.units or 0)
+        keys, populations = other._merge()
+        found = find_keys(self.keys(), keys) >= 0
+        return int(populations[found].sum()) / other.samples
+
     def contains(self, z: Tensor) -> Tensor:
         """Whether each sample of z (M, D) or (M, C, H, W) lies in a region of the set: boolean (M,)."""
         return self.population_of(z) > 0
@@ -183,8 +199,7 @@ def inclusion_ratio(z_train: Tensor, z_test: Tensor) -> float:
     >>> inclusion_ratio(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 3.0], [-1.0, 1.0]]))
     0.5
     """
-    included = RegionSet.from_features(z_train).contains(z_test)
-    return included.double().mean().item()
+    return RegionSet.from_features(z_train).inclusion_ratio(RegionSet.from_features(z_test))
 
 
 @dataclass(frozen=True)
@@ -225,3 +240,43 @@ def _largest(places: Tensor) -> tuple[int, int]:
     counts = places.bincount()
     largest = int(counts.max())
     return int((counts == largest).nonzero()[0]), largest
+
+
+def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
+    """The populated regions of one layer of any torch module over all samples of a loader.
+
+    The network runs in eval mode, without gradients and in float32; afterwards its modes, its hooks and torch's random
+    state are as before. Name the layer before the ReLU: it does not matter if that ReLU works in place.
+
+    Args:
+        model: takes a batch of inputs; they are moved to the device of its parameters.
+        loader: batches, each a tensor or a tuple or list whose first element is one.
+        layer: a name of ``model.named_modules()``, with an output (N, D) or (N, C, H, W).
+
+    Raises:
+        ConfigError: an unknown layer (with near names), one that does not run once in each forward pass, or a batch
+            of another kind.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> measure(network, [torch.zeros(5, 4), torch.zeros(3, 4)], layer="0").ratio
+    0.125
+    """
+    regions, outputs = RegionSet(), 0
+
+    def seen(name: str, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += 1
+        regions.add(output)
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]), evaluating(model), float32(device), torch.no_grad():
+        with watching(model, [layer], seen):
+            for batch in loader:
+                images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+                if not isinstance(images, Tensor):
+                    raise ConfigError(f"a batch of type {type(batch).__name__}: expected a tensor, or a tuple with one")
+                outputs = 0
+                model(images.to(device))
+                if outputs != 1:
+                    raise ConfigError(f"layer {layer!r} ran {outputs} times in a forward pass: expected once")
+    return regions

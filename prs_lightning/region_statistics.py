@@ -1,0 +1,144 @@
+"""What populated regions are made of: statistics beyond the paper, from keys, labels and counts of positive units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prs_lightning.errors import ConfigError
+from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_words, unpack
+
+
+def added_up(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of counts (L, M) whose shapes may differ: a smaller one counts nothing in the places it lacks."""
+    rows, columns = (max((part.shape[axis] for part in parts), default=0) for axis in (0, 1))
+    padded = [F.pad(part, (0, columns - part.shape[1], 0, rows - part.shape[0])) for part in parts]
+    return torch.stack(padded).sum(dim=0) if padded else torch.zeros(0, 0, dtype=torch.int64)
+
+
+def entropy(populations: Tensor) -> Tensor:
+    """Entropy in nats, ``-sum p ln p``, of populations (R,) as shares p of the samples: in [0, ln R], float64.
+
+    >>> entropy(torch.tensor([5, 5])).exp().item()
+    2.0
+    """
+    shares = populations.double() / populations.sum()
+    return (shares * shares.reciprocal().log()).sum()
+
+
+def singleton_share(populations: Tensor) -> Tensor:
+    """Share of the samples that are alone in their region, of populations (R,): in [0, 1], float64.
+
+    >>> singleton_share(torch.tensor([3, 1])).item()
+    0.25
+    """
+    return (populations == 1).sum().double() / populations.sum()
+
+
+def purity(places: Tensor, labels: Tensor) -> Tensor:
+    """Share of samples whose region holds samples of one class only: in [0, 1], float64.
+
+    Args:
+        places: the region of each sample as a number from 0, int64 (N,).
+        labels: the class of each sample, int (N,).
+
+    >>> purity(torch.tensor([0, 0, 1, 1]), torch.tensor([7, 7, 7, 8])).item()
+    0.5
+    """
+    labels = labels.to(torch.int64)
+    bounds = labels.new_zeros(int(places.max()) + 1 if len(places) else 0)
+    smallest = bounds.scatter_reduce(0, places, labels, "amin", include_self=False)
+    largest = bounds.scatter_reduce(0, places, labels, "amax", include_self=False)
+    return (smallest == largest)[places].double().mean()
+
+
+def unit_activity(positives: Tensor, samples: int) -> dict[str, Tensor]:
+    """How often units are positive, from ``positives`` (D,), the samples for which each unit is: float64 scalars.
+
+    ``dead_units`` (never positive) and ``always_positive_units`` are numbers of units, ``mean_positive_units`` is
+    the mean number of positive units of a sample. All three lie in [0, D].
+    """
+    return {
+        "dead_units": (positives == 0).sum().double(),
+        "always_positive_units": (positives == samples).sum().double(),
+        "mean_positive_units": positives.sum().double() / samples,
+    }
+
+
+def positives_by_class(patterns: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How many samples of each class have each unit positive: int64 (classes, D) of patterns (N, D), labels (N,)."""
+    # Sums of fewer than 2^24 ones are exact in float32.
+    one_hot = (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()
+    return (one_hot.T @ patterns.float()).round().to(torch.int64)
+
+
+def major_keys(keys: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The key (classes, 2) of each class's major region; of equally large ones the smallest. -1, -1 without samples."""
+    majors = torch.full((classes, 2), -1, dtype=torch.int64, device=keys.device)
+    for label in range(classes):
+        found, populations = count_keys(keys[labels == label])
+        if len(found):
+            majors[label] = found[(populations == populations.max()).nonzero()[0, 0]]
+    return majors
+
+
+def possible_majors(keys: Tensor, labels: Tensor, classes: int, processes: int) -> Tensor:
+    """The keys (K, 2), sorted, of this process's regions that can still turn out to be the major region of a class.
+
+    With one process that is the largest region so far of each class: to overtake it another region must get a
+    further sample, which brings its pattern along. With several, the region that is the largest of all has on some
+    process at least 1 / processes of that process's largest population.
+    """
+    if processes == 1:
+        return count_keys(major_keys(keys, labels, classes))[0]
+    possible = []
+    for label in range(classes):
+        found, populations = count_keys(keys[labels == label])
+        if len(found):
+            possible.append(found[populations * processes >= populations.max()])
+    return count_keys(torch.cat(possible))[0]
+
+
+def kept_patterns(words: Tensor, wanted: Tensor) -> Tensor:
+    """Of packed patterns (M, W), one for each of the wanted keys (K, 2) that occurs among them."""
+    known, rows = _known_patterns(words)
+    return words[rows[find_keys(count_keys(wanted)[0], known) >= 0]]
+
+
+def _known_patterns(words: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct keys, sorted, of packed patterns (M, W), and a row in which each is found."""
+    known, places = group_keys(keys_of_words(words))
+    rows = torch.zeros(len(known), dtype=torch.int64, device=words.device)
+    return known, rows.scatter_(0, places, torch.arange(len(words), device=words.device))
+
+
+def hamming_to_major(positives: Tensor, majors: Tensor, class_samples: Tensor) -> Tensor:
+    """Mean over all samples of the Hamming distance, in units, to the major pattern of their class: float64.
+
+    A unit that is positive in the major pattern differs for the samples in which it is not, and the other way round,
+    so the counts of positive units suffice and no sample's pattern is needed.
+
+    Args:
+        positives: samples of each class with each unit positive, int64 (K, D).
+        majors: the major patterns, boolean (K, D).
+        class_samples: int64 (K,).
+    """
+    differing = torch.where(majors, class_samples.unsqueeze(1) - positives, positives)
+    return differing.sum().double() / class_samples.sum()
+
+
+def patterns_of_keys(wanted: Tensor, words: Tensor | None, units: int) -> Tensor:
+    """Boolean patterns (K, units) of the wanted keys (K, 2), which up to 128 units are the patterns themselves.
+
+    Those of more units are looked up among packed patterns ``words`` (M, W).
+    """
+    if words is None:
+        return unpack(wanted, units)
+    known, rows = _known_patterns(words)
+    found = find_keys(known, wanted)
+    if (found < 0).any():
+        raise ConfigError("the pattern of a major region is not there: states of several metrics cannot be merged")
+    return unpack(words[rows[found]], units)
