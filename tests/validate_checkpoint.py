@@ -1,4 +1,4 @@
-"""Measure one checkpoint with every callback on 1 or 2 processes: python validate_checkpoint.py CHECKPOINT DEVICES OUT."""
+"""Measure one checkpoint with every callback on 1 or 2 processes: validate_checkpoint.py CHECKPOINT DEVICES OUT."""
 
 from __future__ import annotations
 
