@@ -1,0 +1,83 @@
+"""robust/...: robust accuracy of the test set under PGD, after its audit, and under the attacks of the grid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+import torch
+
+from prs_lightning.attacks.schedule import EpochAttacks
+from prs_lightning.errors import ConfigError
+
+
+class Robustness(pl.Callback):
+    """Logs ``robust/...`` after the validation loop; what each number is, see :class:`EpochAttacks`.
+
+    Args:
+        epsilon, step_size, steps, early_exit, precision: of PGD; see :func:`prs_lightning.attacks.pgd`.
+        seed: random starts follow from (seed, epoch, index of the sample in the test set).
+        every: measure at every n-th epoch, counted from 1.
+        epochs: measure at these epochs only; overrides ``every``.
+        limit: class-balanced subset of the test set; None for all.
+        audit: attack the survivors again with a margin loss.
+        grid_epochs, grid_attacks: further attacks (``fgsm``, ``bim5``, ``pgd100``, ``autoattack``) at these epochs.
+    """
+
+    def __init__(
+        self,
+        *,
+        epsilon: float,
+        step_size: float,
+        steps: int = 20,
+        seed: int = 0,
+        every: int = 1,
+        epochs: Sequence[int] | None = None,
+        limit: int | None = None,
+        audit: bool = True,
+        early_exit: bool = True,
+        precision: str = "float32",
+        grid_epochs: Sequence[int] = (),
+        grid_attacks: Sequence[str] = (),
+    ) -> None:
+        if every < 1:
+            raise ConfigError(f"callbacks.robustness.every={every} must be 1 or more")
+        self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
+        self.attacks = EpochAttacks(
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
+            seed=seed,
+            limit=limit,
+            audit=audit,
+            early_exit=early_exit,
+            precision=precision,
+            grid_attacks=grid_attacks,
+        )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        warning = self.attacks.warning()
+        if warning and trainer.is_global_zero:
+            warnings.warn(warning, stacklevel=2)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        due = epoch in self.epochs if self.epochs is not None else epoch % self.every == 0
+        grid = epoch in self.grid_epochs
+        if trainer.sanity_checking or not (due or grid):
+            return
+        if torch.is_inference_mode_enabled():
+            raise ConfigError("robustness needs gradients: use Trainer(inference_mode=False) with trainer.validate")
+        values = self.attacks.measure(
+            pl_module,
+            trainer.datamodule.test,  # type: ignore[attr-defined]
+            epoch,
+            grid=grid,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            total=lambda counts: trainer.strategy.reduce(counts, reduce_op="sum"),
+        )
+        for name, value in values.items():
+            # The value is the same on all processes already; the maximum of equal values is exactly that value.
+            pl_module.log(f"robust/{name}", value, prog_bar=name.startswith("pgd"), sync_dist=True, reduce_fx="max")

@@ -1,0 +1,126 @@
+"""The robust accuracies of one epoch, from one process's shard of the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from prs_lightning.attacks.checks import check_settings
+from prs_lightning.attacks.engine import gradient_attack
+from prs_lightning.attacks.results import AttackResult, Progress, Samples, Settings
+from prs_lightning.data import Split, balanced_subset
+from prs_lightning.errors import ConfigError
+from prs_lightning.seeding import keyed_generator
+
+GRID_ATTACKS = ("fgsm", "bim5", "pgd100", "autoattack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochAttacks:
+    """What is attacked with what after an epoch.
+
+    ``measure`` gives, over the test set (or its class-balanced subset), each in [0, 1]:
+
+    - ``pgd{steps}``: robust accuracy under PGD with cross-entropy from a random start;
+    - ``zero_gradient``: share of *all* given samples, misclassified ones included, whose cross-entropy gradient at
+      the *clean* image is exactly 0;
+    - ``pgd{steps}_audited``: robust accuracy after those that withstood were attacked again, from the same random
+      starts, with the margin loss;
+    - ``masking_gap``: the first minus the third;
+    - at the grid's epochs ``fgsm``, ``bim5``, ``pgd100``, ``autoattack``.
+
+    Raises:
+        ConfigError: an attack that is unknown, or settings that no attack can use.
+    """
+
+    epsilon: float
+    step_size: float
+    steps: int
+    seed: int
+    limit: int | None
+    audit: bool
+    early_exit: bool
+    precision: str
+    grid_attacks: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for name in self.grid_attacks:
+            if name not in GRID_ATTACKS:
+                raise ConfigError(f"grid_attacks={name!r} is unknown: expected one of {', '.join(GRID_ATTACKS)}")
+        check_settings(self._settings())
+
+    def warning(self) -> str | None:
+        """What is questionable about the settings, in one line."""
+        if self.steps * self.step_size < self.epsilon:
+            return (
+                f"robustness: steps * step_size = {self.steps * self.step_size:.3g} < epsilon = {self.epsilon:.3g}: "
+                "the attack cannot reach the edge of its ball, robust accuracy is overestimated; raise step_size"
+            )
+        return None
+
+    def _settings(self, **changes: object) -> Settings:
+        values: dict[str, object] = {
+            "epsilon": self.epsilon,
+            "step_size": self.step_size,
+            "steps": self.steps,
+            "early_exit": self.early_exit,
+            "precision": self.precision,
+        }
+        return Settings(**(values | changes))  # type: ignore[arg-type]
+
+    def measure(
+        self,
+        model: nn.Module,
+        test: Split,
+        epoch: int,
+        *,
+        grid: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        total: Callable[[Tensor], Tensor] = lambda counts: counts,
+        progress: Callable[[str], Progress | None] = lambda name: None,
+    ) -> dict[str, float]:
+        """Attack the shard ``[rank::world]``; ``total`` adds counts (float64) up over the processes.
+
+        Random starts are keyed by (seed, epoch, index in the test set): any number of processes gives the same values.
+        """
+        device = test.labels.device
+        chosen = torch.arange(len(test.labels), device=device)
+        if self.limit is not None:
+            chosen = balanced_subset(test.labels, self.limit)
+        mine = chosen[rank::world]
+        samples = Samples(lambda rows: Samples.of(test.images, test.labels).gather(mine[rows]), test.labels[mine], mine)
+
+        def attacked(name: str, among: Tensor | None = None, **changes: object) -> AttackResult:
+            return gradient_attack(
+                model,
+                samples,
+                self._settings(**changes),
+                generator=keyed_generator(self.seed, epoch),
+                among=among,
+                progress=progress(name),
+            )
+
+        name = f"pgd{self.steps}"
+        result = attacked(name)
+        counts = {name: result.correct_after.sum(), "zero_gradient": result.zero_gradient_clean.sum()}
+        if self.audit:
+            audited = attacked(f"{name} audit", among=result.correct_after, loss="margin").correct_after
+            counts[f"{name}_audited"] = audited.sum()
+        if grid:
+            settings = {
+                "fgsm": {"steps": 1, "step_size": self.epsilon, "random_start": False},
+                "bim5": {"steps": 5, "random_start": False},
+                "pgd100": {"steps": 100},
+            }
+            for other in self.grid_attacks:
+                if other in settings:
+                    counts[other] = attacked(other, **settings[other]).correct_after.sum()
+        sums = total(torch.stack(list(counts.values())).double()) / len(chosen)
+        values = dict(zip(counts, sums.tolist(), strict=True))
+        if self.audit:
+            values["masking_gap"] = values[name] - values[f"{name}_audited"]
+        return values
