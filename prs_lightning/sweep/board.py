@@ -112,7 +112,7 @@ class Board:
         """Print the counts and a table of what failed."""
         self.say(self.summary())
         if self.failures:
-            table = Table("failed", "reason", "log")
+            table = Table("failed", "reason")
             for job, why in self.failures:
-                table.add_row(job.name, why, str(job.run.path / LOG_FILE))
+                table.add_row(Text(str(job.run.path), overflow="fold"), Text(why))
             self.console.print(table)

@@ -119,6 +119,8 @@ class JobProcess:
             return ELSEWHERE
         if code == 0 and record.get("status") == "finished":
             return FINISHED
+        if self.stopped and record.get("status") == "running":
+            run.update_record(status="interrupted", reason="stopped with its sweep")
         if self.stopped or (record != self.record_before and record.get("status") == "interrupted"):
             return INTERRUPTED
         if record == self.record_before or record.get("status") != "failed":

@@ -54,7 +54,7 @@ def show_status(folder: Path) -> None:
         table = Table("status", "run", "reason")
         for line in lines:
             if line[0] != "finished":
-                table.add_row(*(Text(cell) for cell in line))
+                table.add_row(*(Text(cell, overflow="fold") for cell in line))
         console.print(table)
     counts = Counter(status for status, _, _ in lines)
     console.print(", ".join(f"{counts[name]} {name}" for name in ("finished", *ORDER[:-1])), soft_wrap=True)

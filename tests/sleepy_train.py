@@ -1,0 +1,48 @@
+"""train.py without a network: the same command line, run directory and resume, with epochs that sleep.
+
+The tests of the sweep's machinery start it dozens of times; importing torch each time would take minutes.
+``data.train_limit`` says what happens: 666 fails at the second epoch, 667 kills its own process there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from prs_lightning import cli
+from prs_lightning.runs import RunDirectory
+from prs_lightning.sweep.naming import run_directory
+
+FAILING, DYING = 666, 667
+SECONDS = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
+
+
+def train(cfg: DictConfig) -> None:
+    """Write a row per epoch that follows from the seed; a resumed run goes on after its last row."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    run = RunDirectory(run_directory(config, HydraConfig.get().runtime.choices))
+    with run.recording(config, seed=cfg.seed), (run.path / "trained.txt").open("a") as trained:
+        rows: list[dict[str, Any]] = [dict(row) for row in run.rows()]
+        for epoch in range(len(rows) + 1, cfg.epochs + 1):
+            time.sleep(SECONDS)
+            if epoch == 2 and cfg.data.train_limit == FAILING:
+                raise ValueError("this one [/always] fails")
+            if epoch == 2 and cfg.data.train_limit == DYING:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rows.append({"epoch": epoch, "test/accuracy": cfg.seed + epoch, "time/train_s": time.time()})
+            run.write_rows(rows)
+            trained.write(f"{epoch}\n")
+            trained.flush()
+
+
+if __name__ == "__main__":
+    cli.run(train, "train")

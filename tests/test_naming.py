@@ -1,0 +1,71 @@
+"""A run's directory follows from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from prs_lightning.cli import CONFIG_FOLDER
+from prs_lightning.sweep.naming import run_directory
+from prs_lightning.sweep.plugins import register
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register()
+    with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        yield
+
+
+def directory(*overrides: str) -> Path:
+    composed = hydra.compose("train", list(overrides), return_hydra_config=True)
+    choices = composed.hydra.runtime.choices
+    plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    config: Any = OmegaConf.to_container(plain, resolve=True)
+    return run_directory(config, choices)
+
+
+def test_the_name_says_data_model_batch_size_and_seed() -> None:
+    assert directory("data=mnist5k", "model=vgg16", "batch_size=64", "seed=3") == Path("runs/mnist5k-vgg16-bs64-seed3")
+    assert directory("sweep=grid", "runs=/r") == Path("/r/grid/cifar10-cnn6-bs128-seed0")
+
+
+def test_a_given_directory_is_taken_as_it_is() -> None:
+    assert directory("run_dir=a/b", "sweep=x", "epochs=3") == Path("a/b")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["wandb.mode=online", "logger=none", "data.root=elsewhere", "trainer.devices=2", "print_config=true",
+     "retry_failed=true", "dry_run=true", "trainer.accelerator=cpu"],
+)  # fmt: skip
+def test_bookkeeping_does_not_change_the_name(override: str) -> None:
+    assert directory(override) == directory()
+
+
+@pytest.mark.parametrize(
+    "override", ["epochs=3", "model.learning_rate=0.01", "data.train_limit=100", "callbacks=none", "data.epsilon=0.5"]
+)
+def test_any_other_change_gets_a_hash(override: str) -> None:
+    name = directory(override).name
+    assert name.startswith("cifar10-cnn6-bs128-seed0-")
+    assert len(name.rsplit("-", 1)[1]) == 6
+
+
+def test_the_hash_follows_from_the_values_and_not_from_who_set_them() -> None:
+    assert directory("epochs=3", "seed=1").name[-6:] == directory("seed=2", "epochs=3").name[-6:]
+    assert directory("epochs=3") != directory("epochs=4")
+    assert directory("epochs=300") == directory()
+    assert directory("model=resnet18", "model.stem=imagenet") == directory("model=resnet18")
+    assert directory("model=resnet18", "model.stem=cifar") != directory("model=resnet18")
+
+
+def test_a_run_of_the_papers_grid_by_hand_lands_in_the_grids_directory() -> None:
+    choice = ["model=resnet18", "data=mnist", "batch_size=64", "seed=3"]
+    by_hand = directory(*choice, "sweep=paper_grid")
+    assert by_hand == directory("experiment=paper_grid", *choice) == Path("runs/paper_grid/mnist-resnet18-bs64-seed3")
