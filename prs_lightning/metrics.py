@@ -11,10 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.region_metrics import InclusionRatio, PopulatedRegions, RegionStatistics
+from prs_lightning.region_metrics import InclusionRatio, Measure, PopulatedRegions, RegionStatistics
 from prs_lightning.region_statistics import added_up
 
 __all__ = [
@@ -46,7 +45,7 @@ def cosine_similarity(weight: Tensor) -> Tensor:
     return cosine_matrix(weight)[pairs[0], pairs[1]].mean()
 
 
-class Sparsity(Metric):
+class Sparsity(Measure):
     """For every ReLU output the ratio of zeros, then the mean over the layers: in [0, 1].
 
     >>> metric = Sparsity()
@@ -56,9 +55,6 @@ class Sparsity(Metric):
     0.625
     """
 
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = None
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
     counts: list[Tensor]
@@ -90,7 +86,7 @@ class Sparsity(Metric):
         super()._sync_dist(*args, **kwargs)
 
 
-class CosineSimilarity(Metric):
+class CosineSimilarity(Measure):
     """Mean over pairs i < j of cos(w_i, w_j), w_i the rows of a weight (K, D): in [-1, 1]; `cosine_similarity`.
 
     Several updates, and processes, are averaged: all processes hold the same weights.
@@ -101,9 +97,6 @@ class CosineSimilarity(Metric):
     0.0
     """
 
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = None
     plot_lower_bound = -1.0
     plot_upper_bound = 1.0
     total: Tensor

@@ -39,16 +39,25 @@ from prs_lightning.region_statistics import (
 from prs_lightning.regions import has_nan, refuse_nan, region_keys, sign_patterns
 
 
-class _Keyed(Metric):
+class Measure(Metric):
+    """What all metrics of the project share."""
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = None
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """torchmetrics' plot: of the current value, of one given, or of a list of values over time."""
+        return self._plot(val, ax)
+
+
+class _Keyed(Measure):
     """What the metrics over regions share: keys of samples in list states, and a NaN that is reported by `compute`.
 
     `update` does not refuse NaN at once: that would wait for the GPU at every batch and, over several processes,
     leave the others waiting for the one that failed. `compute` refuses it on all processes.
     """
 
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = None
     nan_batches: Tensor
 
     def __init__(self, **kwargs: Any) -> None:

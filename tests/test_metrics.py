@@ -1,0 +1,280 @@
+"""The torchmetrics twins: equal to the functions, over one process and over several with uneven shards."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from scipy.spatial.distance import pdist
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.metrics import CosineSimilarity, InclusionRatio, PopulatedRegions, RegionStatistics, Sparsity
+from prs_lightning.regions import inclusion_ratio, prs_ratio
+
+
+def samples(count: int, units: int, seed: int = 0, rows: int = 12) -> tuple[Tensor, Tensor]:
+    """Features with few distinct rows, and labels; one class of four has no sample, one unit is dead, one always on."""
+    generator = torch.Generator().manual_seed(seed)
+    rows_of = torch.randn(rows, units, generator=torch.Generator().manual_seed(5))
+    z = rows_of[torch.randint(rows, (count,), generator=generator)]
+    z[:, 0], z[:, 1] = -1, 1
+    return z, torch.randint(3, (count,), generator=generator)
+
+
+def oracle(z: Tensor, labels: Tensor) -> dict[str, float]:
+    """Every figure from Python tuples; of equally large regions the one that `RegionStatistics` says is not asked."""
+    patterns = [tuple(value > 0 for value in row) for row in z.tolist()]
+    populations = Counter(patterns)
+    classes = {pattern: set() for pattern in populations}
+    for pattern, label in zip(patterns, labels.tolist(), strict=True):
+        classes[pattern].add(label)
+    positive = np.array(patterns)
+    return {
+        "count": len(populations),
+        "ratio": len(populations) / len(z),
+        "entropy": scipy.stats.entropy(list(populations.values())),
+        "singleton_share": sum(populations[pattern] == 1 for pattern in patterns) / len(z),
+        "purity": sum(len(classes[pattern]) == 1 for pattern in patterns) / len(z),
+        "dead_units": (~positive.any(axis=0)).sum(),
+        "always_positive_units": positive.all(axis=0).sum(),
+        "mean_positive_units": positive.sum(axis=1).mean(),
+    }
+
+
+def distances_to_major(z: Tensor, labels: Tensor) -> set[float]:
+    """All values that the mean distance can take: one for each choice among equally large regions of a class."""
+    totals = {0}
+    for label in labels.unique():
+        patterns = [tuple(value > 0 for value in row) for row in z[labels == label].tolist()]
+        counts = Counter(patterns)
+        majors = [pattern for pattern in counts if counts[pattern] == max(counts.values())]
+        sums = {sum(sum(a != b for a, b in zip(major, other, strict=True)) for other in patterns) for major in majors}
+        totals = {total + further for total in totals for further in sums}
+    return {total / len(z) for total in totals}
+
+
+@pytest.mark.parametrize("units", [5, 128, 300])
+@pytest.mark.parametrize("rows", [12, 1000])
+def test_statistics_are_those_of_a_set_of_tuples(units: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RegionStatistics, "PRUNE_AT", 10)
+    z, labels = samples(200, units, rows=rows)
+    metric = RegionStatistics(classes=4)
+    for part, part_labels in zip(z.split(7), labels.split(7), strict=True):
+        metric.update(part, part_labels)
+    found = {name: value.item() for name, value in metric.compute().items()}
+    distance = found.pop("hamming_to_major")
+    assert found == pytest.approx(oracle(z, labels), rel=1e-12)
+    assert any(distance == pytest.approx(possible, rel=1e-12) for possible in distances_to_major(z, labels))
+    # Patterns of few samples only are kept, whatever came before.
+    assert sum(map(len, metric.candidates)) <= 10 + 3 + 200 // 16
+
+
+def fill(metric: Metric, seed: int = 0, count: int = 60) -> Metric:
+    """One update of a metric with random samples."""
+    z, labels = samples(count, 140, seed)
+    if isinstance(metric, RegionStatistics):
+        metric.update(z, labels)
+    elif isinstance(metric, InclusionRatio):
+        metric.update(z[: count // 2], train=True)
+        metric.update(z[count // 2 :], train=False)
+    elif isinstance(metric, Sparsity):
+        metric.update(z.relu(), layer=seed % 2)
+    elif isinstance(metric, CosineSimilarity):
+        metric.update(z)
+    else:
+        metric.update(z)
+    return metric
+
+
+def values(metric: Metric) -> dict[str, float]:
+    found = metric.compute()
+    return {name: value.item() for name, value in (found if isinstance(found, dict) else {"": found}).items()}
+
+
+METRICS: list[Callable[[], Metric]] = [
+    PopulatedRegions,
+    InclusionRatio,
+    Sparsity,
+    CosineSimilarity,
+    lambda: RegionStatistics(classes=4),
+]
+each_metric = pytest.mark.parametrize("make", METRICS)
+
+
+@each_metric
+def test_reset_pickle_and_resume(make: Callable[[], Metric]) -> None:
+    whole = fill(fill(make()), seed=1)
+    first = fill(make())
+    assert values(fill(pickle.loads(pickle.dumps(first)), seed=1)) == values(whole)  # noqa: S301
+    first.persistent(True)
+    resumed = make()
+    resumed.persistent(True)
+    resumed.load_state_dict(first.state_dict())
+    assert values(fill(resumed, seed=1)) == values(whole)
+    whole.reset()
+    assert values(fill(whole)) == values(fill(make()))
+    assert values(whole) != values(fill(fill(make()), seed=1))
+
+
+@each_metric
+def test_forward_gives_the_batch_and_counts_it_once(make: Callable[[], Metric]) -> None:
+    metric, twin = make(), make()
+    for seed in (0, 1, 2):
+        z, labels = samples(30, 140, seed)
+        arguments: dict[str, Any] = {}
+        if isinstance(metric, RegionStatistics):
+            arguments = {"labels": labels}
+        elif isinstance(metric, InclusionRatio):
+            arguments = {"train": seed < 2}
+        twin.update(z, **arguments)
+        if not isinstance(metric, InclusionRatio):  # one batch holds no ratio of training to test samples
+            alone = make()
+            alone.update(z, **arguments)
+            batch = metric(z, **arguments)
+            assert str(batch) == str(alone.compute())
+        else:
+            metric.update(z, **arguments)
+    assert values(metric) == values(twin)
+
+
+def test_a_collection_computes_them_together() -> None:
+    train, test = samples(60, 9)[0], samples(20, 9, seed=1, rows=14)[0]
+    collection = MetricCollection([PopulatedRegions(), InclusionRatio()])
+    collection.update(train, train=True)
+    collection["InclusionRatio"].update(test, train=False)
+    found = collection.compute()
+    assert found["ratio"].item() == prs_ratio(train)
+    assert found["InclusionRatio"].item() == inclusion_ratio(train, test)
+
+
+@each_metric
+def test_plot(make: Callable[[], Metric]) -> None:
+    matplotlib.use("Agg")
+    figure, _ = fill(make()).plot()
+    matplotlib.pyplot.close(figure if hasattr(figure, "savefig") else "all")
+
+
+def test_bad_input_is_refused_when_computing() -> None:
+    for metric in (PopulatedRegions(), RegionStatistics(classes=2), InclusionRatio()):
+        z, labels = torch.tensor([[1.0, torch.nan]]), torch.tensor([0])
+        metric.update(
+            z,
+            **({"train": True} if isinstance(metric, InclusionRatio) else {}),
+            **({"labels": labels} if isinstance(metric, RegionStatistics) else {}),
+        )
+        with pytest.raises(RunError, match="NaN"):
+            metric.compute()
+    metric = RegionStatistics(classes=2)
+    metric.update(torch.zeros(2, 3), torch.tensor([1, 2]))
+    with pytest.raises(ConfigError, match="labels from 1 to 2: expected 0 to 1"):
+        metric.compute()
+    with pytest.raises(ConfigError, match="at least two rows"):
+        CosineSimilarity().update(torch.zeros(1, 3))
+
+
+def test_sparsity_is_the_mean_over_layers_of_the_ratio_of_zeros() -> None:
+    metric, outputs = Sparsity(), [torch.randn(8, 3, 4, 4).relu(), torch.zeros(8, 2), torch.randn(8, 7).relu()]
+    for half in (slice(0, 3), slice(3, 8)):
+        for layer, output in enumerate(outputs):
+            metric.update(output[half], layer=layer)
+    expected = np.mean([(output.numpy() == 0).mean() for output in outputs])
+    assert metric.compute().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine_similarity_is_that_of_scipy() -> None:
+    metric, weight = CosineSimilarity(), torch.randn(10, 30)
+    metric.update(weight)
+    expected = (1 - pdist(weight.double().numpy(), "cosine")).mean()
+    assert metric.compute().item() == pytest.approx(expected, abs=1e-12)
+
+
+SHARDS = {
+    "uneven": [slice(0, 150), slice(150, 211)],
+    "one without samples": [slice(0, 211), slice(0, 0)],
+}
+
+
+def measure_shard(rank: int, port: int, folder: str) -> None:
+    """Fill every metric with this process's shard, compute, count the bytes that were sent; save what was found."""
+    torch.set_num_threads(1)
+    RegionStatistics.PRUNE_AT = 20
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    for name, shards in SHARDS.items():
+        for units in (20, 300):
+            sent: Counter[str] = Counter()
+            found[f"{name} {units}"] = figures(units, shards[rank], sent)
+            found[f"{name} {units} sent"] = dict(sent)
+    poisoned = PopulatedRegions()
+    poisoned.update(torch.full((1, 2), torch.nan if rank else 1.0))
+    with pytest.raises(RunError, match="NaN"):
+        poisoned.compute()
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def figures(units: int, shard: slice, sent: Counter[str] | None = None) -> dict[str, float]:
+    """All figures over the rows of ``shard``, in batches of 9; the test samples are cut the same way.
+
+    The bytes that this process hands over to the others are added up in ``sent``, by metric.
+    """
+
+    def counted(name: str) -> dict[str, Any]:
+        def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
+            sent[name] += tensor.nbytes
+            return gather_all_tensors(tensor, group)
+
+        return {"dist_sync_fn": None if sent is None else gather}
+
+    (z, labels), (test, _) = samples(211, units, rows=40), samples(211, units, seed=1, rows=60)
+    regions, statistics = PopulatedRegions(**counted("regions")), RegionStatistics(classes=4, **counted("statistics"))
+    inclusion, sparsity = InclusionRatio(**counted("inclusion")), Sparsity(**counted("sparsity"))
+    for part, part_labels, test_part in zip(
+        z[shard].split(9), labels[shard].split(9), test[shard].split(9), strict=True
+    ):
+        if not len(part):  # a process without samples has had no batch
+            continue
+        regions.update(part)
+        statistics.update(part, part_labels)
+        inclusion.update(part, train=True)
+        inclusion.update(test_part, train=False)
+        for layer in range(2):
+            sparsity.update(part.relu() * layer, layer=layer)
+    for metric in (regions, statistics, inclusion, sparsity):
+        metric._update_count = 1  # or a process without batches would warn
+    return {
+        **{f"regions {name}": value for name, value in values(regions).items()},
+        **{f"statistics {name}": value for name, value in values(statistics).items()},
+        "inclusion": values(inclusion)[""],
+        "sparsity": values(sparsity)[""],
+    }
+
+
+def test_two_processes_find_what_one_finds_and_send_little(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(measure_shard, (port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in SHARDS:
+        for units in (20, 300):
+            key = f"{name} {units}"
+            assert first[key] == second[key] == figures(units, slice(None))
+            # What does not grow with the samples: counts by class and unit, and one pattern for each class.
+            constant = 4 * units * 8 + 4 * (units // 8 + 8) + 200
+            limits = {"regions": 40 * 16 + 16, "statistics": 24 * 211 + constant, "inclusion": 18 * 211 + 8}
+            for sent in (first[f"{key} sent"], second[f"{key} sent"]):
+                assert {metric: sent[metric] for metric in limits if sent[metric] > limits[metric]} == {}
