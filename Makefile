@@ -1,0 +1,38 @@
+# Each target makes the virtual environment that it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: quickstart test lint bench soak clean
+
+quickstart: .venv/.base  ## train two small networks on real digits, measure them every epoch, and report
+	$(BIN)/python train.py -m experiment=quickstart batch_size=20,500
+
+test: .venv/.dev  ## the whole suite: no network, under 10 minutes on 2 cores
+	$(BIN)/pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.bench  ## side-by-side timings, kept in docs/benchmarks.md
+	$(BIN)/python -m benchmarks.data
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.base: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(INSTALL) -e '.[dev,slurm,ray,dashboard]'
+	@touch $@
+
+.venv/.bench: .venv/.dev
+	$(INSTALL) -e '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf .venv
