@@ -42,7 +42,7 @@ def main() -> None:
     batches = TrainingBatches(split, BATCH_SIZE, seed=0)
 
     def read_ours() -> int:
-        return sum(len(((images - MEAN) / STD)) for images, _ in batches)
+        return sum(len((images - MEAN) / STD) for images, _ in batches)
 
     def read_torchvision() -> int:
         return sum(len(images) for images, _ in loader)
@@ -57,12 +57,10 @@ def main() -> None:
             f"1 / {seconds['torchvision'] / seconds['ours']:.1f}",
         ),
     ]
-    body = (
-        f"{count:,} images of 1 x 32 x 32, shuffled, batches of {BATCH_SIZE}; median of 3 passes, taken in turns.\n\n"
-    )
+    how = f"{count:,} images of 1 x 32 x 32, shuffled, batches of {BATCH_SIZE}; median of 3 passes, taken in turns."
     write_section(
         "Reading batches",
-        body + table(("reader", "images per second", "ratio"), rows),
+        f"{how}\n\n" + table(("reader", "images per second", "ratio"), rows),
         command="python -m benchmarks.data",
         packages=("torch", "torchvision"),
     )
