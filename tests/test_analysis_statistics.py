@@ -13,6 +13,7 @@ import statsmodels.formula.api as smf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from prs_lightning.analysis.panels import COLUMNS, panel_statistics
 from prs_lightning.analysis.relations import DEAD_UNITS, PRS_RATIO, ROBUST_ACCURACY, Relation
@@ -105,8 +106,20 @@ def test_mixed_model_equals_statsmodels_in_plain_units(panel: Panel) -> None:
     fit = mixed_model(x, y, runs)
     assert fit.within == pytest.approx(expected.params["inside"], rel=1e-4)
     assert fit.between == pytest.approx(expected.params["mean"], rel=1e-4)
-    assert fit.within_p == pytest.approx(expected.pvalues["inside"], rel=1e-3)
-    assert fit.between_p == pytest.approx(expected.pvalues["mean"], rel=1e-3)
+    assert fit.within_p == pytest.approx(2 * stats.t.sf(abs(expected.tvalues["inside"]), len(x) - 13), rel=1e-3)
+    assert fit.between_p == pytest.approx(2 * stats.t.sf(abs(expected.tvalues["mean"]), 10), rel=1e-3)
+
+
+def test_mixed_model_without_variance_between_runs_is_least_squares() -> None:
+    """Intercepts that scatter less than chance: the ratio of variances is exactly 0."""
+    rng = np.random.default_rng(0)
+    runs, x = np.repeat(np.arange(6), 4), rng.random(24)
+    y = 0.3 * x + np.tile([-1.0, 1.0, -1.0, 1.0], 6) * rng.random(24)
+    means = pd.Series(x).groupby(runs).transform("mean").to_numpy()
+    least = sm.OLS(y, sm.add_constant(np.column_stack([x - means, means]))).fit()
+    fit = mixed_model(x, y, runs)
+    assert (fit.within, fit.between) == pytest.approx((least.params[1], least.params[2]), rel=1e-6)
+    assert fit.between_p == pytest.approx(2 * stats.t.sf(abs(least.tvalues[2]), 4), rel=1e-6)
 
 
 def test_mixed_model_of_a_balanced_panel_has_the_within_slope_of_dummy_variables() -> None:
@@ -168,11 +181,15 @@ def test_the_interval_refuses_few_runs_and_empty_draws() -> None:
     np.testing.assert_allclose([low, high], [-1.96, 1.96], atol=0.03)  # many runs: the plain percentiles
 
 
-def test_holm_by_hand() -> None:
-    np.testing.assert_allclose(
-        holm(np.array([0.01, np.nan, 0.04, 0.03, 0.005])), [0.03, np.nan, 0.06, 0.06, 0.02], rtol=1e-12
-    )
-    assert np.isnan(holm(np.array([np.nan]))).all()
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(max_examples=20, deadline=None)
+def test_holm_equals_statsmodels_and_passes_over_nan(p_values: list[float]) -> None:
+    p = np.array(p_values)
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-15)
+    with_nan = np.insert(p, len(p) // 2, np.nan)
+    corrected = holm(with_nan)
+    assert np.isnan(corrected[len(p) // 2])
+    np.testing.assert_array_equal(np.delete(corrected, len(p) // 2), holm(p))
 
 
 def planted(folder: Path, **arguments: object) -> pd.Series:
