@@ -23,17 +23,17 @@ from prs_lightning.runs import RunDirectory
 from prs_lightning.sweep.naming import run_directory
 
 FAILING, DYING = 666, 667
-SECONDS = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
 
 
 def train(cfg: DictConfig) -> None:
     """Write a row per epoch that follows from the seed; a resumed run goes on after its last row."""
+    seconds = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     run = RunDirectory(run_directory(config, HydraConfig.get().runtime.choices))
     with run.recording(config, seed=cfg.seed), (run.path / "trained.txt").open("a") as trained:
         rows: list[dict[str, Any]] = [dict(row) for row in run.rows()]
         for epoch in range(len(rows) + 1, cfg.epochs + 1):
-            time.sleep(SECONDS)
+            time.sleep(seconds)
             if epoch == 2 and cfg.data.train_limit == FAILING:
                 raise ValueError("this one [/always] fails")
             if epoch == 2 and cfg.data.train_limit == DYING:

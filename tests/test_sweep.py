@@ -1,0 +1,182 @@
+"""The sweep's machinery, on jobs that sleep instead of training: skip, resume, retry, kill, claim, report."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prs_lightning.sweep.plan import SWEEP_FILE
+from tests.sweeping import (
+    SLEEPY,
+    SMALL,
+    epochs_trained,
+    kill,
+    measures,
+    processes_in,
+    start,
+    statuses,
+    sweep,
+    wait_for,
+)
+
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
+
+
+def test_a_sweep_trains_each_run_once_and_the_same_command_skips_them(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    command = ("seed=0..1,4", "epochs=3", "sweep=digits", "hydra.launcher.jobs=3")
+    code, output = sweep(SLEEPY, folder, *command)
+    assert code == 0, output
+    assert "3 runs: 3 finished" in output
+    assert sorted(statuses(folder / "digits").values()) == ["finished"] * 3  # type: ignore[type-var]
+    code, output = sweep(SLEEPY, folder, *command)
+    assert code == 0, output
+    assert "3 runs: 3 finished" in output
+    assert all(epochs == ["1", "2", "3"] for epochs in epochs_trained(folder).values())
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_a_single_run_lands_in_the_sweeps_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    assert sweep(SLEEPY, folder, "seed=3", "epochs=1", "batch_size=64")[0] == 0
+    line = [sys.executable, str(SLEEPY), f"runs={folder}", *SMALL, "seed=3", "epochs=1", "batch_size=64", "sweep=sweep"]
+    subprocess.run(line, check=True, cwd=tmp_path)
+    (record,) = folder.rglob("run.json")
+    assert record.parent.name.startswith("mnist5k-cnn6-bs64-seed3-")
+
+
+def test_a_dry_run_says_what_would_run_and_touches_nothing(tmp_path: Path) -> None:
+    """The first command of the user guide, as it stands: 4 batch sizes x 5 seeds."""
+    folder = tmp_path / "runs"
+    line = ("model=vgg16", "batch_size=64,128,512,2048", "seed=0..4", "epochs=1", "dry_run=true")
+    code, output = sweep(SLEEPY, folder, *line)
+    assert code == 0, output
+    paths = [line.split()[1] for line in output.splitlines() if line.startswith("start ")]
+    assert len(set(paths)) == 20
+    assert all(path.startswith(f"{folder}/sweep/mnist5k-vgg16-bs") for path in paths)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("mistake", ["seed=4..0", "model=cnn7,cnn6", "nonsense=1,2", "run_dir=x"])
+def test_a_mistake_is_one_line_and_starts_nothing(tmp_path: Path, mistake: str) -> None:
+    code, output = sweep(SLEEPY, tmp_path / "runs", mistake)
+    assert code == 1
+    assert output.startswith("error: ")
+    assert len(output.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failing_and_a_killed_job_are_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    command = ("data.train_limit=50,666,667", "seed=0", "epochs=3")
+    code, output = sweep(SLEEPY, folder, *command)
+    assert code == 1
+    assert len(measures(folder)) == 1
+    assert "ValueError: this one [/always] fails" in output  # the reason, with what a markup parser would choke on
+    assert "  | " in output
+    assert "killed by SIGKILL" in output
+    assert "error: 2 failed of 3 runs" in output
+    reasons = {json.loads(file.read_text())["reason"] for file in folder.rglob("run.json")}
+    assert reasons == {None, "ValueError: this one [/always] fails", "killed by SIGKILL"}
+
+    code, output = sweep(SLEEPY, folder, *command)
+    assert code == 1, "a sweep with failed runs is not done"
+    assert {len(epochs) for epochs in epochs_trained(folder).values()} == {1, 3}
+    before = epochs_trained(folder)
+    _, output = sweep(SLEEPY, folder, *command, "retry_failed=true")
+    assert output.count("retry: ") == 2
+    assert {
+        name: json.dumps(epochs) for name, epochs in epochs_trained(folder).items()
+    } == before  # epoch 2 fails again
+
+
+def test_a_job_that_fails_before_it_has_a_record_is_marked_failed(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    code, output = sweep(SLEEPY, folder, "epochs=1", "seed=0", "hydra.launcher.jobs=1", SLEEPY_SECONDS="not a number")
+    assert code == 1
+    assert "could not convert string to float" in output
+    record = json.loads(next(folder.rglob("run.json")).read_text())
+    assert record["status"] == "failed"
+    assert "could not convert" in record["reason"]
+    assert sweep(SLEEPY, folder, "epochs=1", "seed=0", "retry_failed=true")[0] == 0
+    assert list(statuses(folder).values()) == ["finished"]
+
+
+def test_killed_at_random_moments_the_same_command_ends_with_the_same_runs(tmp_path: Path) -> None:
+    command = ("seed=0..3", "epochs=5", "hydra.launcher.jobs=2")
+    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
+    assert sweep(SLEEPY, quiet, *command)[0] == 0
+    moments = random.Random(0)
+    for _ in range(6):
+        process = start(SLEEPY, disturbed, *command, SLEEPY_SECONDS="0.2")
+        time.sleep(moments.uniform(1.0, 4.0))
+        kill(process)
+        wait_for(lambda: not processes_in(disturbed), "the jobs of a killed sweep to die")
+    code, output = sweep(SLEEPY, disturbed, *command)
+    assert code == 0, output
+    assert measures(disturbed) == measures(quiet)
+    assert len(measures(disturbed)) == 4
+
+
+def test_interrupting_stops_the_jobs_and_leaves_them_resumable(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    command = ("seed=0..2", "epochs=400", "hydra.launcher.jobs=2")
+    process = start(SLEEPY, folder, *command)
+    wait_for(lambda: len(epochs_trained(folder)) == 2 and all(epochs_trained(folder).values()), "two jobs to train")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "give the same command to go on" in output
+    wait_for(lambda: not processes_in(folder), "the jobs to end", 10)
+    assert list(statuses(folder).values()) == ["interrupted"] * 2
+    _, output = sweep(SLEEPY, folder, *command, "dry_run=true")
+    assert [line.split()[0] for line in sorted(output.splitlines())] == ["resume", "resume", "start"]
+
+
+def test_two_sweeps_at_once_train_no_run_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    command = ("seed=0..3", "epochs=4", "hydra.launcher.jobs=2")
+    both = [start(SLEEPY, folder, *command, SLEEPY_SECONDS="0.3") for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert all(epochs == ["1", "2", "3", "4"] for epochs in epochs_trained(folder).values())
+    assert list(statuses(folder).values()) == ["finished"] * 4
+    assert len(json.loads((folder / "sweep" / SWEEP_FILE).read_text())["runs"]) == 4
+
+
+def test_a_sweep_names_what_another_one_is_running(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    first = start(SLEEPY, folder, "seed=0", "epochs=100")
+    wait_for(lambda: epochs_trained(folder), "the first sweep to train")
+    code, output = sweep(SLEEPY, folder, "seed=0", "epochs=100")
+    assert code == 0
+    assert "1 running elsewhere" in output
+    kill(first)
+
+
+@pytest.mark.parametrize(("package", "launcher"), [("ray", "ray"), ("submitit", "submitit_processes")])
+def test_other_engines_run_the_same_sweep(tmp_path: Path, package: str, launcher: str) -> None:
+    """Four jobs on a local cluster: one fails, three finish, and the same command submits none of them again."""
+    pytest.importorskip(package)
+    folder = tmp_path / "runs"
+    command = (f"hydra/launcher={launcher}", "seed=0..1", "data.train_limit=50,666", "epochs=2")
+    good = ("seed=0..2", "epochs=2", "data.train_limit=50")
+    code, output = sweep(SLEEPY, folder, *command[:1], *good)
+    assert code == 0, output
+    assert "3 runs: 3 finished" in output
+    code, output = sweep(SLEEPY, folder, *command)
+    assert code == 1, output
+    assert "ValueError: this one [/always] fails" in output
+    assert "error: 2 failed of 4 runs" in output
+    assert sorted(map(str, statuses(folder).values())) == ["failed"] * 2 + ["finished"] * 3
+    assert sum(len(epochs) for epochs in epochs_trained(folder).values()) == 3 * 2 + 2
+    by_hand = (*good, "dry_run=true")
+    assert sweep(SLEEPY, folder, *by_hand)[1].count("skip (finished)") == 3, "the same directories on every engine"
