@@ -37,17 +37,19 @@ def analyze(cfg: DictConfig) -> None:
     from prs_lightning.analysis.claims import claims_frame, scoreboard
     from prs_lightning.analysis.publish import publish
     from prs_lightning.analysis.report import Evidence, write_report
-    from prs_lightning.analysis.selection import select
+    from prs_lightning.analysis.selection import select, varying_settings
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
     read = table.read_runs(runs)
-    print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} message(s)", flush=True)
+    print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} messages", flush=True)
+    for message in read.messages:
+        say(message)
     table.save(read, folder)
     selection = select(read.rows, config["grid_epochs"], config["thresholds"])
     print(f"{selection.counts['models'].iloc[1]} candidate models, {len(selection.models)} kept", flush=True)
     statistics = panels.panel_statistics(selection.models, **config["bootstrap"], progress=say)
     write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
-    pair, why, messages = find_pair(config, runs, read.rows, selection.models)
+    pair, why = find_pair(config, runs, read.rows, selection.models)
     made = draw(config, runs, folder, read.rows, selection.models, pair, why)
     claims = scoreboard(
         statistics, read.rows[read.rows["run"].isin(selection.models["run"])],
@@ -58,7 +60,7 @@ def analyze(cfg: DictConfig) -> None:
     evidence = Evidence(
         runs=config["runs"], table=read, selection=selection, statistics=statistics, claims=claims, figures=made,
         pair=pair, pair_note=why, config=config, commit=git_commit(), versions=versions(PACKAGES),
-        messages=[*read.messages, *messages, *(f"figure {m.number}: {m.error}" for m in made if m.error)],
+        messages=[*read.messages, *varying_settings(selection.models)],
     )  # fmt: skip
     report = write_report(evidence, folder)
     publish(evidence, judged, config["wandb"], folder)
@@ -88,20 +90,17 @@ def say(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
-def find_pair(
-    config: dict[str, Any], runs: Path, rows: pd.DataFrame, models: pd.DataFrame
-) -> tuple[Pair | None, str, list[str]]:
-    """The networks A and B, or None; why; and what to tell the reader."""
+def find_pair(config: dict[str, Any], runs: Path, rows: pd.DataFrame, models: pd.DataFrame) -> tuple[Pair | None, str]:
+    """The networks A and B, or None, and why."""
     from prs_lightning.analysis.networks import checkpoint_path
     from prs_lightning.analysis.selection import choose_pair, named_pair
 
     if config["pair"]["a"]:
         pair = named_pair(rows, config["pair"]["a"], config["pair"]["b"])
-        return pair, pair.reason, []
-    chosen, why = choose_pair(
+        return pair, pair.reason
+    return choose_pair(
         models, config["pair"]["accuracy_tolerance"], lambda run, epoch: checkpoint_path(runs, run, epoch) is not None
     )
-    return chosen, why, [] if chosen else [f"no networks A and B: {why}"]
 
 
 def draw(
@@ -139,13 +138,11 @@ def show(claims: Sequence[Claim], report: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from prs_lightning.analysis.report import with_interval
+    from prs_lightning.analysis.report import effect
 
     board = Table("claim", "verdict", "effect", title="scoreboard")
     for claim in claims:
-        board.add_row(
-            claim.claim, claim.verdict, with_interval(claim.effect, claim.low, claim.high).replace("[", r"\[")
-        )
+        board.add_row(claim.claim, claim.verdict, effect(claim).replace("[", r"\["))
     console = Console()
     console.print(board)
     console.print(f"report: {report}", soft_wrap=True)

@@ -68,6 +68,15 @@ def verdict(low: float, high: float) -> str:
     return UNDECIDED
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "panel"), plural(1200, "panel")
+    ('1 panel', '1,200 panels')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 RELATION_CLAIMS = (
     ("low PRS ratio → high robust accuracy", "4", ROBUST_ACCURACY),
     ("low PRS ratio → high cosine similarity of the final layer's weights", "8", COSINE_SIMILARITY),
@@ -109,17 +118,17 @@ def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, leve
     table = statistics.table[(statistics.table["y"] == y) & (statistics.table["relation"] == relation.title)]
     known = table[table["spearman"].notna()]
     paper = _paper_slopes(y)
-    measure = "-Spearman(PRS ratio, y), mean of panels"
+    measure = "Spearman with the PRS ratio, sign reversed, mean of panels"
     if known.empty:
         why = "; ".join(dict.fromkeys(note for note in table["note"] if note)) or "not measured"
         return Claim(claim, figure, measure, NAN, NAN, NAN, "no panel", paper, UNDECIDED, why)
     low, high, pooled = _pooled(relation, statistics, level)
-    described = f"{len(known)} panel(s), {known['n_models'].sum()} models, {known['n_runs'].sum()} runs"
+    described = f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs"
     effect = -float(known["spearman"].mean())
     decided = verdict(low, high)
     notes = [f"{int((known['spearman'] < 0).sum())} of {len(known)} panels in the claimed direction"]
     if pooled < len(known):
-        notes.append(f"interval from the {pooled} panel(s) of {MINIMUM_RUNS} runs or more")
+        notes.append(f"interval from {plural(pooled, 'panel')} of {MINIMUM_RUNS} runs or more")
     return Claim(claim, figure, measure, effect, low, high, described, paper, decided, "; ".join(notes + _reads(known)))
 
 
@@ -176,7 +185,7 @@ def group_claim(groups: pd.DataFrame | None, level: float) -> Claim:
     low, high = _t_interval(by_network.to_numpy(), level)
     note = "; ".join(f"network {name}: {value:+.3f}" for name, value in by_network.groupby("network").mean().items())
     return Claim(
-        *text, float(by_network.mean()), low, high, f"{len(by_network)} network(s)", paper, verdict(low, high), note
+        *text, float(by_network.mean()), low, high, plural(len(by_network), "network"), paper, verdict(low, high), note
     )
 
 
@@ -201,7 +210,8 @@ def epochs_claim(rows: pd.DataFrame, level: float) -> Claim:
     # The weaker part stands in the row: the claim is no better than it.
     effect, low, high, _ = min(parts, key=lambda part: np.inf if np.isnan(part[0]) else part[0])
     return Claim(
-        "PRS ratio falls and RA rises with epochs", "2b, 5", "±Spearman(epoch, y) within runs, the weaker part",
+        "PRS ratio falls and RA rises with epochs", "2b, 5",
+        "Spearman with the epoch within runs, for the PRS ratio with its sign reversed; the weaker of the two",
         effect, low, high, f"{rows['run'].nunique()} runs, all epochs", "figure 5: falls, rises", joint, note,
     )  # fmt: skip
 
@@ -221,9 +231,7 @@ def _trend(rows: pd.DataFrame, column: str, sign: int, level: float) -> tuple[fl
 def _shown(effect: float, low: float, high: float, runs: int) -> str:
     if np.isnan(effect):
         return "not measured over epochs"
-    return (
-        f"{effect:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]") + f" ({runs} run{'s' * (runs != 1)})"
-    )
+    return f"{effect:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]") + f" ({plural(runs, 'run')})"
 
 
 def _with_epoch(run: pd.DataFrame, column: str) -> float:

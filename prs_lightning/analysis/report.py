@@ -76,13 +76,18 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     by_figure: dict[str, list[tuple[str, Table]]] = {}
     for (figure, relation), rows in evidence.statistics.table.groupby(["figure", "relation"], sort=False):
         by_figure.setdefault(str(figure), []).append((str(relation), panel_table(rows)))
-    drawn = {made.number for made in evidence.figures}
+    drawn = {made.number for made in evidence.figures if made.png}
+    errors: dict[str, list[str]] = {}
+    for made in evidence.figures:
+        if made.error:
+            errors.setdefault(made.error, []).append(made.number)
     return {
         "evidence": evidence,
         "claims": [_claim_cells(claim) for claim in evidence.claims],
         "rule": RULE,
         "misleading": misleading_panels(evidence.statistics.table),
         "by_figure": by_figure,
+        "errors": [f"Figure{'s' * (len(which) > 1)} {', '.join(which)}: {error}" for error, which in errors.items()],
         "undrawn": {figure: tables for figure, tables in by_figure.items() if figure not in drawn},
         "counts": Table(
             ("step", "models", "runs"),
@@ -176,6 +181,14 @@ def misleading_panels(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def effect(claim: Claim) -> str:
+    """The effect of a claim with its interval, positive where it agrees with the claim."""
+    if np.isnan(claim.effect):
+        return NOTHING
+    interval = "" if np.isnan(claim.low) else f" [{claim.low:+.2f}, {claim.high:+.2f}]"
+    return f"{claim.effect:+.2f}{interval}"
+
+
 def _claim_cells(claim: Claim) -> dict[str, Any]:
     style = {SUPPORTED: "supported", UNDECIDED: "undecided"}.get(claim.verdict, "not")
     known = not np.isnan(claim.low)
@@ -184,7 +197,7 @@ def _claim_cells(claim: Claim) -> dict[str, Any]:
     }
     return {
         "claim": claim, "style": style, "mark": {"supported": "✓", "undecided": "?", "not": "✗"}[style],
-        "effect": with_interval(claim.effect, claim.low, claim.high), "drawn": known,
+        "effect": effect(claim), "drawn": known,
         "point": 60 + 55 * float(np.clip(np.nan_to_num(claim.effect), -1, 1)),
         **(place if known else {"low": 60, "high": 60}),
     }  # fmt: skip

@@ -11,6 +11,7 @@ import pandas as pd
 
 from prs_lightning.analysis.relations import PRS_RATIO, TEST_ACCURACY
 from prs_lightning.errors import ConfigError
+from prs_lightning.runs import is_bookkeeping
 
 DEFAULT = "default"
 """Key of ``thresholds`` for data sets that are not named."""
@@ -110,6 +111,23 @@ def _collapsed(measured: pd.DataFrame, passed: pd.Series, threshold: pd.Series) 
     )
     by_run = by_run[by_run["lost"] > 0].reset_index()
     return by_run.assign(wholly=by_run["lost"] == by_run["candidates"])[columns]
+
+
+def varying_settings(models: pd.DataFrame) -> list[str]:
+    """Panels whose runs differ in more than batch size and seed, a line each: they mix what is not alike."""
+    told = []
+    settings = {name: name.removeprefix("config.") for name in models.columns if name.startswith("config.")}
+    for (model, data), group in models.groupby(["model", "data"], sort=True):
+        keys = [
+            key
+            for name, key in settings.items()
+            if key.rsplit(".", 1)[-1] not in ("seed", "batch_size")
+            and not is_bookkeeping(key)
+            and group[name].astype(object).nunique(dropna=False) > 1
+        ]
+        if keys:
+            told.append(f"{model} on {data}: the runs differ in {', '.join(keys)}; their panels mix them")
+    return told
 
 
 @dataclass(frozen=True)
