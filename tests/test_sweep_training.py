@@ -1,0 +1,94 @@
+"""Sweeps that really train: the numbers are the same however often the sweep was killed, and a lost rank is noticed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from prs_lightning.runs import find_runs
+from tests.sweeping import REAL, kill, measures, processes_in, start, statuses, sweep, wait_for
+
+SOAK_KILLS = 10
+TINY = ("model=cnn6", "batch_size=25", "hydra.launcher.jobs=2", "trainer.accelerator=cpu")
+
+
+def disturb(folder: Path, command: tuple[str, ...], kills: int, seed: int) -> None:
+    """Kill the sweep at random moments of its training, then let the same command end it."""
+    moments = random.Random(seed)
+    for _ in range(kills):
+        rows = sum(len(run.rows()) for run in find_runs(folder))
+        if set(statuses(folder).values()) == {"finished"}:
+            return  # there is nothing left to kill
+        process = start(REAL, folder, *command)
+        # Importing torch takes most of the time: a moment counted from the start would seldom meet the training.
+        wait_for(partial(_begun, folder, rows, process), "a job to train")
+        time.sleep(moments.uniform(0.0, 1.5))
+        kill(process)
+        wait_for(lambda: not processes_in(folder), "the jobs of a killed sweep to die")
+    code, output = sweep(REAL, folder, *command)
+    assert code == 0, output
+
+
+def _begun(folder: Path, rows: int, process: subprocess.Popen[str]) -> bool:
+    return process.poll() is not None or sum(len(run.rows()) for run in find_runs(folder)) > rows
+
+
+def test_two_kills_leave_no_trace_in_the_numbers(tmp_path: Path) -> None:
+    command = (*TINY, "seed=0..1", "epochs=6")
+    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
+    code, output = sweep(REAL, quiet, *command)
+    assert code == 0, output
+    disturb(disturbed, command, kills=2, seed=1)
+    assert measures(disturbed) == measures(quiet)
+    assert len(measures(disturbed)) == 2
+
+
+def test_a_lost_rank_fails_its_job_only(tmp_path: Path) -> None:
+    """Two ranks per job; rank 1 of the first job is killed, the second job then trains to its end."""
+    folder = tmp_path / "runs"
+    command = (*TINY[:2], "trainer.accelerator=cpu", "trainer.devices=2", "seed=0..1", "epochs=8", "batch_size=26")
+    process = start(REAL, folder, *command)
+    wait_for(lambda: any(run.rows() for run in find_runs(folder)), "the first job to train")
+    (rank,) = [
+        pid for pid in processes_in(folder) if b"train_ddp_process_1" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(rank, signal.SIGKILL)
+    wait_for(lambda: "failed" in statuses(folder).values(), "the lost rank to be noticed", patience=60)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "error: 1 failed of 2 runs" in output
+    assert sorted(map(str, statuses(folder).values())) == ["failed", "finished"]
+    assert len(list(folder.rglob("run.json"))) == 2, "one directory per job, not per rank"
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+@pytest.mark.slow
+def test_soak_ten_kills_leave_no_trace_in_the_numbers(tmp_path: Path) -> None:
+    command = (*TINY, "seed=0..3", "epochs=40")
+    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
+    assert sweep(REAL, quiet, *command)[0] == 0
+    disturb(disturbed, command, kills=SOAK_KILLS, seed=2)
+    assert measures(disturbed) == measures(quiet)
+    assert len(measures(disturbed)) == 4
+
+
+@pytest.mark.slow
+def test_soak_the_first_command_of_the_guide(tmp_path: Path) -> None:
+    """The 20 runs of ``model=vgg16 batch_size=64,128,512,2048 seed=0..4``, one epoch of few samples each."""
+    folder = tmp_path / "runs"
+    if shutil.disk_usage(tmp_path).free < 20e9:
+        pytest.skip("20 checkpoints of VGG-16 with Adam's state take 8 GB")
+    limits = ("data=mnist5k", "epochs=1", "data.train_limit=20", "data.test_limit=20")
+    command = ("model=vgg16", "batch_size=64,128,512,2048", "seed=0..4", *limits)
+    process = start(REAL, folder, *command)
+    output, _ = process.communicate(timeout=3000)
+    assert process.returncode == 0, output
+    assert list(statuses(folder).values()) == ["finished"] * 20
