@@ -1,0 +1,131 @@
+"""Figure 9: is a test sample in a region of the training set more robust than one outside?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from prs_lightning.analysis.figures.inference import Named, both, on_device_of, outputs
+from prs_lightning.analysis.figures.registry import Sizes
+from prs_lightning.analysis.figures.robustness import epsilons
+from prs_lightning.analysis.figures.style import (
+    BLUE,
+    LINES,
+    MARKERS,
+    VERMILION,
+    Figure,
+    legend,
+    note,
+    panels,
+    say,
+    styled,
+)
+from prs_lightning.analysis.networks import NetworkPair
+from prs_lightning.attacks import pgd, robustness_curve
+from prs_lightning.checkpoints import load_network
+from prs_lightning.data import Split
+from prs_lightning.models.base import ImageClassifier
+from prs_lightning.regions import RegionSet
+
+GROUPS = {"inclusion": BLUE, "exclusion": VERMILION}
+
+
+def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> dict[str, torch.Tensor]:
+    """Places in the test set of correctly classified samples inside (inclusion) and outside (exclusion) the training
+    set's regions of the penultimate layer; the first ``limit`` of each."""
+    populated = RegionSet.from_features(outputs(network, train.images)[1])
+    logits, features = outputs(network, test.images)
+    right = logits.argmax(dim=1).cpu() == test.labels.cpu()
+    inside = populated.contains(features).cpu()
+    return {
+        "inclusion": (right & inside).nonzero().flatten()[:limit],
+        "exclusion": (right & ~inside).nonzero().flatten()[:limit],
+    }
+
+
+def _of_all_seeds(networks: NetworkPair, named: Named) -> Iterator[tuple[int, ImageClassifier]]:
+    siblings = networks.siblings_a if named.letter == "A" else networks.siblings_b
+    if len(siblings) < 2:  # the network itself is at hand
+        yield (siblings[0][0] if siblings else 0), named.network
+        return
+    device = next(named.network.parameters()).device
+    for seed, checkpoint in siblings:
+        yield seed, load_network(checkpoint).to(device)
+
+
+def curves(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
+    """RA of both groups under PGD-20 over epsilon, for every seed of a network.
+
+    Returns:
+        Columns network, seed, group, epsilon, robust_accuracy (NaN for an empty group), n.
+    """
+    radii, rows = epsilons(networks), []
+    attack = partial(pgd, step_size=networks.step_size, steps=20, keep_adversarial=False)
+    for seed, network in _of_all_seeds(networks, named):
+        for group, places in groups(network, networks.train, networks.test, limit).items():
+            chosen = places.to(networks.test.labels.device)
+            images, labels = on_device_of(network, Split(networks.test.images[chosen], networks.test.labels[chosen]))
+            curve = robustness_curve(network, images, labels, attack, radii) if len(labels) else [np.nan] * len(radii)
+            rows += [
+                {
+                    "network": named.letter, "seed": seed, "group": group, "epsilon": radius,
+                    "robust_accuracy": accuracy, "n": len(labels),
+                }
+                for radius, accuracy in zip(radii, curve, strict=True)
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _sizes(counts: pd.Series) -> str:
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _draw(axes: Axes, table: pd.DataFrame, handles: dict[str, object]) -> None:
+    told, empty = [], []
+    for position, (group, colour) in enumerate(GROUPS.items()):
+        chosen = table[table["group"] == group]
+        told.append(f"n({group}) = {_sizes(chosen['n'])}")
+        known = chosen.dropna(subset=["robust_accuracy"])
+        if known.empty:
+            empty.append(group)
+            continue
+        over_seeds = known.groupby("epsilon")["robust_accuracy"].agg(["mean", "std"]).fillna({"std": 0.0})
+        radii, mean, deviation = over_seeds.index.to_numpy(float), over_seeds["mean"], over_seeds["std"]
+        (handles[f"{group} group"],) = axes.plot(
+            radii, mean, color=colour, linestyle=LINES[position], marker=MARKERS[position]
+        )
+        if (deviation > 0).any():
+            axes.fill_between(radii, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
+    if len(empty) == len(GROUPS):
+        say(axes, "no test sample is classified correctly")
+    elif empty:
+        note(axes, f"no sample in the {empty[0]} group")
+    axes.set_title(axes.get_title() + "\n" + ", ".join(told) + f", {table['seed'].nunique()} seed(s)")
+
+
+@styled
+def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+    """RA over epsilon of the inclusion and the exclusion group, mean over seeds, for both networks."""
+    canvas, grid = panels(1, 2, height=2.3, sharey=True)
+    handles: dict[str, object] = {}
+    tables = []
+    for axes, named in zip(grid[0], both(networks), strict=True):
+        table = curves(networks, named, sizes.group)
+        tables.append(table)
+        axes.set_title(named.words)
+        axes.set(xlabel="epsilon", ylabel="RA (PGD-20)", ylim=(-0.03, 1.03))
+        _draw(axes, table, handles)
+    legend(canvas, handles)
+    caption = (
+        f"Correctly classified test samples, at most {sizes.group:,} per group: inside a region that holds training "
+        "samples (inclusion) and outside of all of them (exclusion), under PGD-20; mean over seeds, band of one "
+        "standard deviation. To see: whether the inclusion group keeps a higher RA. A group of few samples says little."
+    )
+    title = "RA of the inclusion and exclusion groups"
+    return Figure("9", title, caption, canvas, pd.concat(tables, ignore_index=True))

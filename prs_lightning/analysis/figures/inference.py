@@ -1,0 +1,77 @@
+"""What the figures of networks A and B have in common: the two networks by name, and their outputs on a split."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prs_lightning.analysis.figures.style import BLUE, VERMILION
+from prs_lightning.analysis.networks import NetworkPair
+from prs_lightning.data import Split, balanced_subset, to_unit_range
+from prs_lightning.measuring import evaluating, float32
+from prs_lightning.models.base import ImageClassifier
+
+BATCH = 200
+
+
+class Named(NamedTuple):
+    """One of the two networks and how to show it; ``words`` tells them apart in a legend."""
+
+    letter: str
+    network: ImageClassifier
+    words: str
+    colour: str
+
+
+def both(networks: NetworkPair) -> tuple[Named, Named]:
+    """Network A and network B."""
+    words = [
+        f"{letter}: {name}, PRS ratio {ratio:.3g}"
+        for letter, name, ratio in (
+            ("A", networks.name_a, networks.prs_ratio_a),
+            ("B", networks.name_b, networks.prs_ratio_b),
+        )
+    ]
+    return Named("A", networks.a, words[0], BLUE), Named("B", networks.b, words[1], VERMILION)
+
+
+def first_samples(split: Split, limit: int) -> Split:
+    """At most ``limit`` samples, balanced over the classes where these allow it."""
+    total = len(split.labels)
+    if limit >= total:
+        return split
+    smallest = int(split.labels.unique(return_counts=True)[1].min())
+    classes = len(split.labels.unique())
+    if -(-limit // classes) > smallest:
+        return Split(split.images[:limit], split.labels[:limit])
+    chosen = balanced_subset(split.labels, limit)
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def outputs(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and penultimate pre-activations (N, D), in float32 and eval mode, on the network's device.
+
+    Args:
+        images: uint8, or float with any values (N, C, H, W); moved to the device a batch at a time.
+    """
+    device = next(network.parameters()).device
+    found = []
+    with evaluating(network), float32(device), torch.no_grad():
+        for batch in images.split(BATCH):
+            moved = batch.to(device)
+            found.append(network.logits_and_features(to_unit_range(moved) if moved.dtype == torch.uint8 else moved))
+    logits, features = zip(*found, strict=True)
+    return torch.cat(logits), torch.cat(features)
+
+
+def correct(network: ImageClassifier, split: Split) -> Tensor:
+    """Whether each sample is classified correctly: boolean (N,) on the labels' device."""
+    return outputs(network, split.images)[0].argmax(dim=1).to(split.labels.device) == split.labels
+
+
+def on_device_of(network: ImageClassifier, split: Split) -> tuple[Tensor, Tensor]:
+    """Images in [0, 1] and labels on the network's device."""
+    device = next(network.parameters()).device
+    return to_unit_range(split.images.to(device)), split.labels.to(device)

@@ -1,0 +1,262 @@
+"""Figures 4, 4b, 8, 10, 12, 14 and 15: one point per candidate model, one regression line per data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from prs_lightning.analysis.figures.style import (
+    MARKERS,
+    Figure,
+    colour_of,
+    legend,
+    note,
+    panels,
+    ratio_limits,
+    say,
+    styled,
+)
+from prs_lightning.analysis.relations import (
+    AUDITED_ACCURACY,
+    AUTOATTACK,
+    COSINE_SIMILARITY,
+    DATA_LABELS,
+    DEAD_UNITS,
+    INCLUSION_RATIO,
+    MASKING_GAP,
+    MODEL_LABELS,
+    PRS_RATIO,
+    ROBUST_ACCURACY,
+    SPARSITY,
+    ZERO_GRADIENT,
+    label,
+)
+
+IDENTITY = ["model", "data", "run", "epoch", "batch_size", "seed"]
+COLUMNS = ["panel", *IDENTITY, "x", "y", "slope", "intercept", "n_models", "n_runs"]
+RATIOS = {PRS_RATIO, ROBUST_ACCURACY, AUDITED_ACCURACY, AUTOATTACK, INCLUSION_RATIO, SPARSITY, ZERO_GRADIENT}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """``y`` against ``x``; with ``fixed``, both after their linear dependence on that column was taken out."""
+
+    y: str
+    x: str = PRS_RATIO
+    fixed: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Axis names of x and y."""
+        if self.fixed is None:
+            return label(self.x), label(self.y)
+        return f"{label(self.x)}, {label(self.fixed)} fixed", f"{label(self.y)}, {label(self.fixed)} fixed"
+
+
+def fitted_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of least squares; NaN where x is constant or has fewer than three points.
+
+    >>> fitted_line(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
+    (2.0, 1.0)
+    """
+    # Rounding leaves residuals of a constant at 1e-17: that is constant too.
+    if len(x) < 3 or np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):
+        return float("nan"), float("nan")
+    centred = x - x.mean()
+    slope = float(centred @ (y - y.mean()) / (centred @ centred))
+    return slope, float(y.mean() - slope * x.mean())
+
+
+def residual(values: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """What a straight line in ``given`` does not explain of ``values`` (added-variable plot: the slope of two such
+    residuals is the coefficient of the joint regression, by the theorem of Frisch, Waugh and Lovell)."""
+    slope, intercept = fitted_line(given, values)
+    return values - values.mean() if np.isnan(slope) else values - intercept - slope * given
+
+
+def points(models: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """The points of a panel with the line of their model and data set; empty where a column was not measured."""
+    needed = [panel.x, panel.y, *([panel.fixed] if panel.fixed else [])]
+    if not set(needed) <= set(models.columns):
+        return pd.DataFrame(columns=COLUMNS)
+    known = models.dropna(subset=needed)
+    drawn = []
+    for _, group in known.groupby(["model", "data"], sort=False, observed=True):
+        x, y = (group[name].to_numpy(dtype=float) for name in (panel.x, panel.y))
+        if panel.fixed:
+            given = group[panel.fixed].to_numpy(dtype=float)
+            x, y = residual(x, given), residual(y, given)
+        slope, intercept = fitted_line(x, y)
+        drawn.append(
+            group[IDENTITY].assign(
+                panel=panel.labels[1] + " against " + panel.labels[0], x=x, y=y, slope=slope, intercept=intercept,
+                n_models=len(group), n_runs=group["run"].nunique(),
+            )[COLUMNS]
+        )  # fmt: skip
+    return pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame(columns=COLUMNS)
+
+
+def _in_order(found: pd.Series, known: dict[str, str]) -> list[str]:
+    names = [str(name) for name in found.unique()]
+    return [name for name in known if name in names] + sorted(name for name in names if name not in known)
+
+
+def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str], handles: dict[str, object]) -> None:
+    told = []
+    for position, name in enumerate(data):
+        group = chosen[chosen["data"] == name]
+        if group.empty:
+            continue
+        colour, x = colour_of(position), group["x"].to_numpy(float)
+        drawn = axes.scatter(
+            x, group["y"], s=9, marker=MARKERS[position % len(MARKERS)], color=colour, alpha=0.55, linewidths=0
+        )
+        handles.setdefault(label(name), drawn)
+        slope, intercept = group["slope"].iloc[0], group["intercept"].iloc[0]
+        line = f"slope {slope:.3g}" if np.isfinite(slope) else _no_line(x)
+        told.append(f"{label(name)}: {line}, n = {len(group)} ({group['n_runs'].iloc[0]} runs)")
+        if np.isfinite(slope):
+            ends = np.array([x.min(), x.max()])
+            axes.plot(ends, intercept + slope * ends, color=colour, linewidth=1.4)
+    axes.set_title(axes.get_title() + "\n" + "\n".join(told), fontsize=6.5, linespacing=1.35)
+
+
+def _no_line(x: np.ndarray) -> str:
+    return "too few models for a line" if len(x) < 3 else "no line, x is constant"
+
+
+def scatter(
+    models: pd.DataFrame, wanted: list[Panel], number: str, title: str, caption: str, *, one_scale: bool = False
+) -> Figure:
+    """The panels ``wanted`` for every architecture in ``models``: a row per panel, a column per architecture.
+
+    With one architecture the panels stand side by side. ``one_scale`` gives all panels the same y axis.
+    """
+    architectures = _in_order(models["model"], MODEL_LABELS) or ["no network"]
+    data = _in_order(models["data"], DATA_LABELS)
+    alone = len(architectures) == 1
+    shape = (1, len(wanted)) if alone else (len(wanted), len(architectures))
+    tables = [points(models, panel) for panel in wanted]
+    # A row of panels that only say why they are empty takes less of the page.
+    heights = [1.0] if alone else [0.45 if table.empty else 1.0 for table in tables]
+    canvas, grid = panels(*shape, height=2.25 * sum(heights) / len(heights), height_ratios=heights)
+    handles: dict[str, object] = {}
+    together = pd.concat(tables, ignore_index=True)
+    for row, (panel, found) in enumerate(zip(wanted, tables, strict=True)):
+        for column, architecture in enumerate(architectures):
+            axes = grid[0, row] if alone else grid[row, column]
+            chosen = found[found["model"] == architecture]
+            axes.set_title(label(architecture))
+            axes.set_xlabel(panel.labels[0])
+            axes.set_ylabel(panel.labels[1])
+            if chosen.empty:
+                say(axes, _why_empty(models, panel))
+                continue
+            _draw(axes, chosen, data, handles)
+            _limits(axes, panel, chosen, together["y"] if one_scale else chosen["y"])
+            if chosen["run"].nunique() == 1:
+                note(axes, "one run only")
+    legend(canvas, handles)
+    return Figure(number, title, caption, canvas, together)
+
+
+def _limits(axes: Axes, panel: Panel, chosen: pd.DataFrame, heights: pd.Series) -> None:
+    for which, name, values in (("x", panel.x, chosen["x"]), ("y", panel.y, heights)):
+        if name in RATIOS and panel.fixed is None:
+            ratio_limits(axes, values.to_numpy(float), which=which)
+
+
+def _why_empty(models: pd.DataFrame, panel: Panel) -> str:
+    if models.empty:
+        return "no model passed the selection"
+    names = [name for name in (panel.x, panel.y, panel.fixed) if name]
+    absent = [name for name in names if name not in models or models[name].isna().all()]
+    if absent:
+        return f"{' and '.join(label(name) for name in absent)}: not measured in these runs"
+    return "not measured for this network"
+
+
+LINES = (
+    "Each point is one model (a run at an epoch of the grid), each line the least-squares fit of one data set; points "
+    "of one run are not independent, so read the slopes with the intervals of the statistics. "
+)
+
+
+@styled
+def figure_4(models: pd.DataFrame) -> Figure:
+    """PRS ratio against RA."""
+    caption = LINES + (
+        "To see: the paper says that a lower PRS ratio goes with a higher RA, that is lines that fall from left to "
+        "right."
+    )
+    return scatter(models, [Panel(ROBUST_ACCURACY)], "4", "RA against PRS ratio", caption)
+
+
+@styled
+def figure_4b(models: pd.DataFrame) -> Figure:
+    """RA after the audit against PRS ratio, beside figure 4."""
+    wanted = [Panel(ROBUST_ACCURACY), Panel(AUDITED_ACCURACY), Panel(AUTOATTACK)]
+    caption = LINES + (
+        "RA under PGD-20 with cross-entropy (as in figure 4), after the survivors were attacked again with scale-free "
+        "and margin losses, and under AutoAttack. To see: whether lines that fall under cross-entropy still fall when "
+        "saturated gradients no longer hide the decision boundary; if they turn flat, the relation was one of masking."
+    )
+    return scatter(models, wanted, "4b", "RA after the audit against PRS ratio", caption, one_scale=True)
+
+
+@styled
+def figure_8(models: pd.DataFrame) -> Figure:
+    """PRS ratio against the cosine similarity of the final layer's weights."""
+    caption = LINES + (
+        "To see: whether a lower PRS ratio goes with a higher mean cosine similarity of the final layer's weight "
+        "vectors."
+    )
+    title = "Cosine similarity of the final layer's weights against PRS ratio"
+    return scatter(models, [Panel(COSINE_SIMILARITY)], "8", title, caption)
+
+
+@styled
+def figure_10(models: pd.DataFrame) -> Figure:
+    """PRS ratio against the inclusion ratio."""
+    caption = (
+        LINES + "To see: whether test samples fall into the training set's regions more often where these are few."
+    )
+    return scatter(models, [Panel(INCLUSION_RATIO)], "10", "Inclusion ratio against PRS ratio", caption)
+
+
+@styled
+def figure_12(models: pd.DataFrame) -> Figure:
+    """PRS ratio against the sparsity of the features."""
+    caption = LINES + (
+        "Sparsity is the share of zeros in the ReLU outputs over the training set, mean over layers. To see: "
+        "whether networks with few populated regions have sparser features."
+    )
+    return scatter(models, [Panel(SPARSITY)], "12", "Sparsity against PRS ratio", caption)
+
+
+@styled
+def figure_14(models: pd.DataFrame) -> Figure:
+    """Masking gap and zero-gradient share against the PRS ratio."""
+    caption = LINES + (
+        "The masking gap is RA under cross-entropy minus RA after the audit; the zero-gradient share counts samples "
+        "whose loss gradient is exactly 0, which no sign step can move. To see: if both rise towards low PRS ratios, "
+        "the robustness of low-PRS networks is partly an attack that could not move."
+    )
+    wanted = [Panel(MASKING_GAP), Panel(ZERO_GRADIENT)]
+    return scatter(models, wanted, "14", "Masking gap and zero-gradient share against PRS ratio", caption)
+
+
+@styled
+def figure_15(models: pd.DataFrame) -> Figure:
+    """Dead units against the PRS ratio, and RA against the PRS ratio at fixed dead units."""
+    caption = LINES + (
+        "Dead units are penultimate units that are positive for no training sample. The second panel shows what is "
+        "left of RA and PRS ratio once their linear dependence on the dead units of the same data set is taken out (an "
+        "added-variable plot). To see: if the ratio follows from the dead units alone, the first relation is tight "
+        "and the second flat."
+    )
+    wanted = [Panel(PRS_RATIO, x=DEAD_UNITS), Panel(ROBUST_ACCURACY, fixed=DEAD_UNITS)]
+    return scatter(models, wanted, "15", "What the PRS ratio is made of: dead units", caption)
