@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
-from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
+from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,12 +37,20 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
         return
 
     def quiet(cfg: DictConfig) -> None:
-        with _hydra_raises(False):  # processes that the task starts decide for themselves
+        # Worded in here, or Hydra would print a line of its own first. Processes that the task starts decide for
+        # themselves.
+        with _one_line_errors(config_name), _hydra_raises(False):
             task(cfg)
 
+    with _one_line_errors(config_name), _hydra_raises(True):
+        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(quiet)()
+
+
+@contextmanager
+def _one_line_errors(config_name: str) -> Iterator[None]:
+    """Print an error that the user can mend as one line, and leave with exit code 1."""
     try:
-        with _hydra_raises(True):
-            hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(quiet)()
+        yield
     except Exception as error:
         line = one_line(error, config_name)
         if line is None:
@@ -79,14 +87,16 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     for cause in causes:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
-            options = cause.options or []
+            options = [option for option in cause.options or [] if option != "base"]
             return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
     text = " ".join(str(error).split())
     if unknown := re.search(
         r"(?:Could not override|Could not append.*to|Could not delete from config\.) '([^']+)'", text
     ):
         return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
-    if isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError | ImportError):
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read: {text}"
+    if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
         return None
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         return text
