@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from prs_lightning.attacks.schedule import EpochAttacks
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, at_least
 
 
 class Robustness(pl.Callback):
@@ -41,8 +41,11 @@ class Robustness(pl.Callback):
         grid_epochs: Sequence[int] = (),
         grid_attacks: Sequence[str] = (),
     ) -> None:
-        if every < 1:
-            raise ConfigError(f"callbacks.robustness.every={every} must be 1 or more")
+        at_least("callbacks.robustness.every", every, 1)
+        if limit is not None:
+            at_least("callbacks.robustness.limit", limit, 1)
+        if not 0 <= epsilon <= 1:
+            raise ConfigError(f"callbacks.robustness.epsilon={epsilon} must lie in [0, 1], in pixel units")
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         self.attacks = EpochAttacks(
             epsilon=epsilon,
