@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,10 +51,22 @@ def pack(patterns: Tensor) -> Tensor:
     """
     samples, units = patterns.shape
     words = packed_words(units)
+    if not samples:
+        return torch.empty(0, words, dtype=torch.int64, device=patterns.device)
     if units < words * 64:
         patterns = F.pad(patterns, (0, words * 64 - units))
-    groups_of_eight = patterns.contiguous().view(torch.uint8).view(torch.int64)
-    return ((groups_of_eight * _GATHER_BITS) >> 56).to(torch.uint8).view(torch.int64).view(samples, words)
+    # numpy packs with the processor's own instructions, 2 to 4 times faster than the multiplication.
+    packed = _pack_by_numpy if patterns.device.type == "cpu" else _pack_by_multiplication
+    return packed(patterns.flatten()).view(samples, words)
+
+
+def _pack_by_numpy(patterns: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(patterns.numpy(), bitorder="little")).view(torch.int64)
+
+
+def _pack_by_multiplication(patterns: Tensor) -> Tensor:
+    groups_of_eight = patterns.view(torch.uint8).view(torch.int64)
+    return ((groups_of_eight * _GATHER_BITS) >> 56).to(torch.uint8).view(torch.int64)
 
 
 def unpack(words: Tensor, units: int) -> Tensor:
@@ -71,8 +84,17 @@ def multilinear(words: Tensor, multipliers: Tensor) -> Tensor:
     independent. int64 arithmetic wraps, which is the "mod 2^64".
     """
     halves = words.contiguous().view(torch.int32).to(torch.int64).bitwise_and_(_LOW_32)
-    sums = [multipliers[0, part] + (halves * multipliers[1:, part]).sum(1) for part in range(multipliers.shape[1])]
-    return (torch.stack(sums, dim=1) >> 32) & _LOW_32
+    # torch multiplies integer matrices slowly on a CPU and not at all on a GPU.
+    products = _product_by_numpy if words.device.type == "cpu" else _product_by_column
+    return ((products(halves, multipliers[1:]) + multipliers[0]) >> 32) & _LOW_32
+
+
+def _product_by_numpy(rows: Tensor, columns: Tensor) -> Tensor:
+    return torch.from_numpy(rows.numpy() @ columns.numpy())
+
+
+def _product_by_column(rows: Tensor, columns: Tensor) -> Tensor:
+    return torch.stack([(rows * column).sum(1) for column in columns.T], dim=1)
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from prs_lightning import regions
+from prs_lightning import region_keys, regions
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.region_keys import (
     collision_bound,
@@ -136,6 +136,13 @@ def test_packing_is_that_of_numpy_and_can_be_undone(units: int) -> None:
     packed = np.packbits(patterns.numpy(), axis=1, bitorder="little")
     assert pack(patterns).numpy().view(np.uint8)[:, : packed.shape[1]].tolist() == packed.tolist()
     assert torch.equal(unpack(pack(patterns), units), patterns)
+
+
+def test_the_ways_of_cpu_and_gpu_agree_bit_for_bit() -> None:
+    patterns = torch.rand(33 * 320) > 0.5
+    assert torch.equal(region_keys._pack_by_multiplication(patterns), region_keys._pack_by_numpy(patterns))
+    rows, columns = torch.randint(0, 2**32, (33, 11)), torch.randint(-(2**63), 2**63 - 1, (11, 4))
+    assert torch.equal(region_keys._product_by_column(rows, columns), region_keys._product_by_numpy(rows, columns))
 
 
 def test_keys_of_wide_layers_are_the_published_formula_in_exact_integers() -> None:
