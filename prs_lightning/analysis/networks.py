@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prs_lightning.analysis.selection import Network, Pair
+from prs_lightning.configs import differing_keys
 from prs_lightning.errors import RunError
-from prs_lightning.runs import RunDirectory, differing_keys, find_runs
+from prs_lightning.runs import RunDirectory, find_runs
 
 if TYPE_CHECKING:  # the checkpoints' paths and the key are asked for without torch
     from prs_lightning.data import Split
