@@ -1,5 +1,6 @@
 """Adversarial attacks in the L-infinity ball: the fastest honest robust accuracy, and its audit."""
 
+from prs_lightning.attacks.audit import Audit, Check, audit
 from prs_lightning.attacks.engine import gradient_attack
 from prs_lightning.attacks.gradient import bim, fgsm, pgd, robust_accuracy, robustness_curve
 from prs_lightning.attacks.losses import LOSSES
@@ -8,8 +9,11 @@ from prs_lightning.attacks.results import AttackResult, Samples, Settings
 __all__ = [
     "LOSSES",
     "AttackResult",
+    "Audit",
+    "Check",
     "Samples",
     "Settings",
+    "audit",
     "bim",
     "fgsm",
     "gradient_attack",

@@ -122,11 +122,11 @@ class _Engine:
                 visits = torch.cat([visits, torch.full_like(fresh, 0 if clean_visit else 1)])
             if not len(rows):
                 break
-            logits, gradient = self.network.gradient(images, labels)
+            first = visits == 0
+            logits, gradient = self._look(images, labels, first, visits == last)
             largest = gradient.abs().flatten(1).amax(1)
             wrong, zero = logits.argmax(1) != labels, largest == 0
             bad = ~(logits.isfinite().all(1) & largest.isfinite())
-            first = visits == 0
             before_start = first & starts_at_random
             done = (
                 (first & wrong) | (wrong if settings.early_exit else False) | (zero & ~before_start) | (visits == last)
@@ -154,6 +154,21 @@ class _Engine:
                 if self.progress is not None:
                     self.progress(finished_before, total, withstood)
             images = moved
+
+    def _look(self, images: Tensor, labels: Tensor, first: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and gradients; whatever a decision hangs on is computed again by the exact network.
+
+        That is the clean image, the last iterate, a success and a zero gradient. The others are steps on the way,
+        where an approximate gradient only makes another, equally valid, path through the ball.
+        """
+        logits, gradient = self.network.gradient(images, labels)
+        if self.network.approximate:
+            zero = gradient.abs().flatten(1).amax(1) == 0
+            doubted = (first | final | zero | (logits.argmax(1) != labels)).nonzero().flatten()
+            if len(doubted):
+                exact = self.network.exact_gradient(images[doubted], labels[doubted])
+                logits[doubted], gradient[doubted] = exact
+        return logits, gradient
 
     def _note(self, rows: Tensor, restart: int, visits: Tensor, wrong: Tensor, zero: Tensor, first: Tensor) -> None:
         """Keep what a visit says of its samples, whether they leave or not."""

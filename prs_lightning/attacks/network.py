@@ -27,39 +27,44 @@ class AttackedNetwork:
     """
 
     def __init__(self, model: nn.Module, loss: Loss, precision: str, example: Tensor) -> None:
-        self.model, self.loss, self.bfloat16 = model, loss, precision == "bfloat16"
+        self.loss, self.bfloat16 = loss, precision == "bfloat16"
         self.layout = torch.channels_last if example.device.type == "cpu" else torch.contiguous_format
-        self.weights = {name: self._laid_out(parameter.detach()) for name, parameter in model.named_parameters()}
-        self.folded = fold_batch_norm(model, example, self._laid_out)
-        self.approximate = self.bfloat16 or self.folded is not None
+        self.forward = self._functional(model)
+        folded = fold_batch_norm(model, example)
+        self.fast_forward = self.forward if folded is None else self._functional(folded)
+        self.approximate = self.bfloat16 or folded is not None
 
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        return weight.contiguous(memory_format=self.layout) if weight.ndim == 4 else weight
+    def _functional(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        weights = {
+            name: weight.detach().contiguous(memory_format=self.layout) if weight.ndim == 4 else weight.detach()
+            for name, weight in model.named_parameters()
+        }
+
+        def forward(images: Tensor) -> Tensor:
+            logits = functional_call(model, weights, (images.contiguous(memory_format=self.layout),))
+            if logits.ndim != 2 or len(logits) != len(images):
+                raise ConfigError(
+                    f"the network returned {tuple(logits.shape)}: expected logits ({len(images)}, classes)"
+                )
+            return logits
+
+        return forward
 
     def exact(self, images: Tensor) -> Tensor:
         """Logits (n, classes) in float32, without a graph."""
         with torch.no_grad(), float32(images.device):
-            return self._call(images)
+            return self.forward(images)
 
     def exact_gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and the gradient of the summed loss with respect to the images, all in float32."""
         with float32(images.device):
-            return self._gradient(self._call, images, labels)
+            return self._gradient(self.forward, images, labels)
 
     def gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As ``exact_gradient``, by the fastest way allowed."""
-        forward = self._call if self.folded is None else self.folded
-        if self.bfloat16:
-            with torch.autocast(images.device.type, torch.bfloat16):
-                return self._gradient(forward, images, labels)
-        with float32(images.device):
-            return self._gradient(forward, images, labels)
-
-    def _call(self, images: Tensor) -> Tensor:
-        logits = functional_call(self.model, self.weights, (images.contiguous(memory_format=self.layout),))
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise ConfigError(f"the network returned {tuple(logits.shape)}: expected logits ({len(images)}, classes)")
-        return logits
+        precise = torch.autocast(images.device.type, torch.bfloat16) if self.bfloat16 else float32(images.device)
+        with precise:
+            return self._gradient(self.fast_forward, images, labels)
 
     def _gradient(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

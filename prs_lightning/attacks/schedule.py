@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 from prs_lightning.attacks.checks import check_settings
 from prs_lightning.attacks.engine import gradient_attack
 from prs_lightning.attacks.results import AttackResult, Progress, Samples, Settings
-from prs_lightning.data import Split, balanced_subset
+from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError
-from prs_lightning.seeding import keyed_generator
+from prs_lightning.seeding import keyed_generator, mixed_seed
 
 GRID_ATTACKS = ("fgsm", "bim5", "pgd100", "autoattack")
+
+GROUP = 128
+"""Samples per call of ART's AutoAttack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +65,15 @@ class EpochAttacks:
             )
         return None
 
-    def _settings(self, **changes: object) -> Settings:
-        values: dict[str, object] = {
+    def _settings(self, **changes: Any) -> Settings:
+        values: dict[str, Any] = {
             "epsilon": self.epsilon,
             "step_size": self.step_size,
             "steps": self.steps,
             "early_exit": self.early_exit,
             "precision": self.precision,
         }
-        return Settings(**(values | changes))  # type: ignore[arg-type]
+        return Settings(**(values | changes))
 
     def measure(
         self,
@@ -94,7 +98,7 @@ class EpochAttacks:
         mine = chosen[rank::world]
         samples = Samples(lambda rows: Samples.of(test.images, test.labels).gather(mine[rows]), test.labels[mine], mine)
 
-        def attacked(name: str, among: Tensor | None = None, **changes: object) -> AttackResult:
+        def attacked(name: str, among: Tensor | None = None, **changes: Any) -> AttackResult:
             return gradient_attack(
                 model,
                 samples,
@@ -111,7 +115,7 @@ class EpochAttacks:
             audited = attacked(f"{name} audit", among=result.correct_after, loss="margin").correct_after
             counts[f"{name}_audited"] = audited.sum()
         if grid:
-            settings = {
+            settings: dict[str, dict[str, Any]] = {
                 "fgsm": {"steps": 1, "step_size": self.epsilon, "random_start": False},
                 "bim5": {"steps": 5, "random_start": False},
                 "pgd100": {"steps": 100},
@@ -119,8 +123,26 @@ class EpochAttacks:
             for other in self.grid_attacks:
                 if other in settings:
                     counts[other] = attacked(other, **settings[other]).correct_after.sum()
+                else:
+                    counts[other] = self._auto_attack(model, test, chosen, epoch, rank, world)
         sums = total(torch.stack(list(counts.values())).double()) / len(chosen)
         values = dict(zip(counts, sums.tolist(), strict=True))
         if self.audit:
             values["masking_gap"] = values[name] - values[f"{name}_audited"]
         return values
+
+    def _auto_attack(self, model: nn.Module, test: Split, chosen: Tensor, epoch: int, rank: int, world: int) -> Tensor:
+        """How many of this process's groups of samples withstand ART's AutoAttack.
+
+        ART draws for a batch, not for a sample: whole groups are divided over the processes, each with its own seed.
+        """
+        from prs_lightning.attacks.art import auto_attack  # imports ART, which takes seconds
+
+        groups = list(enumerate(chosen.split(GROUP)))[rank::world]
+        withstood = torch.zeros((), dtype=torch.int64, device=chosen.device)
+        for number, rows in groups:
+            images, labels = to_unit_range(test.images[rows]), test.labels[rows]
+            seed = mixed_seed(self.seed, epoch, number)
+            result = auto_attack(model, images, labels, epsilon=self.epsilon, seed=seed, eps_step=self.step_size)
+            withstood += result.correct_after.sum()
+        return withstood

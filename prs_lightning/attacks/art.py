@@ -1,0 +1,140 @@
+"""Attacks of the Adversarial Robustness Toolbox (ART), behind the same signature as our own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks import EvasionAttack
+from art.attacks.evasion import AutoAttack, SquareAttack
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
+
+from prs_lightning.attacks.checks import check_ball, check_classes, check_images, check_model, check_settings, excess
+from prs_lightning.attacks.losses import resolve
+from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.attacks.results import AttackResult, Settings
+from prs_lightning.attacks.steps import bounds
+from prs_lightning.measuring import float32
+
+
+def art_attack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: type[EvasionAttack],
+    *,
+    epsilon: float = 8 / 255,
+    seed: int = 0,
+    among: Tensor | None = None,
+    batch_size: int = 128,
+    **parameters: Any,
+) -> AttackResult:
+    """Attack the correctly classified samples with an ART evasion attack in the L-infinity ball.
+
+    ART works on numpy arrays: only the attacked images go there and back, once. It sees the network as a function
+    without parameters, so that it cannot change modes, flags or gradients; the global random states it draws from are
+    put back. Successes are judged by our own float32 pass. ART tells no gradients and no steps: the result's
+    ``zero_gradient_...`` are False and ``steps_to_success`` is -1.
+
+    Args:
+        model, images, labels, epsilon, batch_size: as for :func:`prs_lightning.attacks.pgd`.
+        attack: a class of ``art.attacks.evasion`` that takes ``eps``.
+        seed: of ART's randomness.
+        among: bool (N,), samples known to be classified correctly; the others count as misclassified.
+        parameters: more keyword arguments of the attack, for example ``max_iter=100``.
+
+    Raises:
+        ConfigError: images, labels or a network that cannot work.
+        RunError: an adversarial image outside the ball.
+    """
+    check_images(images, labels)
+    check_model(model, images.device)
+    check_settings(Settings(epsilon=epsilon, step_size=0, steps=1, batch_size=batch_size))
+    labels = labels.to(torch.int64)
+    adversarial = images.detach().to(torch.float32, copy=True)
+    network = AttackedNetwork(model, resolve("cross_entropy"), "float32", adversarial[:2])
+    logits = torch.cat([network.exact(part) for part in adversarial.split(batch_size)])
+    check_classes(labels, logits.shape[1])
+    correct = logits.argmax(1) == labels
+    attacked = (correct if among is None else among).nonzero().flatten()
+    correct_after = torch.zeros_like(correct)
+    if len(attacked):
+        parameters |= {"eps": epsilon, "batch_size": batch_size}
+        with _random_state(seed), float32(images.device), torch.enable_grad(), _current(images.device):
+            found = _silent(attack, _classifier(network, images, logits.shape[1]), parameters).generate(
+                adversarial[attacked].cpu().numpy(), labels[attacked].cpu().numpy()
+            )
+        adversarial[attacked] = torch.from_numpy(found).to(adversarial)
+    excesses = torch.zeros(len(labels), device=images.device)
+    for rows in attacked.split(batch_size):
+        excesses[rows] = excess(adversarial[rows], images[rows], epsilon)
+        # ART rounds x + perturbation: within the tolerance of the check below, cut to the exact ball.
+        adversarial[rows] = torch.clamp(adversarial[rows], *bounds(images[rows].float(), epsilon))
+        correct_after[rows] = network.exact(adversarial[rows]).argmax(1) == labels[rows]
+    check_ball(excesses, epsilon)
+    unknown = torch.zeros_like(correct)
+    return AttackResult(adversarial, correct, correct_after, unknown, unknown, torch.full_like(labels, -1))
+
+
+auto_attack = partial(art_attack, attack=AutoAttack)
+"""ART's AutoAttack: APGD with cross-entropy and DLR, DeepFool and Square (Croce & Hein 2020)."""
+
+square = partial(art_attack, attack=SquareAttack)
+"""The Square attack (Andriushchenko et al. 2020): random search that needs no gradient."""
+
+
+class _Function(nn.Module):
+    """A function as a module that owns nothing: ART clears gradients and sets modes of whatever it is given."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images)
+
+
+def _classifier(network: AttackedNetwork, images: Tensor, classes: int) -> PyTorchClassifier:
+    return PyTorchClassifier(
+        _Function(network.forward).eval(),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=classes,
+        clip_values=(0.0, 1.0),
+        device_type="cpu" if images.device.type == "cpu" else "gpu",
+    )
+
+
+def _silent(attack: type[EvasionAttack], classifier: PyTorchClassifier, parameters: dict[str, Any]) -> EvasionAttack:
+    """The attack without ART's own progress bars, also where it is made of others."""
+    made = attack(classifier, **parameters)
+    for part in (made, *getattr(made, "attacks", ())):
+        if hasattr(part, "verbose"):
+            part.verbose = False
+    return made
+
+
+def _current(device: torch.device) -> Any:
+    """ART takes the current GPU, whatever the network is on: make it this process's own."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _random_state(seed: int) -> Iterator[None]:
+    """Seed the global generators (ART draws from numpy's), and put their states back at the end."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002

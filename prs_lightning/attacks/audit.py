@@ -1,0 +1,182 @@
+"""How far a robust accuracy can be trusted: the checks that reviewers ask for, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prs_lightning.attacks.checks import check_images, check_model
+from prs_lightning.attacks.gradient import bim, fgsm, pgd
+from prs_lightning.attacks.losses import resolve
+from prs_lightning.attacks.network import AttackedNetwork
+
+POINT = 0.01
+"""Differences of robust accuracy up to one percentage point pass."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table: ``figure`` is what was found, ``expected`` what an attack that can be trusted gives."""
+
+    name: str
+    passed: bool
+    figure: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """``robust_accuracy`` of PGD alone, ``audited`` of what withstood every attack of the audit, and the checks.
+
+    ``str(audit)`` is the table; ``masking_gap`` is the difference that the margin loss alone makes.
+    """
+
+    checks: tuple[Check, ...]
+    robust_accuracy: float
+    audited: float
+    masking_gap: float
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        rows = [("check", "", "found", "expected")]
+        rows += [
+            (check.name, "pass" if check.passed else "WARN", check.figure, check.expected) for check in self.checks
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "-" * max(map(len, lines)))
+        return "\n".join([*lines, f"robust accuracy {self.robust_accuracy:.4f}, audited {self.audited:.4f}"])
+
+
+def audit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float = 8 / 255,
+    step_size: float = 2 / 255,
+    steps: int = 20,
+    restarts: int = 5,
+    square_steps: int = 200,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> Audit:
+    """Audit the robust accuracy that PGD with cross-entropy reports.
+
+    The checks follow Carlini et al. 2019, "On Evaluating Adversarial Robustness" (section 4) and the flags of
+    AutoAttack (Croce & Hein 2020); Athalye et al. 2018 name the signs of masked gradients. Every attack after the first
+    meets the samples that withstood the first; ``audited`` counts those that withstood all of them.
+
+    Args:
+        model, images, labels, epsilon, step_size, steps, batch_size: as for :func:`prs_lightning.attacks.pgd`.
+        restarts: random starts of the check on restarts.
+        square_steps: queries per sample of the gradient-free attack.
+        seed: of all random starts.
+
+    Raises:
+        ConfigError, RunError: as for :func:`prs_lightning.attacks.pgd`.
+    """
+    check_images(images, labels)
+    check_model(model, images.device)
+    options: dict[str, Any] = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "batch_size": batch_size}
+    attack = partial(pgd, model, images, labels, keep_adversarial=False, **options)
+
+    def keyed(word: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed + word)
+
+    first = attack(generator=keyed(0))
+    base, count = first.robust_accuracy, len(labels)
+    standing = first.correct_after
+    checks = list(_of_the_network(model, images[:batch_size]))
+    clean, end = first.zero_gradient_clean.sum(), (first.zero_gradient_end & standing).sum()
+    share = max(int(clean), int(end)) / count
+    checks.append(
+        Check(
+            "zero gradients",
+            share <= POINT,
+            f"{int(clean) / count:.3f} clean, {int(end) / count:.3f} at the end",
+            f"<= {POINT}",
+        )
+    )
+    reach = steps * step_size
+    checks.append(Check("steps * step_size", reach >= epsilon, f"{reach:.4g}", f">= epsilon = {epsilon:.4g}"))
+
+    losses = ["margin", "rescaled_cross_entropy"]
+    if (
+        AttackedNetwork(model, resolve("cross_entropy"), "float32", images[:2].float())
+        .exact(images[:1].float())
+        .shape[1]
+        > 2
+    ):
+        losses.insert(1, "dlr")
+    gap = 0.0
+    for loss in losses:
+        after = attack(loss=loss, among=first.correct_after, generator=keyed(0))
+        checks.append(_against(f"survivors under {loss}", after.robust_accuracy, base))
+        standing = standing & after.correct_after
+        gap = base - after.robust_accuracy if loss == "margin" else gap
+
+    weaker = {
+        "FGSM": fgsm(model, images, labels, epsilon=epsilon, keep_adversarial=False).robust_accuracy,
+        "BIM": bim(model, images, labels, keep_adversarial=False, **options).robust_accuracy,
+        "PGD": base,
+    }
+    values = list(weaker.values())
+    ordered = all(after <= before + POINT for before, after in pairwise(values))
+    found = " ".join(f"{name} {value:.3f}" for name, value in weaker.items())
+    checks.append(Check("iterating helps", ordered, found, "FGSM >= BIM >= PGD"))
+
+    longer = attack(steps=5 * steps, among=first.correct_after, generator=keyed(0))
+    checks.append(_against(f"PGD-{5 * steps} after PGD-{steps}", longer.robust_accuracy, base))
+    again = attack(restarts=restarts, among=first.correct_after, generator=keyed(1))
+    checks.append(_against(f"{restarts} restarts more", again.robust_accuracy, base))
+
+    # With the whole cube within reach every image can become any other: only a blind attack leaves survivors.
+    whole = attack(epsilon=1.0, step_size=2.5 / steps, among=first.correct_after, generator=keyed(0)).robust_accuracy
+    checks.append(Check("unbounded attack", whole == 0, f"{whole:.3f} at epsilon 1", "0"))
+
+    from prs_lightning.attacks.art import square  # imports ART, which takes seconds
+
+    free = square(
+        model,
+        images,
+        labels,
+        epsilon=epsilon,
+        seed=seed,
+        among=first.correct_after,
+        batch_size=batch_size,
+        max_iter=square_steps,
+    )
+    checks.append(_against("survivors under Square", free.robust_accuracy, base))
+    for result in (longer, again, free):
+        standing = standing & result.correct_after
+    return Audit(tuple(checks), base, float(standing.double().mean()), gap)
+
+
+def _against(name: str, after: float, base: float) -> Check:
+    return Check(name, base - after <= POINT, f"{base:.3f} -> {after:.3f}", f"falls by <= {POINT}")
+
+
+def _of_the_network(model: nn.Module, images: Tensor) -> Iterator[Check]:
+    """What can be seen from the outputs alone."""
+    network = AttackedNetwork(model, resolve("cross_entropy"), "float32", images[:2].float())
+    outputs, again = network.exact(images.float()), network.exact(images.float())
+    sums = outputs.sum(1)
+    probabilities = bool((outputs.amin() >= 0) & ((sums - 1).abs() < 1e-4).all())
+    yield Check(
+        "outputs are logits",
+        not probabilities,
+        f"sums {float(sums.min()):.3g} to {float(sums.max()):.3g}",
+        "not probabilities",
+    )
+    difference = float((outputs - again).abs().max())
+    yield Check("deterministic forward", difference == 0, f"differs by {difference:.3g}", "the same twice")
