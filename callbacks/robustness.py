@@ -65,7 +65,7 @@ class Robustness(pl.Callback):
             warnings.warn(warning, stacklevel=2)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
+        epoch = getattr(pl_module, "epochs_trained", trainer.current_epoch + 1)
         due = epoch in self.epochs if self.epochs is not None else epoch % self.every == 0
         grid = epoch in self.grid_epochs
         if trainer.sanity_checking or not (due or grid):

@@ -12,11 +12,12 @@ from typing import Any
 import hydra
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
 import train as train_script
-from prs_lightning.checkpoints import read_checkpoint
+from prs_lightning.checkpoints import AtomicCheckpointIO, read_checkpoint
 from prs_lightning.cli import CONFIG_FOLDER
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory
@@ -89,6 +90,22 @@ def test_measuring_leaves_no_trace(undisturbed: RunDirectory, tmp_path: Path) ->
     unmeasured = fit(tmp_path, "epochs=4", "callbacks=none")
     assert_same_weights(undisturbed, unmeasured)
     assert measures(unmeasured)[-1]["test/accuracy"] == measures(undisturbed)[-1]["test/accuracy"]
+
+
+def test_validating_the_checkpoint_gives_the_same_numbers_again(undisturbed: RunDirectory) -> None:
+    cfg = compose(NETWORK, "epochs=4", *MEASURES)
+    each = [instantiate(callback) for name, callback in cfg.callbacks.items() if callback and name != "records"]
+    architecture = AtomicCheckpointIO("SmallNetwork")
+    trainer = instantiate(
+        cfg.trainer, callbacks=each, logger=False, plugins=[architecture], default_root_dir=str(undisturbed.path)
+    )
+    data, network = instantiate(cfg.data), instantiate(cfg.model)
+    trainer.validate(network, data, ckpt_path=undisturbed.last_checkpoint, weights_only=True, verbose=False)
+    again = trainer.callback_metrics
+    recorded = undisturbed.rows()[-1]
+    assert len(again) >= 12
+    for name, value in again.items():
+        assert value.item() == pytest.approx(float(recorded[name]), rel=1e-6), name
 
 
 def test_another_seed_gives_other_weights(undisturbed: RunDirectory, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class ImageClassifier(LightningModule):
         )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.loaded_epoch = -1
         self.build(channels, classes)
         self.scores = nn.ModuleDict(
             {
@@ -161,5 +162,14 @@ class ImageClassifier(LightningModule):
     def _scores(self, split: str) -> MetricCollection:
         return cast(MetricCollection, self.scores[f"{split}_scores"])
 
+    @property
+    def epochs_trained(self) -> int:
+        """The epoch, counted from 1, whose weights are measured: under ``trainer.validate`` that of the checkpoint."""
+        in_fit = self.trainer.state.fn == "fit"
+        return (self.trainer.current_epoch if in_fit else self.loaded_epoch) + 1
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.loaded_epoch = checkpoint["epoch"]
