@@ -7,6 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints
 
 quickstart: .venv/.base  ## train two small networks on real digits, measure them every epoch, and report
 	$(BIN)/python train.py -m experiment=quickstart batch_size=20,500
+	$(BIN)/python analyze.py runs=runs/quickstart
 
 test: .venv/.dev  ## the whole suite: no network, under 10 minutes on 2 cores
 	$(BIN)/pytest
@@ -17,7 +18,10 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.bench  ## side-by-side timings, kept in docs/benchmarks.md
-	$(BIN)/python -m benchmarks.data
+	for part in data regions attacks sweep analysis; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+
+soak: .venv/.dev  ## the long tests: kills at random moments
+	$(BIN)/pytest -m slow
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

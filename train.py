@@ -64,6 +64,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     )
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
+    network.check_outputs(data)
     if trainer.is_global_zero:
         data.prepare_data()  # before the run directory is made: missing files must leave no trace
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
@@ -10,6 +10,8 @@ import torch
 
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.errors import ConfigError, at_least
+
+log = logging.getLogger(__name__)
 
 
 class Robustness(pl.Callback):
@@ -62,7 +64,7 @@ class Robustness(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         warning = self.attacks.warning()
         if warning and trainer.is_global_zero:
-            warnings.warn(warning, stacklevel=2)
+            log.warning(warning)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = getattr(pl_module, "epochs_trained", trainer.current_epoch + 1)

@@ -241,35 +241,38 @@ class ImageData(LightningDataModule):
         self.limits = (train_limit, test_limit)
         self.channels, self.classes, self.mean, self.std = channels, classes, mean, std
         self.epsilon, self.step_size, self.measuring_batch_size = epsilon, step_size, measuring_batch_size
-        self.loaded: tuple[Split, Split] | None = None
+        self.prepared: list[Split] | None = None
         self.train: Split | None = None
         self.test: Split | None = None
 
     def prepare_data(self) -> None:
-        """Download and verify, on one process per machine, so that the others find the files."""
-        if self.train is None and self.loaded is None:
-            self.loaded = load(self.data_name, self.root)
+        """Download, verify and check, on one process per machine, so that the others find the files."""
+        if self.train is None and self.prepared is None:
+            self.prepared = self._prepare()
 
     def setup(self, stage: str | None = None) -> None:
+        """Move the images to the training device, as uint8."""
         if self.train is not None:
             return
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        loaded, self.loaded = self.loaded or load(self.data_name, self.root), None
+        prepared, self.prepared = self.prepared or self._prepare(), None
+        self.train, self.test = (Split(split.images.to(device), split.labels.to(device)) for split in prepared)
+
+    def _prepare(self) -> list[Split]:
         splits = []
-        for key, split, limit in zip(("train", "test"), loaded, self.limits, strict=True):
+        for key, split, limit in zip(("train", "test"), load(self.data_name, self.root), self.limits, strict=True):
+            highest, channels = int(split.labels.max()), split.images.shape[1]
+            if channels != self.channels:
+                raise ConfigError(f"data.channels={self.channels}, but {self.data_name} has {channels}")
+            if highest >= self.classes:
+                raise ConfigError(f"data.classes={self.classes}, but {self.data_name} has labels up to {highest}")
             if limit is not None:
                 if limit > len(split.labels):
                     raise ConfigError(f"data.{key}_limit={limit} exceeds the {len(split.labels)} samples there are")
                 chosen = balanced_subset(split.labels, limit)
                 split = Split(split.images[chosen], split.labels[chosen])
-            if split.images.shape[1] != self.channels:
-                raise ConfigError(f"data.channels={self.channels}, but {self.data_name} has {split.images.shape[1]}")
-            if int(split.labels.max()) >= self.classes:
-                raise ConfigError(
-                    f"data.classes={self.classes}, but {self.data_name} has labels up to {int(split.labels.max())}"
-                )
-            splits.append(Split(split.images.to(device), split.labels.to(device)))
-        self.train, self.test = splits
+            splits.append(split)
+        return splits
 
     def _shard(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}

@@ -32,7 +32,10 @@ def test_a_choice_is_instantiated(override: str, tmp_path: Path) -> None:
     group = override.split("=")[0]
     cfg = composed(override, "trainer.accelerator=cpu")
     if cfg[group]:
-        arguments = {"logger": {"save_dir": str(tmp_path)}, "trainer": {"default_root_dir": str(tmp_path)}}
+        arguments = {
+            "logger": {"save_dir": str(tmp_path)},
+            "trainer": {"default_root_dir": str(tmp_path), "logger": False},
+        }
         made = instantiate(cfg[group], **arguments.get(group, {}))
         assert type(made).__name__ == cfg[group]["_target_"].rsplit(".", 1)[-1]
 

@@ -101,13 +101,12 @@ class ImageClassifier(LightningModule):
         """Logits (N, classes) of images (N, C, 32, 32) in [0, 1]."""
         return self.logits_and_features(images)[0]
 
-    def setup(self, stage: str) -> None:
-        """Refuse labels that the network has no output for."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, ImageData) and data.train is not None:
-            highest, outputs = int(data.train.labels.max()), self.final.out_features
-            if highest >= outputs:
-                raise ConfigError(f"model.classes={outputs}, but {data.data_name} has labels up to {highest}")
+    def check_outputs(self, data: ImageData) -> None:
+        """Refuse data with more classes than outputs (ConfigError)."""
+        if data.classes > self.final.out_features:
+            raise ConfigError(
+                f"model.classes={self.final.out_features}, but {data.data_name} has labels up to {data.classes - 1}"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
