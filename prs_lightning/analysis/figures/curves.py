@@ -172,7 +172,7 @@ def contrasting_runs(rows: pd.DataFrame) -> list[str]:
     if last.empty:
         return []
     spread = last.groupby(["data", "model"], observed=True)[PRS_RATIO].transform(lambda r: r.max() - r.min())
-    widest = last.loc[spread.idxmax()]
+    widest = last.iloc[int(spread.to_numpy().argmax())]
     alike = (last["data"] == widest["data"]) & (last["model"] == widest["model"])
     group = last[alike].sort_values(PRS_RATIO, ascending=False)
     return list(dict.fromkeys([str(group["run"].iloc[0]), str(group["run"].iloc[-1])]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures.inference import Named, both, on_device_of, outputs
 from prs_lightning.analysis.figures.registry import Sizes
-from prs_lightning.analysis.figures.robustness import epsilons
+from prs_lightning.analysis.figures.robustness import epsilons, thrifty
 from prs_lightning.analysis.figures.style import (
     BLUE,
     LINES,
@@ -26,7 +25,7 @@ from prs_lightning.analysis.figures.style import (
     styled,
 )
 from prs_lightning.analysis.networks import NetworkPair
-from prs_lightning.attacks import pgd, robustness_curve
+from prs_lightning.attacks import AttackResult, pgd, robustness_curve
 from prs_lightning.checkpoints import load_network
 from prs_lightning.data import Split
 from prs_lightning.models.base import ImageClassifier
@@ -58,6 +57,11 @@ def _of_all_seeds(networks: NetworkPair, named: Named) -> Iterator[tuple[int, Im
         yield seed, load_network(checkpoint).to(device)
 
 
+def attack(networks: NetworkPair) -> Callable[..., AttackResult]:
+    """PGD-20 for ``robustness_curve``."""
+    return thrifty(pgd, 20, {}, step_size=networks.step_size)
+
+
 def curves(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
     """RA of both groups under PGD-20 over epsilon, for every seed of a network.
 
@@ -65,12 +69,15 @@ def curves(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
         Columns network, seed, group, epsilon, robust_accuracy (NaN for an empty group), n.
     """
     radii, rows = epsilons(networks), []
-    attack = partial(pgd, step_size=networks.step_size, steps=20, keep_adversarial=False)
     for seed, network in _of_all_seeds(networks, named):
         for group, places in groups(network, networks.train, networks.test, limit).items():
             chosen = places.to(networks.test.labels.device)
             images, labels = on_device_of(network, Split(networks.test.images[chosen], networks.test.labels[chosen]))
-            curve = robustness_curve(network, images, labels, attack, radii) if len(labels) else [np.nan] * len(radii)
+            curve = (
+                robustness_curve(network, images, labels, attack(networks), radii)
+                if len(labels)
+                else [np.nan] * len(radii)
+            )
             rows += [
                 {
                     "network": named.letter, "seed": seed, "group": group, "epsilon": radius,

@@ -150,9 +150,9 @@ def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Figure:
     caption = (
         f"The plane through three test images (classes {labels[0]}, {labels[1]}, {labels[2]}). Left: a hue is a "
         "predicted class, a tint of it one decision region of the penultimate layer, a black line a decision "
-        "boundary. Right: the highest logit. Points outside the triangle may leave the range of pixels. To see: where "
-        "network A cuts the plane into many small regions, network B covers it with few large ones, and its logits "
-        "reach higher."
+        "boundary. Right: the highest logit. Points outside the triangle may leave the range of pixels. To see: "
+        "whether network A cuts the plane into many small regions, network B covers it with few large ones, and its "
+        "logits reach higher."
     )
     title = "Decision regions on a plane through three images"
     return Figure("1", title, caption, canvas, pd.concat(numbers, ignore_index=True))

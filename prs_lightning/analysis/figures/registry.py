@@ -40,12 +40,18 @@ class Sizes:
         embedded: samples of figure 13.
     """
 
-    plane: int = 96
-    layers: int = 1000
-    curve: int = 100
-    attacked: int = 500
+    plane: int = 160
+    layers: int = 5000
+    curve: int = 500
+    attacked: int = 1000
     group: int = 1000
-    embedded: int = 1000
+    embedded: int = 2000
+
+    @classmethod
+    def for_cpu(cls) -> Sizes:
+        """Small enough for all figures of two CNN-6 in a few minutes on two cores; the samples are fewer than the
+        paper's, so each figure says how many there are."""
+        return cls(plane=64, layers=500, curve=20, attacked=200, group=80, embedded=500)
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def make_all(
         why: there are no networks.
         force: make them all anew.
         only: numbers of the figures to make; None for all.
-        sizes: of the networks' figures.
+        sizes: of the networks' figures; None: the paper's with an accelerator, ``Sizes.for_cpu()`` without.
         progress: is given one line per figure, and one at the start of each that takes long.
 
     Raises:
@@ -136,12 +142,12 @@ def make_all(
     """
     if unknown := sorted(set(only or ()) - set(NUMBERS)):
         raise ConfigError(f"figures={unknown}: expected some of {', '.join(NUMBERS)}")
-    sizes, loaded = sizes or Sizes(), _Once(networks, why)
+    loaded = _Once(networks, why)
     code = _digest_of_code()
     keys = {
         "rows": code + _digest_of_frame(rows),
         "models": code + _digest_of_frame(models),
-        "networks": code + hashlib.sha256(repr((key, asdict(sizes))).encode()).hexdigest(),
+        "networks": code + hashlib.sha256(repr((key, sizes and asdict(sizes))).encode()).hexdigest(),
     }
     frames = {"rows": rows, "models": models}
     made = []
@@ -167,11 +173,21 @@ class _Once:
             if self.load is None or self.why is not None:
                 raise RunError(self.why or "no pair of networks")
             try:
-                self.pair = self.load()
+                self.pair = _on_accelerator(self.load())
             except Exception as error:
                 self.why = _one_line(error)
                 raise
         return self.pair
+
+
+def _on_accelerator(pair: NetworkPair) -> NetworkPair:
+    import torch
+
+    # current_accelerator() names what torch was built for, whether it is there or not.
+    if torch.accelerator.is_available() and (device := torch.accelerator.current_accelerator()) is not None:
+        pair.a.to(device)
+        pair.b.to(device)
+    return pair
 
 
 def _make(
@@ -181,7 +197,7 @@ def _make(
     force: bool,
     frames: dict[str, pd.DataFrame],
     networks: _Once,
-    sizes: Sizes,
+    sizes: Sizes | None,
     progress: Callable[[str], object],
 ) -> Made:
     files = {suffix: folder / f"fig-{entry.number}.{suffix}" for suffix in (*FORMATS, "json")}
@@ -196,7 +212,7 @@ def _make(
         if entry.source == "networks":
             pair = networks()
             progress(f"figure {entry.number}: {entry.title} ...")
-            figure = _function(entry)(pair, sizes=sizes)
+            figure = _function(entry)(pair, sizes=sizes or _default_sizes())
         else:
             figure = _function(entry)(frames[entry.source])
         _save(figure, files, key)
@@ -205,6 +221,12 @@ def _make(
         return Made(entry.number, entry.title, "", None, None, None, _one_line(error), False, seconds)
     seconds = time.perf_counter() - start
     return Made(entry.number, figure.title, figure.caption, **outputs, error=None, kept=False, seconds=seconds)
+
+
+def _default_sizes() -> Sizes:
+    import torch
+
+    return Sizes() if torch.accelerator.is_available() else Sizes.for_cpu()
 
 
 def _function(entry: Entry) -> Callable[..., Figure]:
