@@ -187,10 +187,10 @@ class _Engine:
             self.adversarial[rows] = images
 
     def _refuse(self, rows: Tensor, logits: Tensor, gradient: Tensor, bad: Tensor) -> None:
-        place = int(bad.nonzero()[0])
-        row = int(rows[place])
-        values = logits[place]
-        if not bool(values.isfinite().all()):
+        broken = ~logits.isfinite().all(1)
+        place = int((broken if bool(broken.any()) else bad).nonzero()[0])
+        row, values = int(rows[place]), logits[place]
+        if bool(broken[place]):
             value = float(values[~values.isfinite()][0])
             raise RunError(f"the network returned {value} for row {row}: expected finite logits")
         raise RunError(f"the loss gradient of row {row} is not finite: use loss='margin', or rescale the logits")

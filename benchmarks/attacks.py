@@ -1,0 +1,173 @@
+"""Robust accuracy by PGD-20 on CNN-6: our engine against ART and foolbox, at the same epsilon, alpha and batch size.
+
+python -m benchmarks.attacks --root data            # trains CNN-6 on Fashion-MNIST first; minutes on 2 cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.harness import interleaved_medians, table, write_section
+from prs_lightning.attacks import pgd, robust_accuracy
+from prs_lightning.data import TrainingBatches, balanced_subset, load, to_unit_range
+from prs_lightning.models.cnn6 import CNN6
+
+STEP, STEPS, BATCH = 2 / 255, 20, 128
+COMMAND = "python -m benchmarks.attacks"
+
+
+class Scaled(nn.Module):
+    """A network whose cross-entropy gradients vanish: the same predictions, logits a hundred times larger."""
+
+    def __init__(self, network: nn.Module, factor: float = 100.0) -> None:
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) * self.factor
+
+
+def trained(root: str, epochs: int, limit: int, weights: Path | None) -> CNN6:
+    """CNN-6 after ``epochs`` epochs on Fashion-MNIST, or with the weights of an earlier call."""
+    network = CNN6(channels=1, mean=[0.286], std=[0.353]).eval()
+    if weights is not None and weights.exists():
+        network.load_state_dict(torch.load(weights, weights_only=True))
+        return network
+    train, _ = load("fashion_mnist", root)
+    chosen = balanced_subset(train.labels, limit)
+    batches = TrainingBatches(type(train)(train.images[chosen], train.labels[chosen]), BATCH, seed=0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        for images, labels in batches:
+            loss = F.cross_entropy(network(images.contiguous(memory_format=torch.channels_last)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    if weights is not None:
+        torch.save(network.state_dict(), weights)
+    return network
+
+
+def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> float:
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    view = PyTorchClassifier(
+        network, nn.CrossEntropyLoss(), tuple(images.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
+    )
+    attack = ProjectedGradientDescentPyTorch(
+        view, eps=epsilon, eps_step=STEP, max_iter=STEPS, num_random_init=1, batch_size=BATCH, verbose=False
+    )
+    adversarial = attack.generate(images.numpy(), labels.numpy())
+    predictions = torch.from_numpy(view.predict(adversarial, batch_size=BATCH)).argmax(1)
+    network.eval()
+    return float((predictions == labels).double().mean())
+
+
+def by_foolbox(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> float:
+    import foolbox
+
+    view = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=STEPS, random_start=True)
+    parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+    fooled = torch.cat([attack(view, part, truth, epsilons=epsilon)[2] for part, truth in parts])
+    return 1 - float(fooled.double().mean())
+
+
+def epsilon_near(network: nn.Module, images: Tensor, labels: Tensor, target: float) -> float:
+    """The epsilon, to a twentieth of a step, where PGD-20 leaves about ``target`` robust accuracy."""
+    low, high = 0.0, 0.1
+    while high - low > STEP / 20:
+        middle = (low + high) / 2
+        found = robust_accuracy(network, images, labels, partial(pgd, epsilon=middle, step_size=STEP, steps=STEPS))
+        low, high = (middle, high) if found > target else (low, middle)
+    return (low + high) / 2
+
+
+def compared(
+    name: str, network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, repeats: int
+) -> list[list[object]]:
+    """One row per way: seconds, ratios, robust accuracy."""
+    accuracy: dict[str, float] = {}
+
+    def timed(way: str, measure: Callable[[], float]) -> Callable[[], None]:
+        def run() -> None:
+            accuracy[way] = measure()
+
+        return run
+
+    ours = partial(pgd, epsilon=epsilon, step_size=STEP, steps=STEPS, batch_size=BATCH, keep_adversarial=False)
+    ways = {
+        "ART": lambda: by_art(network, images, labels, epsilon),
+        "foolbox": lambda: by_foolbox(network, images, labels, epsilon),
+        "ours": lambda: robust_accuracy(network, images, labels, ours),
+        "ours, last iterate": lambda: robust_accuracy(network, images, labels, partial(ours, early_exit=False)),
+        "ours, bfloat16": lambda: robust_accuracy(network, images, labels, partial(ours, precision="bfloat16")),
+    }
+    seconds = interleaved_medians({way: timed(way, measure) for way, measure in ways.items()}, repeats)
+    return [
+        [
+            name,
+            f"{epsilon:.4f}",
+            way,
+            f"{accuracy[way]:.3f}",
+            f"{seconds[way]:.2f}",
+            f"{seconds['ART'] / seconds[way]:.1f}",
+            f"{seconds['foolbox'] / seconds[way]:.1f}",
+        ]
+        for way in ways
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", default="data", help="folder of Fashion-MNIST")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--train_limit", type=int, default=60000)
+    parser.add_argument("--weights", type=Path, help="keep the trained weights in this file, or take them from it")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # foolbox and ART warn about their own dependencies
+    torch.manual_seed(0)
+    network = trained(options.root, options.epochs, options.train_limit, options.weights)
+    _, test = load("fashion_mnist", options.root)
+    rows = balanced_subset(test.labels, options.images)
+    images, labels = to_unit_range(test.images[rows]), test.labels[rows]
+    some = slice(None, None, max(1, options.images // 100))
+    high = epsilon_near(network, images[some], labels[some], 0.8)
+    few = partial(robust_accuracy, network, images[some], labels[some])
+    low = next(e for e in (0.1, 0.2, 0.3, 0.5) if few(partial(pgd, epsilon=e, step_size=STEP, steps=STEPS)) < 0.02)
+    cases = [
+        ("low robust accuracy", network, low),
+        ("high robust accuracy", network, high),
+        ("zero gradients", Scaled(network).eval(), high),
+    ]
+    lines = [
+        line
+        for name, attacked, epsilon in cases
+        for line in compared(name, attacked, images, labels, epsilon, options.repeats)
+    ]
+    header = ["network", "epsilon", "way", "RA", "seconds", "times ART", "times foolbox"]
+    body = (
+        f"PGD-{STEPS}, alpha 2/255, batch {BATCH}, CNN-6, {options.images} Fashion-MNIST test images; ways taken in turns, "
+        f"median of {options.repeats}. *ours* counts the worst iterate (`early_exit=True`), the others the last. "
+        "*zero gradients*: the same network with its logits times 100.\n\n" + table(header, lines)
+    )
+    command = f"{COMMAND} --images {options.images} --repeats {options.repeats} --epochs {options.epochs}"
+    write_section("Robust accuracy", body, command=command, packages=PACKAGES)
+
+
+PACKAGES = ("torch", "adversarial-robustness-toolbox", "foolbox")
+
+if __name__ == "__main__":
+    main()

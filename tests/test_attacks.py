@@ -1,0 +1,396 @@
+"""FGSM, BIM, PGD and the engine behind them, against ART and against a plain loop."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from prs_lightning.attacks import bim, fgsm, gradient_attack, pgd, robust_accuracy, robustness_curve
+from prs_lightning.attacks.checks import check_ball, excess
+from prs_lightning.attacks.folding import fold_batch_norm
+from prs_lightning.attacks.results import Samples, Settings
+from prs_lightning.attacks.steps import bounds, keyed_uniform, random_start
+from prs_lightning.errors import ConfigError, RunError
+from tests.attacked import Scaled, digits, trained
+
+STEP = 2 / 255
+RESULTS = ("correct_before", "correct_after", "zero_gradient_clean", "zero_gradient_end", "steps_to_success")
+
+
+def plain_pgd(network: nn.Module, start: Tensor, clean: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
+    """All iterates of textbook PGD (steps + 1, N, ...), nobody leaving: the oracle of the engine."""
+    iterates = [start]
+    for _ in range(steps):
+        images = iterates[-1].clone().requires_grad_(True)
+        F.cross_entropy(network(images), labels, reduction="sum").backward()
+        moved = images.detach() + STEP * images.grad.sign()
+        iterates.append(torch.minimum(torch.maximum(moved, clean - epsilon), clean + epsilon).clamp(0, 1))
+    return torch.stack(iterates)
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_engine_equals_a_plain_loop_over_all_samples(early_exit: bool) -> None:
+    network, (images, labels) = trained(), digits(100)
+    epsilon, steps = 0.1, 8
+    found = pgd(
+        network, images, labels, epsilon=epsilon, step_size=STEP, steps=steps, early_exit=early_exit, batch_size=17
+    )
+    generator = torch.Generator().manual_seed(0)
+    key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=generator))
+    start = random_start(images, torch.arange(100), key, epsilon, *bounds(images, epsilon))
+    iterates = plain_pgd(network, start, images, labels, epsilon, steps)
+    wrong = torch.stack([network(iterate).argmax(1) != labels for iterate in iterates])
+    before = network(images).argmax(1) == labels
+    fooled = wrong.any(0) if early_exit else wrong[-1]
+    assert torch.equal(found.correct_before, before)
+    assert torch.equal(found.correct_after, before & ~fooled)
+    assert 0 < found.robust_accuracy < float(before.float().mean())
+    first = torch.where(wrong.any(0), wrong.int().argmax(0), -1)
+    assert torch.equal(found.steps_to_success[before], first[before])
+    assert (found.steps_to_success[~before] == 0).all()
+    last = first if early_exit else torch.full_like(first, -1)
+    ends = iterates[torch.where(last < 0, steps, last), torch.arange(100)]
+    torch.testing.assert_close(found.adversarial[before], ends[before])
+    assert torch.equal(found.adversarial[~before], images[~before])
+
+
+@pytest.mark.parametrize(("epsilon", "lowest", "highest"), [(0.03, 0.6, 0.99), (0.15, 0.0, 0.5)])
+def test_robust_accuracy_is_that_of_art(epsilon: float, lowest: float, highest: float) -> None:
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    network, (images, labels) = trained(), digits()
+    classifier = PyTorchClassifier(
+        network, nn.CrossEntropyLoss(), (1, 32, 32), 10, clip_values=(0, 1), device_type="cpu"
+    )
+    oracle = ProjectedGradientDescentPyTorch(
+        classifier, eps=epsilon, eps_step=STEP, max_iter=20, num_random_init=1, verbose=False
+    )
+    adversarial = torch.from_numpy(oracle.generate(images.numpy(), labels.numpy()))
+    network.eval()
+    art = float((network(adversarial).argmax(1) == labels).float().mean())
+    assert lowest < art < highest
+    attack = partial(pgd, epsilon=epsilon, step_size=STEP, steps=20)
+    # The random starts differ: one sample of 200 is half a point.
+    assert abs(robust_accuracy(network, images, labels, partial(attack, early_exit=False)) - art) <= 0.01
+    assert robust_accuracy(network, images, labels, attack) <= art + 0.005
+
+
+def test_fgsm_and_bim_start_at_the_image() -> None:
+    network, (images, labels) = trained(), digits(60)
+    clean = images.clone().requires_grad_(True)
+    F.cross_entropy(network(clean), labels, reduction="sum").backward()
+    before = network(images).argmax(1) == labels
+    expected = (images + 0.1 * clean.grad.sign()).clamp(0, 1)
+    found = fgsm(network, images, labels, epsilon=0.1)
+    torch.testing.assert_close(found.adversarial[before], expected[before])
+    found = bim(network, images, labels, epsilon=0.03, step_size=STEP, steps=5, early_exit=False)
+    expected = plain_pgd(network, images, images, labels, 0.03, 5)[-1]
+    torch.testing.assert_close(found.adversarial[before], expected[before])
+
+
+def test_a_zero_gradient_is_a_fixed_point() -> None:
+    network, (images, labels) = Scaled(trained(), 30.0).eval(), digits(100)
+    found = pgd(network, images, labels, epsilon=0.1, step_size=STEP, steps=10, early_exit=False)
+    key_generator = torch.Generator().manual_seed(0)
+    key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=key_generator))
+    start = random_start(images, torch.arange(100), key, 0.1, *bounds(images, 0.1))
+    iterates = plain_pgd(network, start, images, labels, 0.1, 10)
+    stuck = found.correct_before & found.zero_gradient_end
+    assert stuck.sum() > 20
+    assert (found.correct_before & ~stuck).sum() > 5
+    # Those that left early end where going on would have brought them.
+    torch.testing.assert_close(found.adversarial[found.correct_before], iterates[-1][found.correct_before])
+    moving = images.clone().requires_grad_(True)
+    F.cross_entropy(network(moving), labels, reduction="sum").backward()
+    assert torch.equal(found.zero_gradient_clean, (moving.grad == 0).flatten(1).all(1))
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_samples_at_a_zero_gradient_leave_the_batch(early_exit: bool) -> None:
+    seen = []
+    network = Scaled(trained(), 1e4).eval()
+    images, labels = digits(50)
+    handle = network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    result = pgd(network, images, labels, steps=20, early_exit=early_exit)
+    handle.remove()
+    assert result.zero_gradient_end.float().mean() > 0.9
+    assert sum(seen) < 50 * 4
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_results_do_not_depend_on_batches_or_shards(early_exit: bool) -> None:
+    network, (images, labels) = trained(), digits(101)
+    attack = partial(pgd, network, epsilon=0.1, step_size=STEP, steps=6, early_exit=early_exit, restarts=2)
+    whole = attack(images, labels)
+    for batch_size in (1, 7, 128):
+        other = attack(images, labels, batch_size=batch_size)
+        assert all(torch.equal(getattr(whole, name), getattr(other, name)) for name in RESULTS)
+    for rank in (0, 1):
+        rows = torch.arange(rank, 101, 2)
+        shard = attack(images[rows], labels[rows], indices=rows)
+        assert all(torch.equal(getattr(whole, name)[rows], getattr(shard, name)) for name in RESULTS)
+    moved = attack(images, labels, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(moved.adversarial, whole.adversarial)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    epsilon=st.floats(0, 1),
+    step_size=st.floats(0, 0.5),
+    steps=st.integers(1, 4),
+    early_exit=st.booleans(),
+    start=st.booleans(),
+)
+def test_adversarial_images_lie_in_the_ball(
+    epsilon: float, step_size: float, steps: int, early_exit: bool, start: bool
+) -> None:
+    images, labels = digits(20)
+    found = pgd(
+        trained(),
+        images,
+        labels,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        early_exit=early_exit,
+        random_start=start,
+    )
+    assert float((found.adversarial - images).abs().max()) <= epsilon + 1e-6
+    assert 0 <= float(found.adversarial.min()) <= float(found.adversarial.max()) <= 1
+    assert (found.correct_after <= found.correct_before).all()
+
+
+def test_epsilon_zero_is_clean_accuracy_and_the_curve_never_rises() -> None:
+    network, (images, labels) = trained(), digits(100)
+    clean = float((network(images).argmax(1) == labels).double().mean())
+    attack = partial(pgd, step_size=STEP, steps=5)
+    curve = robustness_curve(network, images, labels, attack, [0.1, 0.0, 0.03, 0.3])
+    assert curve[1] == clean
+    assert curve[1] >= curve[2] >= curve[0] >= curve[3]
+    assert curve[2] > curve[3]
+    alone = robust_accuracy(network, images, labels, partial(attack, epsilon=0.1))
+    assert curve[0] <= alone
+
+
+def test_the_curve_attacks_only_what_smaller_epsilons_left() -> None:
+    asked = []
+
+    def attack(*arguments: object, among: Tensor | None = None, **options: object) -> object:
+        asked.append(None if among is None else int(among.sum()))
+        return pgd(*arguments, among=among, steps=3, **options)
+
+    images, labels = digits(60)
+    curve = robustness_curve(trained(), images, labels, attack, [0.05, 0.1])
+    assert asked == [None, round(curve[0] * 60)]
+
+
+def test_restarts_never_raise_robust_accuracy_and_find_more() -> None:
+    network, (images, labels) = trained(), digits()
+    attack = partial(pgd, network, images, labels, epsilon=0.1, step_size=0.1, steps=1, early_exit=False)
+    once, often = attack(), attack(restarts=8)
+    assert (often.correct_after <= once.correct_after).all()
+    assert often.robust_accuracy < once.robust_accuracy
+
+
+def test_bfloat16_reports_what_float32_sees() -> None:
+    network, (images, labels) = trained(), digits(100)
+    attack = partial(pgd, network, images, labels, epsilon=0.08, step_size=STEP, steps=8)
+    exact, fast = attack(), attack(precision="bfloat16")
+    with torch.no_grad():
+        right = network(fast.adversarial).argmax(1) == labels
+    assert torch.equal(right, fast.correct_after)
+    assert torch.equal(exact.correct_before, fast.correct_before)
+    assert torch.equal(exact.zero_gradient_clean, fast.zero_gradient_clean)
+    assert abs(fast.robust_accuracy - exact.robust_accuracy) <= 0.03
+    assert not torch.equal(fast.adversarial, exact.adversarial)
+
+
+def test_folding_batch_norm_keeps_logits_predictions_and_the_network() -> None:
+    network, (images, labels) = trained(batch_norm=True), digits(100)
+    folded = fold_batch_norm(network, images[:8])
+    assert folded is not None
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-4)
+        found = pgd(network, images, labels, epsilon=0.05, step_size=STEP, steps=5)
+        assert torch.equal(network(found.adversarial).argmax(1) == labels, found.correct_after)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 2
+
+
+def test_folding_declines_what_it_cannot_do_exactly() -> None:
+    images = digits(4)[0]
+    convolution, norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm = convolution, norm
+
+        def forward(self, images: Tensor) -> Tensor:
+            found = self.convolution(images)
+            return (self.norm(found) + found).mean((2, 3))
+
+    class Deciding(Branching):
+        def forward(self, images: Tensor) -> Tensor:
+            found = self.norm(self.convolution(images)).mean((2, 3))
+            return found if found.sum() > 0 else -found
+
+    assert fold_batch_norm(Branching().eval(), images) is None
+    assert fold_batch_norm(Deciding().eval(), images) is None
+    assert fold_batch_norm(trained(), images) is None
+
+
+def test_any_module_can_be_attacked_and_keeps_its_state() -> None:
+    network = resnet18(num_classes=10).eval()
+    network.fc.weight.requires_grad_(False)
+    network.fc.bias.grad = torch.ones(10)
+    images, labels = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    layouts = {name: value.stride() for name, value in network.state_dict().items()}
+    randomness = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    pgd(network, images, labels, steps=2)
+    assert torch.equal(torch.get_rng_state(), randomness[0])
+    assert (np.random.get_state()[1] == randomness[1]).all()  # noqa: NPY002
+    assert random.getstate() == randomness[2]
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert all(value.stride() == layouts[name] for name, value in network.state_dict().items())
+    assert not network.fc.weight.requires_grad
+    assert network.fc.bias.requires_grad
+    assert torch.equal(network.fc.bias.grad, torch.ones(10))
+    assert all(parameter.grad is None for parameter in network.conv1.parameters())
+
+
+def test_images_are_gathered_a_batch_at_a_time() -> None:
+    images, labels = digits(100)
+    gathered = []
+
+    def gather(rows: Tensor) -> Tensor:
+        gathered.append(len(rows))
+        return images[rows]
+
+    plan = Settings(epsilon=0.1, step_size=STEP, steps=3, batch_size=16)
+    lazy = gradient_attack(trained(), Samples(gather, labels, torch.arange(100)), plan)
+    assert max(gathered) <= 16
+    assert lazy.adversarial is None
+    eager = pgd(trained(), images, labels, epsilon=0.1, step_size=STEP, steps=3)
+    assert torch.equal(lazy.correct_after, eager.correct_after)
+    bytes_ = Samples.of((images * 255).round().to(torch.uint8), labels)
+    torch.testing.assert_close(bytes_.gather(torch.arange(100)), images)
+
+
+def test_progress_tells_samples_done_and_withstanding() -> None:
+    told: list[tuple[int, int, int]] = []
+    images, labels = digits(50)
+    found = pgd(trained(), images, labels, steps=3, epsilon=0.1, progress=lambda *counts: told.append(counts))
+    assert told[-1] == (50, 50, int(found.correct_after.sum()))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+
+
+def test_keyed_noise_is_uniform_and_independent_of_the_batch() -> None:
+    noise = keyed_uniform(torch.arange(300), 1024, key=-123456789)
+    assert torch.equal(noise[[7, 250]], keyed_uniform(torch.tensor([7, 250]), 1024, key=-123456789))
+    assert 0 <= float(noise.min()) <= float(noise.max()) < 1
+    for sample in (noise.flatten(), noise[0], noise[:, 0], keyed_uniform(torch.arange(300), 1024, key=0).flatten()):
+        assert stats.kstest(sample.numpy(), "uniform").pvalue > 1e-3
+    neighbours = (noise[:, :-1] - 0.5) * (noise[:, 1:] - 0.5)
+    rows = (noise[:-1] - 0.5) * (noise[1:] - 0.5)
+    other = (noise - 0.5) * (keyed_uniform(torch.arange(300), 1024, key=-123456788) - 0.5)
+    for products in (neighbours, rows, other):  # of independent values: mean 0, deviation 1/12
+        assert abs(float(products.mean())) < 5 / 12 / products.numel() ** 0.5
+
+
+def test_losses_are_summed_so_that_no_gradient_shrinks_with_the_batch() -> None:
+    """A gradient just above the smallest float32 survives in a batch of 64, where a mean would lose it."""
+
+    class Faint(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            value = images.flatten(1).sum(1, keepdim=True) * 4e-45
+            return torch.cat([value, -value], 1)
+
+    images, labels = torch.full((64, 1, 2, 2), 0.5), torch.zeros(64, dtype=torch.int64)
+    found = pgd(Faint().eval(), images, labels, epsilon=0.1, steps=1, loss="margin")
+    assert not found.zero_gradient_clean.any()
+
+
+def good() -> tuple[nn.Module, Tensor, Tensor]:
+    return trained(), *digits(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": -0.1}, "epsilon=-0.1"),
+        ({"epsilon": float("nan")}, "epsilon=nan"),
+        ({"step_size": -1.0}, "step_size=-1.0"),
+        ({"steps": 0}, "steps=0"),
+        ({"loss": "hinge"}, "loss='hinge'"),
+        ({"precision": "float16"}, "precision='float16'"),
+        ({"restarts": 0}, "restarts=0"),
+        ({"restarts": 2, "random_start": False}, "restarts=2"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_refuses_settings(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pgd(*good(), **options)
+
+
+def test_refuses_images_labels_and_networks() -> None:
+    network, images, labels = good()
+    with pytest.raises(ConfigError, match=r"\[0, 2\]"):
+        pgd(network, images * 2, labels)
+    with pytest.raises(ConfigError, match="uint8"):
+        pgd(network, (images * 255).to(torch.uint8), labels)
+    with pytest.raises(ConfigError, match="nan"):
+        pgd(network, images * float("nan"), labels)
+    with pytest.raises(ConfigError, match="label 10 is out of range: the network has 10"):
+        pgd(network, images, labels + 10 * (labels == labels[0]) - labels[0] * (labels == labels[0]))
+    with pytest.raises(ConfigError, match="label -1"):
+        pgd(network, images, labels - 1 - labels.min())
+    with pytest.raises(ConfigError, match=r"\(9,\)"):
+        pgd(network, images, labels[:9])
+    with pytest.raises(ConfigError, match="float32: expected whole"):
+        pgd(network, images, labels.float())
+    with pytest.raises(ConfigError, match="empty"):
+        pgd(network, images[:0], labels[:0])
+    with pytest.raises(ConfigError, match=r"network returned \(10, 16, 8, 8\)|network returned \(8, 16, 8, 8\)"):
+        pgd(network[:6].eval(), images, labels)
+    with torch.inference_mode(), pytest.raises(ConfigError, match="inference mode"):
+        pgd(network, images, labels)
+    partly = nn.Sequential(network, nn.Dropout(0.5)).eval()
+    partly[1].train()
+    with pytest.raises(ConfigError, match=r"train mode \(1\)"):
+        pgd(partly, images, labels)
+
+
+def test_refuses_a_network_that_returns_nan() -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = images.flatten(1)[:, :10]
+            return torch.where(torch.arange(len(images))[:, None] == 3, logits * float("nan"), logits)
+
+    images, labels = digits(10)
+    with pytest.raises(RunError, match="nan for row 3"):
+        pgd(Broken().eval(), images, labels)
+
+
+def test_an_attack_that_leaves_the_ball_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    import prs_lightning.attacks.engine as engine
+
+    monkeypatch.setattr(engine, "sign_step", lambda images, gradient, step, lower, upper: images + step)
+    with pytest.raises(RunError, match="leaves the ball"):
+        pgd(*good(), epsilon=0.01, step_size=0.1, steps=2, early_exit=False)
+    outside = excess(torch.tensor([[0.5], [float("nan")], [1.2]]), torch.tensor([[0.5], [0.5], [1.0]]), 0.5)
+    with pytest.raises(RunError, match=r"row 1 .*2 rows"):
+        check_ball(outside, 0.5)
