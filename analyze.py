@@ -122,7 +122,7 @@ def draw(
         rows, models, (lambda: load_pair(runs, pair, config["data_root"])) if pair else None,
         folder=folder / "figures", key=pair_key(runs, pair) if pair else None, force=config["force"],
         only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
-        progress=say, why=why,
+        progress=say, why=None if pair else why,
     )  # fmt: skip
 
 
