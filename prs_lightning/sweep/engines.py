@@ -60,13 +60,14 @@ class EngineLauncher(SweepLauncher):
     Args:
         engine: class of that launcher.
         install: the extra of this project that brings it.
+        jobs: how many at a time on one machine, as an experiment may set it; engines have limits of their own.
         parameters: what it takes.
 
     Raises:
         ConfigError: it is not installed.
     """
 
-    def __init__(self, engine: str, install: str, **parameters: Any) -> None:
+    def __init__(self, engine: str, install: str, jobs: int | None = None, **parameters: Any) -> None:
         module, _, name = engine.rpartition(".")
         try:
             self.engine: Launcher = getattr(importlib.import_module(module), name)(**parameters)
