@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import lightning.pytorch as pl
-import torch
 
+from prs_lightning.attacks.progress import attack_bar
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.errors import ConfigError, at_least
 
@@ -50,15 +51,7 @@ class Robustness(pl.Callback):
             raise ConfigError(f"callbacks.robustness.epsilon={epsilon} must lie in [0, 1], in pixel units")
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         self.attacks = EpochAttacks(
-            epsilon=epsilon,
-            step_size=step_size,
-            steps=steps,
-            seed=seed,
-            limit=limit,
-            audit=audit,
-            early_exit=early_exit,
-            precision=precision,
-            grid_attacks=grid_attacks,
+            epsilon, step_size, steps, seed, limit, audit, early_exit, precision, tuple(grid_attacks)
         )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,8 +65,6 @@ class Robustness(pl.Callback):
         grid = epoch in self.grid_epochs
         if trainer.sanity_checking or not (due or grid):
             return
-        if torch.is_inference_mode_enabled():
-            raise ConfigError("robustness needs gradients: use Trainer(inference_mode=False) with trainer.validate")
         values = self.attacks.measure(
             pl_module,
             trainer.datamodule.test,  # type: ignore[attr-defined]
@@ -81,7 +72,8 @@ class Robustness(pl.Callback):
             grid=grid,
             rank=trainer.global_rank,
             world=trainer.world_size,
-            total=lambda counts: trainer.strategy.reduce(counts, reduce_op="sum"),
+            total=partial(trainer.strategy.reduce, reduce_op="sum"),
+            bar=partial(attack_bar, trainer.progress_bar_callback),
         )
         for name, value in values.items():
             # The value is the same on all processes already; the maximum of equal values is exactly that value.

@@ -22,6 +22,8 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name}={value} must be a finite number, 0 or more, in pixel units of images in [0, 1]")
+    if settings.epsilon > 1:
+        raise ConfigError(f"epsilon={settings.epsilon:g} must be 1 or less: pixels lie in [0, 1] (divide by 255)")
     for name in ("steps", "restarts", "batch_size"):
         value = getattr(settings, name)
         if int(value) != value or value < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ GROUP = 128
 """Samples per call of ART's AutoAttack."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class EpochAttacks:
     """What is attacked with what after an epoch.
 
@@ -54,6 +55,10 @@ class EpochAttacks:
         for name in self.grid_attacks:
             if name not in GRID_ATTACKS:
                 raise ConfigError(f"grid_attacks={name!r} is unknown: expected one of {', '.join(GRID_ATTACKS)}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(
+                f"callbacks.robustness.limit={self.limit} must be 1 or more, or null for the whole test set"
+            )
         check_settings(self._settings())
 
     def warning(self) -> str | None:
@@ -85,7 +90,7 @@ class EpochAttacks:
         rank: int = 0,
         world: int = 1,
         total: Callable[[Tensor], Tensor] = lambda counts: counts,
-        progress: Callable[[str], Progress | None] = lambda name: None,
+        bar: Callable[[str], AbstractContextManager[Progress | None]] = lambda name: nullcontext(),
     ) -> dict[str, float]:
         """Attack the shard ``[rank::world]``; ``total`` adds counts (float64) up over the processes.
 
@@ -99,14 +104,15 @@ class EpochAttacks:
         samples = Samples(lambda rows: Samples.of(test.images, test.labels).gather(mine[rows]), test.labels[mine], mine)
 
         def attacked(name: str, among: Tensor | None = None, **changes: Any) -> AttackResult:
-            return gradient_attack(
-                model,
-                samples,
-                self._settings(**changes),
-                generator=keyed_generator(self.seed, epoch),
-                among=among,
-                progress=progress(name),
-            )
+            with bar(name) as progress:
+                return gradient_attack(
+                    model,
+                    samples,
+                    self._settings(**changes),
+                    generator=keyed_generator(self.seed, epoch),
+                    among=among,
+                    progress=progress,
+                )
 
         name = f"pgd{self.steps}"
         result = attacked(name)

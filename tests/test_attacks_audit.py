@@ -1,0 +1,100 @@
+"""The audit on a network that can be trusted and on ones that mask, and ART's attacks behind our signature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import DeepFool, ProjectedGradientDescent
+from torch import Tensor, nn
+
+from prs_lightning.attacks import Audit, audit, pgd
+from prs_lightning.attacks.art import art_attack, auto_attack, square
+from prs_lightning.errors import ConfigError, RunError
+from tests.attacked import Scaled, digits, trained
+
+OPTIONS = {"epsilon": 0.1, "step_size": 0.02, "steps": 10, "restarts": 2, "square_steps": 30}
+
+
+def warned(found: Audit) -> set[str]:
+    return {check.name for check in found.checks if not check.passed}
+
+
+def test_an_honest_network_passes() -> None:
+    found = audit(trained(), *digits(100), **OPTIONS)
+    assert 0.05 < found.robust_accuracy < 0.95
+    assert warned(found) <= {"2 restarts more", "PGD-50 after PGD-10"}  # borderline samples do fall to more effort
+    assert found.robust_accuracy - 0.05 <= found.audited <= found.robust_accuracy
+    assert "outputs are logits" in str(found)
+    assert len(found.checks) == 12
+    alone = pgd(trained(), *digits(100), epsilon=0.1, step_size=0.02, steps=10)
+    assert found.robust_accuracy == alone.robust_accuracy
+
+
+def test_a_saturated_network_is_caught() -> None:
+    found = audit(Scaled(trained(), 1000.0).eval(), *digits(100), **OPTIONS)
+    assert found.robust_accuracy > 0.8
+    assert found.audited < 0.4
+    assert found.masking_gap > 0.4
+    expected = {"zero gradients", "survivors under margin", "survivors under dlr", "unbounded attack",
+                "survivors under rescaled_cross_entropy", "survivors under Square"}  # fmt: skip
+    assert expected <= warned(found)
+    assert not found.passed
+    assert str(found).count("WARN") == len(warned(found))
+
+
+class Random(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return trained()(images) + torch.rand(len(images), 1)
+
+
+def test_probabilities_noise_and_short_reach_are_flagged() -> None:
+    images, labels = digits(30)
+    few = OPTIONS | {"steps": 2, "square_steps": 2}
+    probabilities = nn.Sequential(trained(), nn.Softmax(1)).eval()
+    assert {"outputs are logits", "steps * step_size"} <= warned(audit(probabilities, images, labels, **few))
+    assert "deterministic forward" in warned(audit(Random().eval(), images, labels, **few))
+
+
+def test_art_pgd_fools_as_many_as_ours_and_leaves_no_trace() -> None:
+    network, (images, labels) = trained(), digits(100)
+    network[0].weight.grad = torch.ones_like(network[0].weight)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    options = {"eps_step": 0.02, "max_iter": 10, "num_random_init": 1, "verbose": False}
+    found = art_attack(network, images, labels, ProjectedGradientDescent, epsilon=0.08, **options)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    assert not any(module.training for module in network.modules())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert torch.equal(network[0].weight.grad, torch.ones_like(network[0].weight))
+    network[0].weight.grad = None
+    ours = pgd(network, images, labels, epsilon=0.08, step_size=0.02, steps=10, early_exit=False)
+    assert abs(found.robust_accuracy - ours.robust_accuracy) <= 0.02
+    assert torch.equal(found.correct_before, ours.correct_before)
+    with torch.no_grad():
+        assert torch.equal(network(found.adversarial).argmax(1) == labels, found.correct_after)
+    again = art_attack(network, images, labels, ProjectedGradientDescent, epsilon=0.08, **options)
+    assert torch.equal(again.adversarial, found.adversarial)
+
+
+def test_square_and_auto_attack_stay_in_the_ball_and_never_gain() -> None:
+    network, (images, labels) = trained(), digits(20)
+    free = square(network, images, labels, epsilon=0.2, max_iter=20)
+    inner = [auto_attack(network, images[:6], labels[:6], epsilon=0.1, eps_step=0.02)]
+    for found, clean in ((free, images), (inner[0], images[:6])):
+        assert (found.correct_after <= found.correct_before).all()
+        assert float((found.adversarial - clean).abs().max()) <= 0.2 + 1e-6
+    assert free.robust_accuracy < float(free.correct_before.float().mean())
+    white = pgd(network, images[:6], labels[:6], epsilon=0.1, step_size=0.02)
+    assert inner[0].robust_accuracy <= white.robust_accuracy
+
+
+def test_an_art_attack_outside_the_ball_raises() -> None:
+    class Unbounded(DeepFool):
+        def __init__(self, classifier: object, eps: float, batch_size: int) -> None:
+            super().__init__(classifier, epsilon=2.0, max_iter=20, batch_size=batch_size, verbose=False)
+
+    with pytest.raises(RunError, match="leaves the ball"):
+        art_attack(trained(), *digits(10), Unbounded, epsilon=1e-3)
+    with pytest.raises(ConfigError, match="epsilon=-1"):
+        square(trained(), *digits(10), epsilon=-1)

@@ -1,0 +1,187 @@
+"""The callback's numbers: in fit and validate, on one and two processes, with its audit and its grid."""
+
+from __future__ import annotations
+
+import random
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from callbacks.robustness import Robustness
+from prs_lightning.attacks import pgd
+from prs_lightning.attacks.schedule import EpochAttacks
+from prs_lightning.data import to_unit_range
+from prs_lightning.errors import ConfigError
+from prs_lightning.models import CNN6
+from prs_lightning.seeding import keyed_generator
+from tests.conftest import digit_data
+from tests.networks import SmallNetwork
+
+PLAIN = {"epsilon": 0.1, "step_size": 0.02, "steps": 5}
+
+
+def small() -> Any:
+    return digit_data(train_limit=100, test_limit=41)
+
+
+def trainer(callback: Robustness | None, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[] if callback is None else [callback],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **({"enable_progress_bar": False, "inference_mode": False, "num_sanity_val_steps": 0, "devices": 1} | options),
+    )
+
+
+def validated(network: pl.LightningModule, callback: Robustness, **options: Any) -> dict[str, float]:
+    runner = trainer(callback, **options)
+    runner.validate(network, small(), verbose=False)
+    return {name: float(value) for name, value in runner.callback_metrics.items() if name.startswith("robust/")}
+
+
+def test_logs_what_pgd_gives(trained_network: CNN6) -> None:
+    found = validated(trained_network, Robustness(**PLAIN, seed=3))
+    data = small()
+    data.setup()
+    images, labels = to_unit_range(data.test.images), data.test.labels
+    trained_network.eval()
+    first = pgd(trained_network, images, labels, **PLAIN, generator=keyed_generator(3, 1))
+    again = pgd(
+        trained_network,
+        images,
+        labels,
+        **PLAIN,
+        generator=keyed_generator(3, 1),
+        loss="margin",
+        among=first.correct_after,
+    )
+    assert 0 < first.robust_accuracy < 1
+    assert found == pytest.approx(
+        {
+            "robust/pgd5": first.robust_accuracy,
+            "robust/pgd5_audited": again.robust_accuracy,
+            "robust/masking_gap": first.robust_accuracy - again.robust_accuracy,
+            "robust/zero_gradient": float(first.zero_gradient_clean.double().mean()),
+        },
+        abs=1e-6,
+    )
+
+
+def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: CNN6) -> None:
+    with torch.no_grad():
+        trained_network.final.weight *= 1000
+        trained_network.final.bias *= 1000
+    found = validated(trained_network, Robustness(epsilon=0.3, step_size=0.05, steps=8))
+    assert found["robust/zero_gradient"] > 0.7
+    assert found["robust/pgd8"] > 0.7
+    assert found["robust/pgd8_audited"] < 0.2
+    assert found["robust/masking_gap"] > 0.5
+
+
+def test_grid_attacks_run_at_grid_epochs_only(trained_network: CNN6) -> None:
+    attacks = ["fgsm", "bim5", "pgd100"]
+    at = Robustness(**PLAIN, limit=10, grid_epochs=[1], grid_attacks=attacks)
+    assert {f"robust/{name}" for name in attacks} <= set(validated(trained_network, at))
+    off = Robustness(**PLAIN, limit=10, audit=False, grid_epochs=[2], grid_attacks=attacks)
+    assert set(validated(trained_network, off)) == {"robust/pgd5", "robust/zero_gradient"}
+    assert not validated(trained_network, Robustness(**PLAIN, every=2))
+    assert not validated(trained_network, Robustness(**PLAIN, epochs=[2]))
+
+
+def test_training_ends_with_the_same_weights_and_random_states() -> None:
+    ends = []
+    for callback in (None, Robustness(**PLAIN, limit=10, grid_epochs=[1], grid_attacks=["fgsm"])):
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        network = SmallNetwork(channels=1)
+        trainer(callback, max_epochs=2).fit(network, small())
+        ends.append((network.state_dict(), torch.get_rng_state(), np.random.random(), random.random()))  # noqa: NPY002
+        assert all(parameter.requires_grad for parameter in network.parameters())
+    (weights, state, *numbers), (other_weights, other_state, *other_numbers) = ends
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+    assert torch.equal(state, other_state)
+    assert numbers == other_numbers
+
+
+def test_shows_a_bar_of_its_own(trained_network: CNN6, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    runner = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[Robustness(**PLAIN, audit=False), TQDMProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+    runner.validate(trained_network, small(), verbose=False)
+    assert "pgd5" in capsys.readouterr().err
+
+
+def validate_shard(rank: int, port: int, folder: str) -> None:
+    """One of two processes of a validation loop under DDP."""
+    import os
+
+    torch.set_num_threads(1)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
+    )
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    network = CNN6(channels=1, mean=[0.13], std=[0.31])
+    network.load_state_dict(torch.load(f"{folder}/weights.pt", weights_only=True))
+    found = validated(network, Robustness(**PLAIN), devices=2, strategy="ddp")
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+def test_two_processes_log_what_one_logs(trained_network: CNN6, tmp_path: Path) -> None:
+    torch.save(trained_network.state_dict(), tmp_path / "weights.pt")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(validate_shard, (port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first == second == validated(trained_network, Robustness(**PLAIN))
+
+
+def epoch_attacks(**changes: Any) -> EpochAttacks:
+    values = {
+        "epsilon": 0.1,
+        "step_size": 0.02,
+        "steps": 20,
+        "seed": 0,
+        "limit": None,
+        "audit": True,
+        "early_exit": True,
+        "precision": "float32",
+        "grid_attacks": (),
+    }
+    return EpochAttacks(**(values | changes))
+
+
+def test_warns_of_a_ball_that_cannot_be_crossed() -> None:
+    assert epoch_attacks().warning() is None
+    warning = epoch_attacks(epsilon=0.3, step_size=2 / 255).warning()
+    assert warning is not None
+    assert "0.157 < epsilon = 0.3" in warning
+    assert "\n" not in warning
+
+
+def test_refuses_what_cannot_work(trained_network: CNN6) -> None:
+    with pytest.raises(ConfigError, match="grid_attacks='pgd7'"):
+        Robustness(**PLAIN, grid_attacks=["pgd7"])
+    with pytest.raises(ConfigError, match=r"every=0"):
+        Robustness(**PLAIN, every=0)
+    with pytest.raises(ConfigError, match=r"limit=0"):
+        Robustness(**PLAIN, limit=0)
+    with pytest.raises(ConfigError, match=r"inference_mode=False"):
+        validated(trained_network, Robustness(**PLAIN), inference_mode=True)
