@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.runs import git_commit, versions, write_text
 
 if TYPE_CHECKING:
@@ -73,14 +73,16 @@ def check(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: names the key and the value.
     """
-    if config["bootstrap"]["draws"] < 100:
-        raise ConfigError(f"bootstrap.draws={config['bootstrap']['draws']} must be 100 or more")
+    at_least("bootstrap.draws", config["bootstrap"]["draws"], 100)
+    at_least("bootstrap.seed", config["bootstrap"]["seed"], 0)
     if not 0.5 <= config["bootstrap"]["level"] < 1:
         raise ConfigError(f"bootstrap.level={config['bootstrap']['level']} must lie in [0.5, 1), as 0.95 does")
     if config["wandb"]["mode"] not in ("offline", "online", "disabled"):
         raise ConfigError(f"wandb.mode={config['wandb']['mode']}: expected offline, online or disabled")
     if isinstance(config["figures"], str) and config["figures"] not in ("all", "none"):
         raise ConfigError(f"figures={config['figures']}: expected all, none or a list such as [4,4b,8]")
+    for key, value in config["sizes"].items():
+        at_least(f"sizes.{key}", value, 1)
     if (config["pair"]["a"] is None) != (config["pair"]["b"] is None):
         raise ConfigError("pair: name both networks, pair.a=RUN@EPOCH pair.b=RUN@EPOCH, or neither")
 
@@ -121,6 +123,7 @@ def draw(
     return figures.make_all(
         rows, models, (lambda: load_pair(runs, pair, config["data_root"])) if pair else None,
         folder=folder / "figures", key=pair_key(runs, pair) if pair else None, force=config["force"],
+        sizes=figures.Sizes(**config["sizes"]),
         only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
         progress=say, why=None if pair else why,
     )  # fmt: skip

@@ -193,7 +193,8 @@ def test_checkpoints_of_another_architecture_cost_the_figures_of_the_pair_alone(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["bootstrap.draws=5"], "bootstrap.draws=5 must be 100 or more"),
+        (["bootstrap.draws=5"], "bootstrap.draws=5 must be an integer of 100 or more"),
+        (["sizes.group=0"], "sizes.group=0 must be an integer of 1 or more"),
         (["bootstrap.level=95"], "bootstrap.level=95 must lie in"),
         (["wandb.mode=on"], "wandb.mode=on: expected"),
         (["figures=some"], "figures=some: expected all, none or a list"),
