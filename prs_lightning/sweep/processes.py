@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,12 +27,13 @@ GRACE_SECONDS = 20.0
 
 
 def quoted(value: str) -> str:
-    """A text as Hydra's override grammar takes it whatever it holds.
+    """A text as Hydra's override grammar takes it: backslashes count only before a quote.
 
     >>> print(quoted("it's"))
     'it\\'s'
     """
-    return "'" + value.replace("\\'", "\\\\\\'").replace("'", "\\'") + "'"
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def command(script: str | Path, job_overrides: Sequence[str], path: Path) -> list[str]:

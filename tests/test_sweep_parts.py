@@ -1,0 +1,192 @@
+"""The parts of a sweep that need no sweep: decisions, GPUs, log tails, status, and what is uploaded."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.runs import RunDirectory
+from prs_lightning.sweep import status
+from prs_lightning.sweep.board import estimated_seconds
+from prs_lightning.sweep.gpus import GPUs, visible
+from prs_lightning.sweep.plan import Job, claim, decide, note_jobs, noted_jobs
+from prs_lightning.sweep.processes import PARENT, log_tail, mark_failed, quoted
+from tests.sweeping import PROJECT, wait_for
+
+
+def run_with(path: Path, said: str) -> RunDirectory:
+    run = RunDirectory(path)
+    run.update_record(status=said, reason="it broke" if said == "failed" else None, pid=1, host="here")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("said", "decision"),
+    [("finished", "finished"), ("failed", "failed"), ("interrupted", "resume"), ("running", "resume")],
+)
+def test_the_decision_follows_from_the_record(tmp_path: Path, said: str, decision: str) -> None:
+    assert decide(run_with(tmp_path, said)) == decision
+
+
+def test_failed_runs_are_tried_again_only_when_asked_for(tmp_path: Path) -> None:
+    assert decide(run_with(tmp_path, "failed"), retry_failed=True) == "retry"
+    assert decide(RunDirectory(tmp_path / "new")) == "start"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_trains_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "running")
+    with (tmp_path / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert decide(run) == "running elsewhere"
+    assert decide(run) == "resume"
+
+
+def test_only_one_sweep_can_claim_a_run_and_a_dead_one_claims_nothing(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with claim(run) as first, claim(run) as second:
+        assert (first, second) == (True, False)
+    with claim(run) as third:
+        assert third
+
+
+def test_noted_jobs_add_up(tmp_path: Path) -> None:
+    jobs = [Job((), RunDirectory(tmp_path / name), {}) for name in "abc"]
+    note_jobs(jobs[:2])
+    note_jobs(jobs[1:])
+    assert noted_jobs(tmp_path) == ["a", "b", "c"]
+
+
+def test_each_job_has_its_own_gpus_and_the_least_used_come_first() -> None:
+    gpus = GPUs(["0", "1", "2"])
+    assert gpus.acquire(2) == ("0", "1")
+    assert gpus.acquire(2) is None
+    assert gpus.acquire(1) == ("2",)
+    gpus.release(("0", "1"))
+    assert gpus.acquire(2) == ("0", "1")
+
+    shared = GPUs(["0", "1"], jobs_per_gpu=2)
+    assert shared.slots == 4
+    taken = [shared.acquire(1) for _ in range(5)]
+    assert taken == [("0",), ("1",), ("0",), ("1",), None]
+
+
+def test_a_job_wants_as_many_gpus_as_it_has_devices() -> None:
+    gpus = GPUs(["0", "1"])
+    assert gpus.wanted({"devices": 2}) == gpus.wanted({"devices": "auto"}) == gpus.wanted({"devices": -1}) == 2
+    assert gpus.wanted({"devices": 2, "accelerator": "cpu"}) == GPUs([]).wanted({"devices": 2}) == 0
+    with pytest.raises(ConfigError, match=r"trainer\.devices=3, but the sweep has 2 GPUs: 0, 1"):
+        gpus.wanted({"devices": 3})
+    with pytest.raises(ConfigError, match="jobs_per_gpu=0"):
+        GPUs([], jobs_per_gpu=0)
+
+
+def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-abc")
+    assert visible() == ["3", "GPU-abc"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible() == []
+
+
+def test_gpus_are_counted_by_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nprintf 'GPU 0: A (UUID: x)\\nGPU 1: B (UUID: y)\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible() == ["0", "1"]
+
+
+def test_the_estimate_is_proportional_to_the_epochs() -> None:
+    assert estimated_seconds(60, 3, 6) == 120
+    assert estimated_seconds(60, 0, 6) is None
+
+
+@pytest.mark.parametrize("path", ["a b", "it's", "a,b=c", "a\\b", "a\\'b", "a\\\\", "[x]", "''"])
+def test_any_path_survives_hydras_grammar(path: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (override,) = OverridesParser.create().parse_overrides([f"run_dir={quoted(path)}"])
+    assert override.value() == path
+
+
+def test_the_tail_of_a_log_is_short_however_long_the_log(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("\n".join(f"line {n}" for n in range(50_000)) + "\n\n")
+    assert log_tail(RunDirectory(tmp_path), 2) == ["line 49998", "line 49999"]
+
+
+def test_a_run_that_was_marked_failed_can_be_tried_again(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    mark_failed(run, {"seed": 1}, "no data")
+    run.check({"seed": 1})
+    assert (run.status, run.record()["reason"]) == ("failed", "no data")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+def test_a_job_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    job = (
+        "import pathlib, time; from prs_lightning.sweep.processes import die_with_parent; die_with_parent(); "
+        f"pathlib.Path({str(alive)!r}).write_text(str(__import__('os').getpid())); time.sleep(60)"
+    )
+    sweep = (
+        f"import os, subprocess, sys; os.environ[{PARENT!r}] = str(os.getpid()); "
+        f"subprocess.Popen([sys.executable, '-c', {job!r}]).wait()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", sweep], cwd=PROJECT)
+    wait_for(lambda: alive.exists() and alive.read_text(), "the job to start", 30)
+    child = int(alive.read_text())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or "\nState:\tZ" in _status(child), "the job to die", 5)
+
+
+def _status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "\nState:\tZ"
+
+
+def test_status_names_every_run_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep"
+    for name, said in {"a": "finished", "b": "failed", "c": "interrupted", "d": "running"}.items():
+        run_with(folder / name, said)
+    note_jobs([Job((), RunDirectory(folder / name), {}) for name in "abcde"])
+    assert status.status_of(folder) == [
+        ("failed", "b", "it broke"),
+        ("interrupted", "c", "its process 1 is gone without a word; the same command goes on"),
+        ("interrupted", "d", "its process 1 is gone without a word; the same command goes on"),
+        ("left", "e", "not started"),
+        ("finished", "a", ""),
+    ]
+    status.main(["status", str(folder)])
+    assert "1 finished, 0 running, 1 failed, 2 interrupted, 1 left" in capsys.readouterr().out
+    with pytest.raises(RunError, match="no folder"):
+        status.status_of(tmp_path / "absent")
+
+
+def test_what_is_uploaded_is_what_finished_runs_kept_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, said in {"a": "finished", "b": "interrupted", "c": "finished"}.items():
+        run_with(tmp_path / name, said)
+        for part in ("20260102_000000", "20260101_000000"):
+            (tmp_path / name / "wandb" / f"offline-run-{part}-{name}").mkdir(parents=True)
+    names = [path.name for path in status.offline_folders(tmp_path)]
+    assert names == [f"offline-run-2026010{day}_000000-{name}" for name in "ac" for day in (1, 2)]
+    started: list[list[str]] = []
+
+    def keep(line: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        started.append(line)
+        return subprocess.CompletedProcess(line, 3)
+
+    monkeypatch.setattr(status.subprocess, "run", keep)
+    assert status.sync(tmp_path) == 3
+    assert started[0][1:4] == ["-m", "wandb", "sync"]
+    assert len(started[0]) == 4 + 4
