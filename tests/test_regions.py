@@ -145,6 +145,13 @@ def test_the_ways_of_cpu_and_gpu_agree_bit_for_bit() -> None:
     assert torch.equal(region_keys._product_by_column(rows, columns), region_keys._product_by_numpy(rows, columns))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("units", WIDTHS)
+def test_a_gpu_gives_the_keys_of_the_cpu(units: int) -> None:
+    z = torch.randn(100, units)
+    assert torch.equal(regions.region_keys(z.cuda()).cpu(), regions.region_keys(z))
+
+
 def test_keys_of_wide_layers_are_the_published_formula_in_exact_integers() -> None:
     """Fixed for good: equal patterns must have equal keys in every process and on every day."""
     patterns = torch.rand(5, 150) > 0.5
