@@ -149,14 +149,15 @@ def _read_metrics(file: Path, told: list[str]) -> pd.DataFrame:
 
 
 def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
-    values = np.full(len(cells), np.nan)
-    bad = []
-    for position, cell in enumerate(cells):
-        try:
-            values[position] = float(cell) if cell else np.nan
-        except ValueError:
-            bad.append(cell)
-    if bad:
+    try:
+        values = np.array([cell or "nan" for cell in cells], dtype=float)
+    except ValueError:
+        values, bad = np.full(len(cells), np.nan), []
+        for position, cell in enumerate(cells):
+            try:
+                values[position] = float(cell or "nan")
+            except ValueError:
+                bad.append(cell)
         told.append(f"metrics.csv: {len(bad)} value(s) of {name} are no numbers, such as {bad[0][:20]!r}")
     infinite = np.isinf(values)
     if infinite.any():
@@ -166,6 +167,8 @@ def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
 
 
 def _one_row_per_epoch(table: pd.DataFrame, told: list[str]) -> pd.DataFrame:
+    if not table["epoch"].isna().any() and table["epoch"].is_monotonic_increasing and table["epoch"].is_unique:
+        return table.astype({"epoch": np.int64})
     known = table[table["epoch"].notna()].astype({"epoch": np.int64})
     kept = known.drop_duplicates("epoch", keep="last").sort_values("epoch", ignore_index=True)
     if len(kept) < len(table):
