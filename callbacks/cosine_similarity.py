@@ -44,4 +44,4 @@ class CosineSimilarity(pl.Callback):
         picture = matrix_picture(cosine_matrix(weight)).numpy()
         caption = f"epoch {trainer.current_epoch + 1}: cosines of the classes' weights, blue -1, white 0, red 1"
         for logger in loggers:
-            logger.log_image("weights/cosine_matrix", images=[picture], caption=[caption])
+            logger.log_image("weights/cosine_matrix", images=[picture], step=trainer.global_step - 1, caption=[caption])

@@ -51,7 +51,7 @@ class Records(Checkpoint):
             measured = self._now(pl_module)
             self.times = {"time/train_s": self.trained - self.start, "time/measure_s": measured - self.trained}
             for logger in trainer.loggers:
-                logger.log_metrics(self.times, step=trainer.global_step)
+                logger.log_metrics(self.times, step=trainer.global_step - 1)  # the step of Lightning's own metrics
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

@@ -1,0 +1,68 @@
+"""W&B offline: the scalars under the names of the design, the similarity matrix, config, group and job type."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from prs_lightning.runs import RunDirectory
+from tests.conftest import RunTrain
+from tests.test_training import MEASURES, NETWORK
+
+BLOCK, HEADER = 32_768, struct.Struct("<IHB")
+
+
+def chunks(content: bytes) -> Iterator[bytes]:
+    """The records of a .wandb file, which is a LevelDB log behind a header of 7 bytes: blocks of 32 kB, in each
+    fragments (checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last) and padding of less than a header."""
+    position, parts = HEADER.size, b""
+    while position + HEADER.size <= len(content):
+        if BLOCK - position % BLOCK < HEADER.size:
+            position += BLOCK - position % BLOCK
+            continue
+        _, length, kind = HEADER.unpack_from(content, position)
+        parts += content[position + HEADER.size : position + HEADER.size + length]
+        position += HEADER.size + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
+def records(run: RunDirectory) -> list[Any]:
+    """Everything that W&B kept of the offline runs of a run directory."""
+    files = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
+    return [wandb_internal_pb2.Record.FromString(chunk) for file in files for chunk in chunks(file.read_bytes())]
+
+
+def history(found: list[Any]) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for record in found:
+        for item in record.history.item:
+            values.setdefault("/".join(item.nested_key) or item.key, []).append(json.loads(item.value_json))
+    return values
+
+
+def test_an_offline_run_holds_what_metrics_csv_holds(run_train: RunTrain, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run_train(NETWORK, *MEASURES, "logger=wandb", "wandb.tags=[trial]", f"run_dir={run.path}")
+    found = records(run)
+    started = next(record.run for record in found if record.WhichOneof("record_type") == "run")
+    assert started.run_id == run.record()["wandb_id"]
+    assert started.run_group == "mnist5k-smallnetwork"
+    assert (started.job_type, list(started.tags)) == ("train", ["trial"])
+    config = {item.key: json.loads(item.value_json) for record in found for item in record.config.update}
+    config |= {item.key: json.loads(item.value_json) for item in started.config.update}
+    assert "batch_size" in config or any(key.startswith("batch_size") for key in config)
+    values = history(found)
+    for name, last in run.rows()[-1].items():
+        if "/" in name and last:
+            assert values[name][-1] == pytest.approx(float(last), rel=1e-3, abs=1e-6), name
+    assert values["weights/cosine_matrix/_type"] == ["images/separated"] * 2
+    assert set(values["trainer/global_step"]) == {4, 9}  # one row an epoch
+    assert any(record.WhichOneof("record_type") == "exit" for record in found), "wandb.finish was not called"
