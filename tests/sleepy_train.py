@@ -31,6 +31,7 @@ def train(cfg: DictConfig) -> None:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     run = RunDirectory(run_directory(config, HydraConfig.get().runtime.choices))
     with run.recording(config, seed=cfg.seed), (run.path / "trained.txt").open("a") as trained:
+        (run.path / "gpus.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
         rows: list[dict[str, Any]] = [dict(row) for row in run.rows()]
         for epoch in range(len(rows) + 1, cfg.epochs + 1):
             time.sleep(seconds)

@@ -162,6 +162,20 @@ def test_a_sweep_names_what_another_one_is_running(tmp_path: Path) -> None:
     kill(first)
 
 
+def test_each_job_sees_its_own_gpu(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    code, output = sweep(SLEEPY, folder, "seed=0..1", "epochs=10", SLEEPY_SECONDS="0.3", CUDA_VISIBLE_DEVICES="5,7")
+    assert code == 0, output
+    assert sorted(file.read_text() for file in folder.rglob("gpus.txt")) == ["5", "7"], "both at a time, one each"
+    pair = ("seed=2", "epochs=1", "trainer.devices=2")
+    assert sweep(SLEEPY, folder, *pair, CUDA_VISIBLE_DEVICES="5,7")[0] == 0
+    assert sorted(file.read_text() for file in folder.rglob("gpus.txt")) == ["5", "5,7", "7"]
+    code, output = sweep(SLEEPY, folder, *pair, "hydra.launcher.gpus=[5]")
+    assert code == 0, "a finished run needs no GPU"
+    code, output = sweep(SLEEPY, folder, "seed=3", "epochs=1", "trainer.devices=2", "hydra.launcher.gpus=[5]")
+    assert output == "error: trainer.devices=2, but the sweep has 1 GPUs: 5\n"
+
+
 @pytest.mark.parametrize(("package", "launcher"), [("ray", "ray"), ("submitit", "submitit_processes")])
 def test_other_engines_run_the_same_sweep(tmp_path: Path, package: str, launcher: str) -> None:
     """Four jobs on a local cluster: one fails, three finish, and the same command submits none of them again."""
