@@ -89,7 +89,7 @@ class Board:
         """Estimate from the epochs that this sweep has trained so far."""
         running = {job.name: job.epochs_done for job, _ in self.running()}
         done = self.epochs_of_ended + sum(count - self.at_start[name] for name, count in running.items())
-        left = sum(job.epochs - running.get(name, self.at_start[name]) for name, job in self.open.items())
+        left = sum(job.epochs - running.get(name, self.at_start[name]) for name, job in list(self.open.items()))
         return estimated_seconds(time.monotonic() - self.started, done, left)
 
     def render(self) -> RenderableType:
