@@ -38,7 +38,7 @@ def table(
     seeds: int = 3,
     epochs: int = 4,
 ) -> pd.DataFrame:
-    """Rows like those of the table of runs, with random measures in [0, 1] that all depend on the PRS ratio a little."""
+    """Rows like those of the table of runs; random measures in [0, 1] that depend on the PRS ratio a little."""
     rng = np.random.default_rng(0)
     rows = []
     for model in models:

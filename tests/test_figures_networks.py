@@ -1,0 +1,385 @@
+"""The figures of networks A and B: what is drawn, against Python sets, scipy and the attacks themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.collections import PathCollection
+from scipy.spatial.distance import cosine
+
+from prs_lightning.analysis import figures
+from prs_lightning.analysis.figures import groups, layers, maps, plane, robustness
+from prs_lightning.analysis.figures.inference import both, first_samples, outputs
+from prs_lightning.analysis.networks import NetworkPair
+from prs_lightning.attacks import bim, fgsm, pgd, robustness_curve
+from prs_lightning.data import Split, balanced_subset, to_unit_range
+from prs_lightning.errors import RunError
+from prs_lightning.models import CNN6
+from tests.networks import SmallNetwork
+
+SIZES = figures.Sizes(plane=24, layers=100, curve=60, attacked=80, group=40, embedded=60)
+EPSILON, STEP_SIZE = 0.1, 2 / 255
+
+
+def part(split: Split, samples: int) -> Split:
+    chosen = balanced_subset(split.labels, samples)
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+@pytest.fixture(scope="module")
+def small_digits(digits: tuple[Split, Split]) -> tuple[Split, Split]:
+    return part(digits[0], 300), part(digits[1], 150)
+
+
+@pytest.fixture(scope="module")
+def networks(small_digits: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> NetworkPair:
+    """Network A learned for a moment; B is A with saturated logits and half of its penultimate units dead."""
+    train, test = small_digits
+    made = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        network = SmallNetwork(channels=1, mean=[0.13], std=[0.31])
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(10):
+            for index in torch.randperm(len(train.labels)).split(50):
+                optimizer.zero_grad()
+                logits = network(to_unit_range(train.images[index]))
+                torch.nn.functional.cross_entropy(logits, train.labels[index]).backward()
+                optimizer.step()
+        made.append(network.eval())
+    a, b = made
+    with torch.no_grad():
+        b.hidden.bias[8:] = -1e4
+        b.final.weight *= 1e4
+        b.final.bias *= 1e4
+    return NetworkPair(
+        a=a, b=b, name_a="batch 2048", name_b="batch 64", prs_ratio_a=0.9, prs_ratio_b=0.1, data="mnist5k",
+        train=train, test=test, epsilon=EPSILON, step_size=STEP_SIZE, siblings_a=(), siblings_b=(),
+    )  # fmt: skip
+
+
+def patterns(z: torch.Tensor) -> list[tuple[bool, ...]]:
+    return [tuple(row) for row in (z.flatten(1) > 0).tolist()]
+
+
+def offsets(axes) -> list[np.ndarray]:
+    return [np.asarray(found.get_offsets()) for found in axes.collections if isinstance(found, PathCollection)]
+
+
+def test_the_plane_goes_through_the_three_images(networks: NetworkPair) -> None:
+    images = to_unit_range(networks.test.images[[3, 40, 90]])
+    found = plane.plane_through(images, 9)
+    rebuilt = found.origin.flatten() + found.corners @ found.directions
+    torch.testing.assert_close(rebuilt, images.flatten(1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.directions @ found.directions.T, torch.eye(2), atol=1e-5, rtol=0)
+    distance = torch.dist(images[0], images[2])
+    torch.testing.assert_close(found.corners[2].norm(), distance, atol=1e-3, rtol=0)
+    points = found.points().view(9, 9, -1)
+    torch.testing.assert_close(points[0, 8] - points[0, 0], (found.u[8] - found.u[0]) * found.directions[0])
+    torch.testing.assert_close(points[8, 0] - points[0, 0], (found.v[8] - found.v[0]) * found.directions[1])
+    with pytest.raises(RunError, match="no plane"):
+        plane.plane_through(images[[0, 1, 0]], 9)
+
+
+def test_figure_1_colours_each_region_and_class_of_the_plane(networks: NetworkPair) -> None:
+    chosen = plane.three_images(networks)
+    labels = networks.test.labels[chosen]
+    assert len(set(labels.tolist())) == 3
+    for network in (networks.a, networks.b):
+        assert torch.equal(network(to_unit_range(networks.test.images[chosen])).argmax(1), labels)
+    figure = plane.figure_1(networks, sizes=SIZES)
+    surface = plane.plane_through(to_unit_range(networks.test.images[chosen]), SIZES.plane)
+    for row, (letter, network) in enumerate((("A", networks.a), ("B", networks.b))):
+        regions, logits = figure.figure.axes[2 * row : 2 * row + 2]
+        with torch.no_grad():
+            scores, features = network.logits_and_features(surface.points())
+        side = SIZES.plane
+        np.testing.assert_allclose(
+            logits.images[0].get_array(), scores.max(1).values.view(side, side), rtol=1e-4, atol=1e-4
+        )
+        found = patterns(features)
+        assert f"{len(set(found)):,} regions at n = 576 points" in regions.get_title()
+        tints = np.asarray(regions.images[0].get_array()).reshape(-1, 3)
+        by_region: dict[tuple[object, ...], set[tuple[float, ...]]] = {}
+        for pattern, label, tint in zip(found, scores.argmax(1).tolist(), tints.tolist(), strict=True):
+            by_region.setdefault((pattern, label), set()).add(tuple(tint))
+        assert {len(colours) for colours in by_region.values()} == {1}
+        assert len({tuple(tint) for tint in tints.tolist()}) == len(by_region)
+        numbers = figure.numbers[figure.numbers["network"] == letter]
+        assert numbers["region"].nunique() == len(set(found))
+        np.testing.assert_array_equal(numbers["predicted_class"], scores.argmax(1))
+        # A boundary is drawn where the predicted class changes, and the three images are marked on their places.
+        assert len(regions.collections) == len({*scores.argmax(1).tolist()})
+        marks = np.array([line.get_xydata()[0] for line in regions.lines])
+        np.testing.assert_allclose(marks, surface.corners)
+
+
+def test_figure_2a_counts_the_regions_of_every_layer(networks: NetworkPair) -> None:
+    figure = layers.figure_2a(networks, sizes=SIZES)
+    images = to_unit_range(part(networks.train, SIZES.layers).images)
+    for line, network in zip(figure.figure.axes[0].lines, (networks.a, networks.b), strict=True):
+        with torch.no_grad():
+            first = network.convolutions[1](network.convolutions[0]((images - network.mean) / network.std))
+            last = network.logits_and_features(images)[1]
+        expected = [len(set(patterns(z))) / len(images) for z in (first, last)]
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert expected[1] < 1
+    assert list(figure.numbers["kind"]) == ["convolution", "fully connected"] * 2
+    assert [tick.get_text() for tick in figure.figure.axes[0].get_xticklabels()] == ["conv 1", "fc 1"]
+    assert "n = 100 training samples" in figure.figure.axes[0].get_title()
+
+
+def test_figure_3_draws_the_curves_of_the_attacks(networks: NetworkPair) -> None:
+    figure = robustness.figure_3(networks, sizes=SIZES)
+    radii = [0.0, 0.01, 0.025, 0.05, 0.1]
+    attacks = {
+        "FGSM": lambda *given, **options: fgsm(*given, **options),
+        "BIM-5": lambda *given, **options: bim(*given, steps=5, step_size=STEP_SIZE, **options),
+        "PGD-20": lambda *given, **options: pgd(*given, steps=20, step_size=STEP_SIZE, **options),
+        "PGD-100": lambda *given, **options: pgd(*given, steps=100, step_size=STEP_SIZE, **options),
+    }
+    titles = [axes.get_title() for axes in figure.figure.axes]
+    assert titles == [f"{letter}, {name} set, n = 60" for letter in "AB" for name in ("training", "test")]
+    for axes, (network, split) in zip(
+        figure.figure.axes,
+        [(network, split) for network in (networks.a, networks.b) for split in (networks.train, networks.test)],
+        strict=True,
+    ):
+        chosen = part(split, 60)
+        for line, (name, attack) in zip(axes.lines, attacks.items(), strict=True):
+            if name == "PGD-100" and (network is networks.b or split is networks.train):
+                continue  # one of four is enough of the dearest
+            expected = robustness_curve(network, to_unit_range(chosen.images), chosen.labels, attack, radii)
+            np.testing.assert_allclose(line.get_xdata(), radii, atol=1e-12)
+            np.testing.assert_allclose(line.get_ydata(), expected, err_msg=name)
+    ends = figure.numbers[(figure.numbers["network"] == "A") & (figure.numbers["split"] == "test")]
+    ends = ends.pivot_table("robust_accuracy", "attack", "epsilon").loc["PGD-20"]
+    assert ends.iloc[0] > ends.iloc[-1] + 0.2
+
+
+def test_figure_6a_tells_failures_without_a_gradient_apart(networks: NetworkPair) -> None:
+    figure = robustness.figure_6a(networks, sizes=SIZES)
+    test = part(networks.test, SIZES.attacked)
+    bars = [[bar.get_width() for bar in container] for container in figure.figure.axes[0].containers]
+    drawn = np.array(bars).reshape(2, 3)
+    for letter, network, widths in (("A", networks.a, drawn[0]), ("B", networks.b, drawn[1])):
+        result = pgd(network, to_unit_range(test.images), test.labels, epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
+        tried, failed = result.correct_before, result.correct_after
+        counts = [
+            int((tried & ~failed).sum()),
+            int((failed & ~result.zero_gradient_end).sum()),
+            int((failed & result.zero_gradient_end).sum()),
+        ]
+        numbers = figure.numbers[figure.numbers["network"] == letter]
+        assert list(numbers["count"]) == counts
+        assert set(numbers["n"]) == {int(tried.sum())} == {sum(counts)}
+        np.testing.assert_allclose(widths, np.array(counts) / sum(counts))
+    share = figure.numbers.set_index(["network", "outcome"])["share"]
+    assert share["A", "failure_zero_gradient"] < 0.2
+    assert share["B", "failure_zero_gradient"] > 0.5
+    assert [tick.get_text()[0] for tick in figure.figure.axes[0].get_yticklabels()] == ["A", "B"]
+
+
+def test_figure_6b_draws_the_logits_before_and_after(networks: NetworkPair) -> None:
+    figure = robustness.figure_6b(networks, sizes=SIZES)
+    test = part(networks.test, SIZES.attacked)
+    for axes, network in zip(figure.figure.axes, (networks.a, networks.b), strict=True):
+        result = pgd(network, to_unit_range(test.images), test.labels, epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
+        tried = result.correct_before
+        for drawn, images in zip(offsets(axes), (to_unit_range(test.images), result.adversarial), strict=True):
+            with torch.no_grad():
+                logits = network(images[tried]).tolist()
+            labels = test.labels[tried].tolist()
+            other = [max(row[:label] + row[label + 1 :]) for row, label in zip(logits, labels, strict=True)]
+            true = [row[label] for row, label in zip(logits, labels, strict=True)]
+            np.testing.assert_allclose(drawn, np.column_stack([other, true]), rtol=1e-4, atol=1e-3)
+        before, after = offsets(axes)
+        assert (before[:, 1] > before[:, 0]).all()
+        assert (after[:, 1] <= after[:, 0]).sum() == (tried & ~result.correct_after).sum()
+        assert f"n = {int(tried.sum())} correctly classified" in axes.get_title()
+
+
+def test_figure_7a_draws_the_cosines_of_scipy(networks: NetworkPair) -> None:
+    figure = layers.figure_7a(networks, sizes=SIZES)
+    for axes, network in zip(figure.figure.axes, (networks.a, networks.b), strict=False):
+        weight = network.final.weight.detach().numpy().astype(float)
+        expected = [[1 - cosine(one, other) for other in weight] for one in weight]
+        np.testing.assert_allclose(axes.images[0].get_array(), expected, atol=1e-9)
+        mean = np.mean([expected[i][j] for i in range(10) for j in range(i + 1, 10)])
+        assert f"mean {mean:.3f} over n = 45 pairs" in axes.get_title()
+        assert axes.images[0].get_clim() == (-1, 1)
+
+
+def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPair) -> None:
+    for network in (networks.a, networks.b):
+        found = groups.groups(network, networks.train, networks.test, 1000)
+        with torch.no_grad():
+            _, train = network.logits_and_features(to_unit_range(networks.train.images))
+            logits, test = network.logits_and_features(to_unit_range(networks.test.images))
+        populated, right = set(patterns(train)), (logits.argmax(1) == networks.test.labels).tolist()
+        inside = [pattern in populated for pattern in patterns(test)]
+        every = range(len(inside))
+        assert found["inclusion"].tolist() == [i for i in every if right[i] and inside[i]]
+        assert found["exclusion"].tolist() == [i for i in every if right[i] and not inside[i]]
+    assert min(len(places) for places in groups.groups(networks.a, networks.train, networks.test, 1000).values()) > 0
+    assert max(len(places) for places in groups.groups(networks.a, networks.train, networks.test, 5).values()) == 5
+
+
+def test_figure_9_draws_the_mean_over_seeds_of_each_group(networks: NetworkPair) -> None:
+    figure = groups.figure_9(networks, sizes=SIZES)
+    table = figure.numbers
+    assert list(table.columns) == ["network", "seed", "group", "epsilon", "robust_accuracy", "n"]
+    for axes, (letter, network) in zip(figure.figure.axes, (("A", networks.a), ("B", networks.b)), strict=True):
+        places = groups.groups(network, networks.train, networks.test, SIZES.group)
+        for line, group in zip(axes.lines, ("inclusion", "exclusion"), strict=True):
+            images, labels = (values[places[group]] for values in networks.test)
+            expected = robustness_curve(
+                network, to_unit_range(images), labels,
+                lambda *given, **options: pgd(*given, steps=20, step_size=STEP_SIZE, **options), line.get_xdata().tolist(),
+            )  # fmt: skip
+            np.testing.assert_allclose(line.get_ydata(), expected)
+            assert line.get_ydata()[0] == 1
+            chosen = table[(table["network"] == letter) & (table["group"] == group)]
+            assert set(chosen["n"]) == {len(labels)}
+            assert f"n({group}) = {len(labels)}" in axes.get_title()
+
+
+def test_the_mean_and_the_band_of_figure_9_are_over_seeds() -> None:
+    from prs_lightning.analysis.figures.style import panels
+
+    table = pd.DataFrame(
+        [
+            {"network": "A", "seed": s, "group": g, "epsilon": e, "robust_accuracy": value, "n": n}
+            for s, g, e, value, n in [
+                (0, "inclusion", 0.0, 1.0, 40), (1, "inclusion", 0.0, 1.0, 30),
+                (0, "inclusion", 0.1, 0.6, 40), (1, "inclusion", 0.1, 0.2, 30),
+                (0, "exclusion", 0.0, np.nan, 0), (1, "exclusion", 0.0, np.nan, 0),
+            ]
+        ]
+    )  # fmt: skip
+    axes = panels(1, 1)[1][0, 0]
+    groups._draw(axes, table, {})
+    (line,) = axes.lines
+    np.testing.assert_allclose(line.get_ydata(), [1.0, 0.4])
+    edge = axes.collections[0].get_paths()[0].vertices
+    deviation = np.std([0.6, 0.2], ddof=1)
+    at = edge[edge[:, 0] == 0.1, 1]
+    np.testing.assert_allclose([at.min(), at.max()], [0.4 - deviation, 0.4 + deviation])
+    assert "n(inclusion) = 30 to 40, n(exclusion) = 0, 2 seed(s)" in axes.get_title().replace("\n", " ")
+    assert "no sample in the exclusion group" in axes.texts[0].get_text()
+
+
+def test_figure_9_loads_the_other_seeds(networks: NetworkPair, tmp_path: Path) -> None:
+    chosen = torch.cat([(networks.test.labels == label).nonzero().flatten()[:n] for label, n in ((0, 3), (1, 1))])
+    four = Split(networks.test.images[chosen], networks.test.labels[chosen])
+    paths = []
+    for seed, always in ((3, 0), (4, 1)):
+        network = CNN6(channels=1)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            network.final.bias[always] = 1
+        kept = {"architecture": "CNN6", "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+        paths.append((seed, tmp_path / f"{seed}.ckpt"))
+        torch.save(kept, paths[-1][1])
+    pair = replace(networks, siblings_a=tuple(paths), train=four, test=four)
+    table = groups.curves(pair, both(pair)[0], 1000)
+    sizes = table[table["epsilon"] == 0].set_index(["seed", "group"])["n"].to_dict()
+    # Both put every image into one region, and each is right on the class that it always names.
+    assert sizes == {(3, "inclusion"): 3, (3, "exclusion"): 0, (4, "inclusion"): 1, (4, "exclusion"): 0}
+
+
+def test_figure_11_shows_the_strongest_maps_and_the_share_of_zeros(networks: NetworkPair) -> None:
+    figure = maps.figure_11(networks, sizes=SIZES)
+    chosen = plane.three_images(networks)[:1]
+    image = to_unit_range(networks.test.images[chosen])
+    train = to_unit_range(part(networks.train, SIZES.layers).images)
+    for row, network in enumerate((networks.a, networks.b)):
+        picture, drawn = (figure.figure.axes[2 * row + column].images[0].get_array() for column in (0, 1))
+        np.testing.assert_allclose(picture, image[0, 0])
+        with torch.no_grad():
+            of_image, of_all = (
+                network.convolutions[:3]((images - network.mean) / network.std) for images in (image, train)
+            )
+        order = sorted(range(4), key=lambda channel: -float(of_image[0, channel].mean()))
+        scaled = (of_image[0] / of_image.max()).numpy()
+        for place, channel in enumerate(order):
+            top, left = 9 * (place // 2), 9 * (place % 2)
+            np.testing.assert_allclose(drawn[top : top + 8, left : left + 8], scaled[channel], atol=1e-6)
+        share = float((of_all == 0).float().mean())
+        assert f"{share:.0%} zeros" in figure.figure.axes[2 * row + 1].get_title()
+        numbers = figure.numbers[figure.numbers["network"] == "AB"[row]]
+        assert list(numbers["channel"]) == order
+        np.testing.assert_allclose(numbers["zeros_in_layer"], share)
+
+
+def test_relu_outputs_of_one_module_called_twice_count_as_two(networks: NetworkPair) -> None:
+    class Twice(SmallNetwork):
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            first = self.convolutions[:3](images)
+            return self.hidden(torch.flatten(self.convolutions[2](first - 1e6), 1))
+
+    images = networks.train.images[:250]  # more than one batch
+    found = maps.relu_maps(Twice(channels=1).eval(), images[:1], images)
+    assert [share for _, share in found] == [pytest.approx(found[0][1]), 1.0]
+    assert 0 < found[0][1] < 1
+
+
+def test_figure_13_keeps_classes_together(networks: NetworkPair) -> None:
+    figure = maps.figure_13(networks, sizes=SIZES)
+    labels = part(networks.test, 60).labels.numpy()
+    for axes, letter in zip(figure.figure.axes, "AB", strict=True):
+        numbers = figure.numbers[figure.numbers["network"] == letter]
+        np.testing.assert_array_equal(numbers["label"], labels)
+        for label, drawn in enumerate(offsets(axes)):
+            np.testing.assert_array_equal(drawn, numbers[numbers["label"] == label][["x", "y"]])
+        assert sorted(text.get_text() for text in axes.texts) == [str(label) for label in range(10)]
+        places = numbers[["x", "y"]].to_numpy()
+        distance = ((places[:, None] - places) ** 2).sum(-1)
+        np.fill_diagonal(distance, np.inf)
+        assert (labels[distance.argmin(1)] == labels).mean() > 0.3  # 0.1 by chance
+    with pytest.raises(RunError, match="expected at least 5"):
+        maps.embedding(np.zeros((3, 2)))
+    with pytest.raises(RunError, match="all alike"):
+        maps.embedding(np.zeros((30, 2)))
+
+
+def test_first_samples_are_balanced_where_the_classes_allow_it(networks: NetworkPair) -> None:
+    assert first_samples(networks.test, 50).labels.bincount().tolist() == [5] * 10
+    assert len(first_samples(networks.test, 10_000).labels) == 150
+    uneven = Split(networks.test.images[:30], torch.tensor([0] * 28 + [1] * 2))
+    assert len(first_samples(uneven, 20).labels) == 20
+
+
+def test_outputs_leave_the_mode_of_the_network(networks: NetworkPair) -> None:
+    network = SmallNetwork(channels=1).train()
+    first, second = (outputs(network, networks.test.images[:5])[0] for _ in range(2))
+    assert network.training
+    assert network.convolutions[3].training
+    torch.testing.assert_close(first, second)  # no dropout
+
+
+def test_all_figures_of_networks_are_made_and_kept(networks: NetworkPair, tmp_path: Path) -> None:
+    empty = pd.DataFrame({"run": []})
+    only = ["2a", "7a"]
+    calls: list[int] = []
+
+    def load() -> NetworkPair:
+        calls.append(1)
+        return networks
+
+    for turn in range(2):
+        made = figures.make_all(
+            empty, empty, load, folder=tmp_path, key="k", only=only, sizes=SIZES, progress=lambda line: None
+        )
+        assert [(done.error, done.kept) for done in made] == [(None, bool(turn))] * 2
+    assert len(calls) == 1
+    made = figures.make_all(
+        empty, empty, load, folder=tmp_path, key="other", only=["7a"], sizes=SIZES, progress=lambda line: None
+    )
+    assert not made[0].kept
