@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -153,6 +154,31 @@ def count_keys(keys: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Ten
         return keys[first], ends - first
     running = F.pad(weights[order].cumsum(0), (1, 0))
     return keys[first], running[ends] - running[first]
+
+
+def merge_counts(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], slices: int = 16) -> tuple[Tensor, Tensor]:
+    """Two results of `count_keys` as one, the counts of common keys added up.
+
+    It is made slice by slice of the first word's range, so that sorting needs little memory beside the result.
+    """
+    total = len(one[0]) + len(other[0])
+    keys, counts = one[0].new_empty(total, 2), one[1].new_empty(total)
+    larger = max(one[0], other[0], key=len)[:, 0].contiguous()
+    cuts = larger[torch.arange(1, slices, device=larger.device) * len(larger) // slices] if len(larger) else larger
+    bounds = [
+        [0, *torch.searchsorted(known[:, 0].contiguous(), cuts).tolist(), len(known)] for known in (one[0], other[0])
+    ]
+    filled = 0
+    for (start, end), (other_start, other_end) in zip(*map(pairwise, bounds), strict=True):
+        parts = zip((part[start:end] for part in one), (part[other_start:other_end] for part in other), strict=True)
+        found, populations = count_keys(*(torch.cat(pair) for pair in parts))
+        keys[filled : filled + len(found)] = found
+        counts[filled : filled + len(found)] = populations
+        filled += len(found)
+    # Room that is hardly used is given back.
+    return (
+        (keys[:filled], counts[:filled]) if filled > 0.8 * total else (keys[:filled].clone(), counts[:filled].clone())
+    )
 
 
 def group_keys(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.layers import watching
 from prs_lightning.measuring import evaluating, float32
-from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_patterns
+from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_patterns, merge_counts
 
 # Elements taken at once: on a CPU a block's signs stay in the cache instead of being written to fresh memory.
 _BLOCK = {"cpu": 2**18}
@@ -81,7 +81,7 @@ class RegionSet:
     [True, False]
     """
 
-    # Merging waits until this many keys, or as many as the set has, are there: a stream costs O(N log N) in all.
+    # Merging waits until this many keys, or a quarter of the set's, are there: a stream costs O(N log N) in all.
     MERGE_AT = 2**16
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class RegionSet:
         self._waiting.append(keys)
         self._waiting_samples += len(keys)
         self.samples += len(keys)
-        if self._waiting_samples >= max(self.MERGE_AT, 0 if self._keys is None else len(self._keys)):
+        if self._waiting_samples >= max(self.MERGE_AT, 0 if self._keys is None else len(self._keys) // 4):
             self._merge()
         return self
 
@@ -116,12 +116,11 @@ class RegionSet:
     def _merge(self) -> tuple[Tensor, Tensor]:
         if self._waiting:
             waiting, self._waiting, self._waiting_samples = torch.cat(self._waiting), [], 0
-            keys, populations = count_keys(waiting)
+            new = count_keys(waiting)
+            del waiting
             if self._keys is not None and self._populations is not None:
-                keys, populations = torch.cat([self._keys, keys]), torch.cat([self._populations, populations])
-                self._keys = self._populations = None
-                keys, populations = count_keys(keys, populations)
-            self._keys, self._populations = keys, populations
+                new = merge_counts((self._keys, self._populations), new)
+            self._keys, self._populations = new
         if self._keys is None or self._populations is None:
             return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
         return self._keys, self._populations
@@ -177,8 +176,7 @@ class RegionSet:
         merged.units, merged.samples = self.units or other.units, self.samples + other.samples
         parts = [part._merge() for part in (self, other) if part.samples]
         if parts:
-            keys, populations = zip(*parts, strict=True)
-            merged._keys, merged._populations = count_keys(torch.cat(keys), torch.cat(populations))
+            merged._keys, merged._populations = merge_counts(parts[0], parts[-1]) if len(parts) == 2 else parts[0]
         return merged
 
     __or__ = union
