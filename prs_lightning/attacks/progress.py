@@ -21,7 +21,7 @@ def attack_bar(trainer_bar: Any, name: str) -> Iterator[Progress | None]:
     """
     rich = getattr(trainer_bar, "progress", None)
     if rich is not None:
-        task = rich.add_task(name, total=None)
+        task = rich.add_task(name, total=float("inf"))  # not known before the first update
         try:
             yield lambda done, total, withstood: rich.update(
                 task, completed=done, total=total, description=f"{name} RA {withstood / done:.3f}"
