@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,10 +139,10 @@ def test_figure_3_draws_the_curves_of_the_attacks(networks: NetworkPair) -> None
     figure = robustness.figure_3(networks, sizes=SIZES)
     radii = [0.0, 0.01, 0.025, 0.05, 0.1]
     attacks = {
-        "FGSM": lambda *given, **options: fgsm(*given, **options),
-        "BIM-5": lambda *given, **options: bim(*given, steps=5, step_size=STEP_SIZE, **options),
-        "PGD-20": lambda *given, **options: pgd(*given, steps=20, step_size=STEP_SIZE, **options),
-        "PGD-100": lambda *given, **options: pgd(*given, steps=100, step_size=STEP_SIZE, **options),
+        "FGSM": fgsm,
+        "BIM-5": partial(bim, steps=5, step_size=STEP_SIZE),
+        "PGD-20": partial(pgd, steps=20, step_size=STEP_SIZE),
+        "PGD-100": partial(pgd, steps=100, step_size=STEP_SIZE),
     }
     titles = [axes.get_title() for axes in figure.figure.axes]
     assert titles == [f"{letter}, {name} set, n = 60" for letter in "AB" for name in ("training", "test")]
@@ -238,10 +239,8 @@ def test_figure_9_draws_the_mean_over_seeds_of_each_group(networks: NetworkPair)
         places = groups.groups(network, networks.train, networks.test, SIZES.group)
         for line, group in zip(axes.lines, ("inclusion", "exclusion"), strict=True):
             images, labels = (values[places[group]] for values in networks.test)
-            expected = robustness_curve(
-                network, to_unit_range(images), labels,
-                lambda *given, **options: pgd(*given, steps=20, step_size=STEP_SIZE, **options), line.get_xdata().tolist(),
-            )  # fmt: skip
+            attack = partial(pgd, steps=20, step_size=STEP_SIZE)
+            expected = robustness_curve(network, to_unit_range(images), labels, attack, line.get_xdata().tolist())
             np.testing.assert_allclose(line.get_ydata(), expected)
             assert line.get_ydata()[0] == 1
             chosen = table[(table["network"] == letter) & (table["group"] == group)]

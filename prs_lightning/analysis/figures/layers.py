@@ -80,7 +80,7 @@ def figure_2a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
 @styled
 def figure_7a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
     """Cosine similarity between the final layer's weight vectors of the classes, for both networks."""
-    canvas, grid = panels(1, 2, height=2.7)
+    canvas, grid = panels(1, 2, height=3.1)
     numbers, drawn = [], None
     for axes, named in zip(grid[0], both(networks), strict=True):
         weight = named.network.final.weight

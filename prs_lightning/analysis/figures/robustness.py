@@ -52,14 +52,17 @@ def epsilons(networks: NetworkPair) -> list[float]:
     return [fraction * networks.epsilon for fraction in FRACTIONS]
 
 
-def _reach(networks: NetworkPair, steps: int) -> str:
-    reach = steps * networks.step_size
-    if reach >= networks.epsilon:
+def _reach(networks: NetworkPair, *attacks: str) -> str:
+    """Which of the attacks cannot get to the edge of the largest ball, in a sentence; empty if all can."""
+    short = {
+        name: ATTACKS[name][1] * networks.step_size
+        for name in attacks
+        if ATTACKS[name][1] * networks.step_size < networks.epsilon
+    }
+    if not short:
         return ""
-    return (
-        f" {steps} steps of {networks.step_size:.4g} reach {reach:.3g}, so beyond that PGD-{steps} does not get to "
-        f"the edge of its ball (epsilon {networks.epsilon:.3g})."
-    )
+    reached = " and ".join(f"{name} moves a pixel by at most {distance:.3g}" for name, distance in short.items())
+    return f" With steps of {networks.step_size:.3g}, {reached}; larger balls are not searched to their edge."
 
 
 def thrifty(attack: Attack, steps: int, withstood: dict[float, Tensor], **options: object) -> Attack:
@@ -123,9 +126,9 @@ def figure_3(networks: NetworkPair, *, sizes: Sizes) -> Figure:
     words = "; ".join(named.words for named in both(networks))
     caption = (
         f"RA over epsilon. {words}. A sample fooled at a smaller epsilon counts as fooled at larger "
-        f"ones.{_reach(networks, 20)} To see: RA falls with epsilon and with the strength of the attack; a curve that "
-        "stays high, and is the same for one step and for a hundred, points to gradients that give the attack nothing "
-        "to follow."
+        f"ones.{_reach(networks, 'BIM-5', 'PGD-20', 'PGD-100')} To see: RA falls with epsilon and with the strength "
+        "of the attack; a curve that stays high, and is the same for one step and for a hundred, points to gradients "
+        "that give the attack nothing to follow."
     )
     return Figure("3", "RA over epsilon", caption, canvas, pd.DataFrame(rows))
 
@@ -194,8 +197,8 @@ def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
     words = "; ".join(named.words for named in both(networks))
     caption = (
         f"PGD-20 at epsilon {networks.epsilon:.3g} on the correctly classified ones of {sizes_shown(found)} test "
-        f"samples. {words}.{_reach(networks, 20)} To see: an attack that fails where the loss gradient is exactly 0 "
-        "was never tried; such failures say nothing about robustness."
+        f"samples. {words}.{_reach(networks, 'PGD-20')} To see: an attack that fails where the loss gradient is "
+        "exactly 0 was never tried; such failures say nothing about robustness."
     )
     return Figure("6a", "Outcomes of PGD-20", caption, canvas, pd.DataFrame(rows))
 
