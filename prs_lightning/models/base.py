@@ -127,7 +127,7 @@ class ImageClassifier(LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        if self.trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.refuse_bad_loss()
 
     def refuse_bad_loss(self) -> None:
