@@ -16,7 +16,7 @@ from prs_lightning.runs import RunDirectory, find_runs
 PROJECT = Path(__file__).parent.parent
 SLEEPY, REAL = PROJECT / "tests" / "sleepy_train.py", PROJECT / "train.py"
 SMALL = ("data=mnist5k", "logger=none", "callbacks=none", "data.train_limit=100", "data.test_limit=20")
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 def start(script: Path, folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
@@ -31,8 +31,16 @@ def start(script: Path, folder: Path, *overrides: str, **environment: str) -> su
 
 def sweep(script: Path, folder: Path, *overrides: str, **environment: str) -> tuple[int, str]:
     """Exit code and output of a sweep that is left alone."""
-    process = start(script, folder, *overrides, **environment)
-    output, _ = process.communicate(timeout=PATIENCE)
+    return end(start(script, folder, *overrides, **environment))
+
+
+def end(process: subprocess.Popen[str], patience: float = PATIENCE) -> tuple[int, str]:
+    """Exit code and output of a sweep, which is killed if it takes too long."""
+    try:
+        output, _ = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
     return process.returncode, output
 
 

@@ -16,6 +16,7 @@ from prs_lightning.sweep.plan import SWEEP_FILE
 from tests.sweeping import (
     SLEEPY,
     SMALL,
+    end,
     epochs_trained,
     kill,
     measures,
@@ -131,8 +132,8 @@ def test_interrupting_stops_the_jobs_and_leaves_them_resumable(tmp_path: Path) -
     process = start(SLEEPY, folder, *command)
     wait_for(lambda: len(epochs_trained(folder)) == 2 and all(epochs_trained(folder).values()), "two jobs to train")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    code, output = end(process, patience=60)
+    assert code == 130, output
     assert "Traceback" not in output
     assert "give the same command to go on" in output
     wait_for(lambda: not processes_in(folder), "the jobs to end", 10)
@@ -145,8 +146,8 @@ def test_two_sweeps_at_once_train_no_run_twice(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     command = ("seed=0..3", "epochs=4", "hydra.launcher.jobs=2")
     both = [start(SLEEPY, folder, *command, SLEEPY_SECONDS="0.3") for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    ends = [end(process) for process in both]
+    assert [code for code, _ in ends] == [0, 0], ends
     assert all(epochs == ["1", "2", "3", "4"] for epochs in epochs_trained(folder).values())
     assert list(statuses(folder).values()) == ["finished"] * 4
     assert len(json.loads((folder / "sweep" / SWEEP_FILE).read_text())["runs"]) == 4

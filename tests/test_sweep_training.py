@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prs_lightning.runs import find_runs
-from tests.sweeping import REAL, kill, measures, processes_in, start, statuses, sweep, wait_for
+from tests.sweeping import REAL, end, kill, measures, processes_in, start, statuses, sweep, wait_for
 
 SOAK_KILLS = 10
 TINY = ("model=cnn6", "batch_size=25", "hydra.launcher.jobs=2", "trainer.accelerator=cpu")
@@ -62,8 +62,8 @@ def test_a_lost_rank_fails_its_job_only(tmp_path: Path) -> None:
     ]
     os.kill(rank, signal.SIGKILL)
     wait_for(lambda: "failed" in statuses(folder).values(), "the lost rank to be noticed", patience=60)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 1
+    code, output = end(process)
+    assert code == 1
     assert "error: 1 failed of 2 runs" in output
     assert sorted(map(str, statuses(folder).values())) == ["failed", "finished"]
     assert len(list(folder.rglob("run.json"))) == 2, "one directory per job, not per rank"
@@ -72,7 +72,7 @@ def test_a_lost_rank_fails_its_job_only(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_soak_ten_kills_leave_no_trace_in_the_numbers(tmp_path: Path) -> None:
-    command = (*TINY, "seed=0..3", "epochs=40")
+    command = (*TINY, "seed=0..3", "epochs=12")
     quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
     assert sweep(REAL, quiet, *command)[0] == 0
     disturb(disturbed, command, kills=SOAK_KILLS, seed=2)
@@ -89,6 +89,6 @@ def test_soak_the_first_command_of_the_guide(tmp_path: Path) -> None:
     limits = ("data=mnist5k", "epochs=1", "data.train_limit=20", "data.test_limit=20")
     command = ("model=vgg16", "batch_size=64,128,512,2048", "seed=0..4", *limits)
     process = start(REAL, folder, *command)
-    output, _ = process.communicate(timeout=3000)
-    assert process.returncode == 0, output
+    code, output = end(process, patience=3000)
+    assert code == 0, output
     assert list(statuses(folder).values()) == ["finished"] * 20
