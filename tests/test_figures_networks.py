@@ -39,7 +39,7 @@ def small_digits(digits: tuple[Split, Split]) -> tuple[Split, Split]:
 
 @pytest.fixture(scope="module")
 def networks(small_digits: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> NetworkPair:
-    """Network A learned for a moment; B is A with saturated logits and half of its penultimate units dead."""
+    """Network A learned for a moment; B is A with saturated logits and three dead penultimate units."""
     train, test = small_digits
     made = []
     for _ in range(2):
@@ -55,7 +55,7 @@ def networks(small_digits: tuple[Split, Split], tmp_path_factory: pytest.TempPat
         made.append(network.eval())
     a, b = made
     with torch.no_grad():
-        b.hidden.bias[8:] = -1e4
+        b.hidden.bias[13:] = -1e4
         b.final.weight *= 1e4
         b.final.bias *= 1e4
     return NetworkPair(
