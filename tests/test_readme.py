@@ -24,7 +24,7 @@ def commands(*start: str) -> list[list[str]]:
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 15
 
 
 @pytest.mark.parametrize("arguments", commands("python", "train.py"), ids=" ".join)
