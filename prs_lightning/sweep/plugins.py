@@ -31,6 +31,8 @@ def register() -> None:
         setattr(module, plugin.__name__, plugin)
         Plugins.instance().register(plugin)
         Plugins.instance().class_name_to_class[f"{name}.{plugin.__name__}"] = plugin
-    # hydra-ray-launcher stores a config under the name of our conf/hydra/launcher/ray.yaml; Hydra would take it for a
-    # schema that ours must obey.
-    ConfigStore.instance().repo["hydra"]["launcher"].pop("ray.yaml", None)
+    # Other launchers, used directly, would know neither our directories nor what to skip; conf/hydra/launcher has ours.
+    # One of the same name would count as a schema that ours must obey, and --help copies each of them 80 times.
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in launchers.keys() - {"basic.yaml"}:
+        del launchers[name]
