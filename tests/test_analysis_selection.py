@@ -83,12 +83,12 @@ def test_the_pair_is_the_one_of_brute_force(models: list[tuple[str, str, float, 
     frame = pd.DataFrame(models, columns=["data", "model", "prs/ratio", "test/accuracy", "there"])
     frame = frame.assign(run=[f"r{position}" for position in range(len(frame))], epoch=1)
     there = set(frame["run"][frame["there"].astype(bool)])
-    gaps = [
-        a[2] - b[2] for a, b in product(models, models) if a[:2] == b[:2] and abs(a[3] - b[3]) <= 0.02 and a[4] and b[4]
-    ]
+    pairs = [(a, b) for a, b in product(models, models) if a[:2] == b[:2] and a[2] > b[2] and a[4] and b[4]]
+    allowed = max(0.02, min((abs(a[3] - b[3]) for a, b in pairs), default=0))
+    gaps = [a[2] - b[2] for a, b in pairs if abs(a[3] - b[3]) <= allowed]
     pair, why = choose_pair(frame, 0.02, lambda run, epoch: run in there)
     assert why
-    if max(gaps, default=0) <= 0:
+    if not gaps:
         assert pair is None
     else:
         assert pair is not None
@@ -96,14 +96,16 @@ def test_the_pair_is_the_one_of_brute_force(models: list[tuple[str, str, float, 
         assert {pair.a.run, pair.b.run} <= there
         chosen = [frame[frame["run"] == network.run].iloc[0] for network in (pair.a, pair.b)]
         assert (chosen[0]["data"], chosen[0]["model"]) == (chosen[1]["data"], chosen[1]["model"])
-        assert abs(chosen[0]["test/accuracy"] - chosen[1]["test/accuracy"]) <= 0.02
+        assert abs(chosen[0]["test/accuracy"] - chosen[1]["test/accuracy"]) <= allowed
+        assert ("as none are within 0.02" in why) == (allowed > 0.02)
 
 
 def test_no_pair_says_why() -> None:
     frame = pd.DataFrame({"run": ["r0", "r1"], "epoch": 1, "data": "d", "model": "m", "test/accuracy": [0.5, 0.9]})
     assert choose_pair(frame)[1] == "fewer than two models have a prs/ratio"
-    frame["prs/ratio"] = [0.1, 0.9]
-    assert "within 0.02 of test accuracy" in choose_pair(frame)[1]
+    frame["prs/ratio"] = [0.5, 0.5]
+    assert choose_pair(frame)[1] == "no two models of one architecture and data set differ in PRS ratio"
+    assert choose_pair(frame.iloc[:1])[1] == "1 model passed the selection"
     assert choose_pair(frame, 0.5, lambda run, epoch: False)[1].startswith("0 of 2 models have a checkpoint")
 
 

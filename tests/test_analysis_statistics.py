@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -181,6 +181,7 @@ def test_the_interval_refuses_few_runs_and_empty_draws() -> None:
     np.testing.assert_allclose([low, high], [-1.96, 1.96], atol=0.03)  # many runs: the plain percentiles
 
 
+@example([0.01, 0.04, 0.03, 0.5])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 @settings(max_examples=4, deadline=None)  # multipletests collects garbage at each call
 def test_holm_equals_statsmodels_and_passes_over_nan(p_values: list[float]) -> None:

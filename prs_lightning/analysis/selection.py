@@ -161,32 +161,42 @@ def choose_pair(
 
     Args:
         models: ``Selection.models``.
-        tolerance: how far their test accuracies may lie apart.
+        tolerance: how far their test accuracies may lie apart; if no two lie so near, the nearest are taken.
         available: whether the checkpoint of (run, epoch) is there.
 
     Returns:
         The pair, or None, and why.
     """
+    if len(models) < 2:
+        return None, f"{len(models)} model{'s' * (len(models) != 1)} passed the selection"
     if PRS_RATIO not in models or models[PRS_RATIO].notna().sum() < 2:
         return None, f"fewer than two models have a {PRS_RATIO}"
     known = models[models[PRS_RATIO].notna() & models[TEST_ACCURACY].notna()]
     there = known[[available(run, epoch) for run, epoch in zip(known["run"], known["epoch"], strict=True)]]
     if len(there) < 2:
         return None, f"{len(there)} of {len(known)} models have a checkpoint: the figures of two networks need two"
-    best, widest = None, 0.0
-    for _, group in there.groupby(["data", "model"], sort=True):
-        ratio, accuracy = group[PRS_RATIO].to_numpy(), group[TEST_ACCURACY].to_numpy()
-        gap = np.where(np.abs(accuracy[:, None] - accuracy) <= tolerance, ratio[:, None] - ratio, -np.inf)
-        if gap.max() > widest:
-            widest = gap.max()
-            best = tuple(group.iloc[position] for position in np.unravel_index(gap.argmax(), gap.shape))
-    if best is None:
-        return (
-            None,
-            f"no two models of one architecture and data set differ in PRS ratio within {tolerance} of test accuracy",
-        )
-    reason = f"the largest difference in PRS ratio ({widest:.3g}) among models within {tolerance} of test accuracy"
-    return Pair(_network(best[0]), _network(best[1]), str(best[0]["data"]), str(best[0]["model"]), reason), reason
+    groups = [group for _, group in there.groupby(["data", "model"], sort=True)]
+    gaps = [_differences(group, PRS_RATIO) for group in groups]
+    apart = [np.abs(_differences(group, TEST_ACCURACY)) for group in groups]
+    nearest = min(float(near[gap > 0].min(initial=np.inf)) for gap, near in zip(gaps, apart, strict=True))
+    if np.isinf(nearest):
+        return None, "no two models of one architecture and data set differ in PRS ratio"
+    # Without models as near as wanted, the nearest ones there are: the figures then say how far apart they lie.
+    allowed = max(tolerance, nearest)
+    allowing = [np.where(near <= allowed, gap, -np.inf) for gap, near in zip(gaps, apart, strict=True)]
+    chosen = max(range(len(groups)), key=lambda index: allowing[index].max())
+    a, b = np.unravel_index(allowing[chosen].argmax(), allowing[chosen].shape)
+    first, second = groups[chosen].iloc[int(a)], groups[chosen].iloc[int(b)]
+    within = f"models within {tolerance} of test accuracy"
+    if nearest > tolerance:
+        within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
+    reason = f"the largest difference in PRS ratio ({gaps[chosen][a, b]:.3g}) among {within}"
+    return Pair(_network(first), _network(second), str(first["data"]), str(first["model"]), reason), reason
+
+
+def _differences(group: pd.DataFrame, column: str) -> np.ndarray:
+    values = group[column].to_numpy(float)
+    return values[:, None] - values
 
 
 def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
