@@ -69,6 +69,8 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
         data.prepare_data()  # before the run directory is made: missing files must leave no trace
     try:
         with run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
+            for each in trainer.loggers:
+                each.log_hyperparams(config)
             trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
     finally:
         if "wandb" in sys.modules:  # or the next job of this process would go on in this run
@@ -82,9 +84,7 @@ def logger(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> Any:
     if not cfg.logger:
         return False
     group, name = cfg.sweep or run_name(config).rsplit("-bs", 1)[0], run.path.name
-    made = instantiate(cfg.logger, save_dir=str(run.path), name=name, id=run.wandb_id(), group=group)
-    made.log_hyperparams(config)
-    return made
+    return instantiate(cfg.logger, save_dir=str(run.path), name=name, id=run.wandb_id(), group=group)
 
 
 def show(run: RunDirectory) -> None:
