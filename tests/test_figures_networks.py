@@ -217,12 +217,15 @@ def test_figure_7a_draws_the_cosines_of_scipy(networks: NetworkPair) -> None:
 
 
 def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPair) -> None:
+    wrong = networks.test.labels.clone()
+    wrong[::3] = (wrong[::3] + 1) % 10  # so that samples in and out of the regions are misclassified
+    given = Split(networks.test.images, wrong)
     for network in (networks.a, networks.b):
-        found = groups.groups(network, networks.train, networks.test, 1000)
+        found = groups.groups(network, networks.train, given, 1000)
         with torch.no_grad():
             _, train = network.logits_and_features(to_unit_range(networks.train.images))
             logits, test = network.logits_and_features(to_unit_range(networks.test.images))
-        populated, right = set(patterns(train)), (logits.argmax(1) == networks.test.labels).tolist()
+        populated, right = set(patterns(train)), (logits.argmax(1) == wrong).tolist()
         inside = [pattern in populated for pattern in patterns(test)]
         every = range(len(inside))
         assert found["inclusion"].tolist() == [i for i in every if right[i] and inside[i]]

@@ -83,7 +83,7 @@ def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Figure:
     if not depths:
         raise RunError("neither network puts out feature maps: figure 11 needs convolutions followed by ReLU")
     shown = sorted({round(place) for place in np.linspace(0, depths - 1, min(depths, 6))})
-    canvas, grid = panels(2, len(shown) + 1, height=1.25)
+    canvas, grid = panels(2, len(shown) + 1, height=1.0)
     rows = []
     for row, (named, maps) in enumerate(zip(both(networks), found, strict=True)):
         pixels = to_unit_range(image.cpu())[0].permute(1, 2, 0).squeeze(-1).numpy()
