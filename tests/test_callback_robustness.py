@@ -12,22 +12,48 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from callbacks.robustness import Robustness
 from prs_lightning.attacks import pgd
 from prs_lightning.attacks.schedule import EpochAttacks
-from prs_lightning.data import to_unit_range
+from prs_lightning.data import load, to_unit_range
 from prs_lightning.errors import ConfigError
-from prs_lightning.models import CNN6
 from prs_lightning.seeding import keyed_generator
 from tests.conftest import digit_data
 from tests.networks import SmallNetwork
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # lightning itself uses it
 
 PLAIN = {"epsilon": 0.1, "step_size": 0.02, "steps": 5}
 
 
 def small() -> Any:
     return digit_data(train_limit=100, test_limit=41)
+
+
+@pytest.fixture(scope="module")
+def trained_weights() -> dict[str, torch.Tensor]:
+    train, _ = load("mnist5k", "data")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SmallNetwork(channels=1)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(4):
+            for rows in torch.randperm(len(train.labels)).split(100):
+                loss = F.cross_entropy(network(to_unit_range(train.images[rows])), train.labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+@pytest.fixture
+def trained_network(trained_weights: dict[str, torch.Tensor]) -> SmallNetwork:
+    network = SmallNetwork(channels=1)
+    network.load_state_dict(trained_weights)
+    network.loaded_epoch = 0
+    return network.eval()
 
 
 def trainer(callback: Robustness | None, **options: Any) -> pl.Trainer:
@@ -47,7 +73,7 @@ def validated(network: pl.LightningModule, callback: Robustness, **options: Any)
     return {name: float(value) for name, value in runner.callback_metrics.items() if name.startswith("robust/")}
 
 
-def test_logs_what_pgd_gives(trained_network: CNN6) -> None:
+def test_logs_what_pgd_gives(trained_network: SmallNetwork) -> None:
     found = validated(trained_network, Robustness(**PLAIN, seed=3))
     data = small()
     data.setup()
@@ -75,7 +101,7 @@ def test_logs_what_pgd_gives(trained_network: CNN6) -> None:
     )
 
 
-def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: CNN6) -> None:
+def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: SmallNetwork) -> None:
     with torch.no_grad():
         trained_network.final.weight *= 1000
         trained_network.final.bias *= 1000
@@ -86,7 +112,7 @@ def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: C
     assert found["robust/masking_gap"] > 0.5
 
 
-def test_grid_attacks_run_at_grid_epochs_only(trained_network: CNN6) -> None:
+def test_grid_attacks_run_at_grid_epochs_only(trained_network: SmallNetwork) -> None:
     attacks = ["fgsm", "bim5", "pgd100"]
     at = Robustness(**PLAIN, limit=10, grid_epochs=[1], grid_attacks=attacks)
     assert {f"robust/{name}" for name in attacks} <= set(validated(trained_network, at))
@@ -112,7 +138,7 @@ def test_training_ends_with_the_same_weights_and_random_states() -> None:
     assert numbers == other_numbers
 
 
-def test_shows_a_bar_of_its_own(trained_network: CNN6, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shows_a_bar_of_its_own(trained_network: SmallNetwork, capsys: pytest.CaptureFixture[str]) -> None:
     from lightning.pytorch.callbacks import TQDMProgressBar
 
     runner = pl.Trainer(
@@ -137,13 +163,14 @@ def validate_shard(rank: int, port: int, folder: str) -> None:
     )
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    network = CNN6(channels=1, mean=[0.13], std=[0.31])
+    network = SmallNetwork(channels=1)
     network.load_state_dict(torch.load(f"{folder}/weights.pt", weights_only=True))
+    network.loaded_epoch = 0
     found = validated(network, Robustness(**PLAIN), devices=2, strategy="ddp")
     torch.save(found, f"{folder}/{rank}.pt")
 
 
-def test_two_processes_log_what_one_logs(trained_network: CNN6, tmp_path: Path) -> None:
+def test_two_processes_log_what_one_logs(trained_network: SmallNetwork, tmp_path: Path) -> None:
     torch.save(trained_network.state_dict(), tmp_path / "weights.pt")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -176,7 +203,7 @@ def test_warns_of_a_ball_that_cannot_be_crossed() -> None:
     assert "\n" not in warning
 
 
-def test_refuses_what_cannot_work(trained_network: CNN6) -> None:
+def test_refuses_what_cannot_work(trained_network: SmallNetwork) -> None:
     with pytest.raises(ConfigError, match="grid_attacks='pgd7'"):
         Robustness(**PLAIN, grid_attacks=["pgd7"])
     with pytest.raises(ConfigError, match=r"every=0"):
