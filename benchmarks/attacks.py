@@ -160,7 +160,7 @@ def main() -> None:
     header = ["network", "epsilon", "way", "RA", "seconds", "times ART", "times foolbox"]
     body = (
         f"PGD-{STEPS}, alpha 2/255, batch {BATCH}, CNN-6, {options.images} Fashion-MNIST test images; ways taken in "
-        f"turns, median of {options.repeats}. *ours* counts the worst iterate (`early_exit=True`), the others the last. "
+        f"turns, median of {options.repeats}. *ours* counts the worst iterate (`early_exit=True`), others the last. "
         "*zero gradients*: the same network with its logits times 100.\n\n" + table(header, lines)
     )
     command = f"{COMMAND} --images {options.images} --repeats {options.repeats} --epochs {options.epochs}"
