@@ -51,7 +51,7 @@ class Sizes:
     def for_cpu(cls) -> Sizes:
         """Small enough for all figures of two CNN-6 in a few minutes on two cores; the samples are fewer than the
         paper's, so each figure says how many there are."""
-        return cls(plane=64, layers=500, curve=20, attacked=200, group=80, embedded=500)
+        return cls(plane=56, layers=500, curve=15, attacked=150, group=50, embedded=500)
 
 
 @dataclass(frozen=True)
