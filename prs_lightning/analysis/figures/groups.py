@@ -30,21 +30,27 @@ from prs_lightning.checkpoints import load_network
 from prs_lightning.data import Split
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
+from prs_lightning.seeding import keyed_generator
 
 GROUPS = {"inclusion": BLUE, "exclusion": VERMILION}
 
 
 def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> dict[str, torch.Tensor]:
     """Places in the test set of correctly classified samples inside (inclusion) and outside (exclusion) the training
-    set's regions of the penultimate layer; the first ``limit`` of each."""
+    set's regions of the penultimate layer; of more than ``limit`` a random ``limit``, the same ones every time.
+
+    Random, because a test set may come in the order of its classes.
+    """
     populated = RegionSet.from_features(outputs(network, train.images)[1])
     logits, features = outputs(network, test.images)
     right = logits.argmax(dim=1).cpu() == test.labels.cpu()
     inside = populated.contains(features).cpu()
-    return {
-        "inclusion": (right & inside).nonzero().flatten()[:limit],
-        "exclusion": (right & ~inside).nonzero().flatten()[:limit],
-    }
+    members = {"inclusion": (right & inside).nonzero().flatten(), "exclusion": (right & ~inside).nonzero().flatten()}
+    return {group: places[_any_of(len(places), limit)] for group, places in members.items()}
+
+
+def _any_of(total: int, limit: int) -> torch.Tensor:
+    return torch.randperm(total, generator=keyed_generator(total))[:limit].sort().values
 
 
 def _of_all_seeds(networks: NetworkPair, named: Named) -> Iterator[tuple[int, ImageClassifier]]:
