@@ -10,7 +10,7 @@ quickstart: .venv/.base  ## train two small networks on real digits, measure the
 	$(BIN)/python analyze.py runs=runs/quickstart
 
 test: .venv/.dev  ## the whole suite: no network, under 10 minutes on 2 cores
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
