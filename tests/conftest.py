@@ -43,14 +43,14 @@ def digit_data(batch_size: int = 50, train_limit: int = 1000, test_limit: int = 
 
 @pytest.fixture(scope="session")
 def trained_state(digits: tuple[Split, Split]) -> dict[str, torch.Tensor]:
-    """Weights of a CNN-6 trained for a few epochs on 1,000 digits (about 95% on the test digits)."""
+    """Weights of a CNN-6 trained for a few epochs on 1,000 digits (about 90% on the test digits)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = CNN6(channels=1, mean=[0.13], std=[0.31])
         subset = balanced_subset(digits[0].labels, 1000)
         images, labels = digits[0].images[subset].float() / 255, digits[0].labels[subset]
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-        for _ in range(8):
+        for _ in range(5):
             for index in torch.randperm(1000).split(50):
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(network(images[index]), labels[index]).backward()

@@ -164,7 +164,7 @@ class Album(CSVLogger):
         super().__init__(folder)
         self.images: dict[str, Any] = {}
 
-    def log_image(self, key: str, images: list[Any], caption: list[str]) -> None:
+    def log_image(self, key: str, images: list[Any], caption: list[str], step: int | None = None) -> None:
         assert len(images) == len(caption) == 1
         self.images[key] = images[0]
 

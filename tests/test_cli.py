@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
+import train as train_script
+from prs_lightning import cli
 from prs_lightning.runs import RunDirectory
-from tests.conftest import RunTrain
+from tests.conftest import PROJECT, SMALL, RunTrain
 
 
-def error_line(done, path: Path) -> str:
-    """The one line of the error; nothing may have been trained or made."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert not list(path.rglob("run.json"))
-    return lines[0]
+def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of train.py with these arguments, in this process."""
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.run(train_script.train, "train")
+    return int(left.value.code or 0)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +39,37 @@ def error_line(done, path: Path) -> str:
         ("callbacks.robustness.limit=0", ["limit=0"]),
         ("callbacks.robustness.epsilon=-0.1", ["epsilon=-0.1"]),
         ("callbacks.robustness.epsilon=1.5", ["epsilon=1.5"]),
-        ("callbacks.regions.layers=[hiden]", ["hiden", "hidden"]),
         ("model.classes=5", ["model.classes=5", "labels up to 9"]),
         ("trainer.devices=3", ["batch_size=20", "3 devices"]),
         ("+model.depth=3", ["depth"]),
     ],
 )
-def test_bad_overrides(run_train: RunTrain, tmp_path: Path, override: str, expected: list[str]) -> None:
-    line = error_line(run_train(override, check=False), tmp_path)
+def test_bad_overrides(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    override: str,
+    expected: list[str],
+) -> None:
+    assert run_here(monkeypatch, *SMALL, f"runs={tmp_path}", override) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert not list(tmp_path.rglob("run.json")), "the error must come before a run directory is made"
     for words in expected:
-        assert words in line
+        assert words in lines[0]
+
+
+def test_an_unknown_layer_fails_the_run_before_any_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    where = f"run_dir={tmp_path / 'run'}"
+    assert run_here(monkeypatch, *SMALL, where, "data.step_size=0.1", "callbacks.regions.layers=[hiden]") == 1
+    line = capsys.readouterr().err.strip()
+    assert "hiden" in line
+    assert "hidden" in line
+    run = RunDirectory(tmp_path / "run")
+    assert (run.status, run.rows()) == ("failed", [])
 
 
 def test_hydra_full_error_shows_the_traceback(run_train: RunTrain) -> None:
@@ -87,10 +112,13 @@ def test_a_full_disk_fails_the_run_in_one_line(run_train: RunTrain, tmp_path: Pa
     assert run.status == "finished"
 
 
-def test_config_help_and_completion_answer(run_train: RunTrain) -> None:
-    config = run_train("--cfg", "job", "experiment=network_a").stdout
-    assert "batch_size: 2048" not in config  # the command line of this test says 20, and it wins
-    assert "epochs: 2" in config
-    assert "robustness:" in config
-    assert "callbacks: default, none" in run_train("--help").stdout
-    assert "complete" in run_train("-sc", "install=bash").stdout
+def test_config_help_and_completion_answer() -> None:
+    def answer(*arguments: str) -> str:
+        command = [sys.executable, "train.py", *arguments]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+
+    config = answer("--cfg", "job", "experiment=network_a", "seed=7")
+    assert "batch_size: 2048" in config
+    assert "seed: 7" in config
+    assert "callbacks: " in answer("--help")
+    assert "complete" in answer("-sc", "install=bash")

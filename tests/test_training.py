@@ -183,10 +183,12 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_its_rows(tmp_path: Pa
 
 
 def test_the_robust_accuracy_can_run_at_some_epochs_only(tmp_path: Path) -> None:
-    run = fit(tmp_path / "every", "epochs=3", "callbacks.robustness.every=2", *MEASURES)
+    run = fit(tmp_path / "every", "epochs=3", "callbacks.robustness.every=2", "grid_epochs=[]", *MEASURES)
     assert [bool(row["robust/pgd3"]) for row in run.rows()] == [False, True, False]
-    run = fit(tmp_path / "listed", "epochs=3", "callbacks.robustness.epochs=[1,3]", *MEASURES)
+    run = fit(tmp_path / "listed", "epochs=3", "callbacks.robustness.epochs=[1,3]", "grid_epochs=[]", *MEASURES)
     assert [bool(row["robust/pgd3"]) for row in run.rows()] == [True, False, True]
+    run = fit(tmp_path / "grid", "epochs=3", "callbacks.robustness.every=9", "grid_epochs=[2]", *MEASURES)
+    assert [bool(row["robust/pgd3"] and row["robust/pgd100"]) for row in run.rows()] == [False, True, False]
 
 
 def test_each_measure_can_be_switched_off(tmp_path: Path) -> None:

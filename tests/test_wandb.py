@@ -62,7 +62,7 @@ def test_an_offline_run_holds_what_metrics_csv_holds(run_train: RunTrain, tmp_pa
     values = history(found)
     for name, last in run.rows()[-1].items():
         if "/" in name and last:
-            assert values[name][-1] == pytest.approx(float(last), rel=1e-3, abs=1e-6), name
+            assert values[name][-1] == pytest.approx(float(last), rel=1e-3, abs=1e-3), name
     assert values["weights/cosine_matrix/_type"] == ["images/separated"] * 2
     assert set(values["trainer/global_step"]) == {4, 9}  # one row an epoch
     assert any(record.WhichOneof("record_type") == "exit" for record in found), "wandb.finish was not called"
