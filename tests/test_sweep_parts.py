@@ -190,3 +190,13 @@ def test_what_is_uploaded_is_what_finished_runs_kept_offline(tmp_path: Path, mon
     assert status.sync(tmp_path) == 3
     assert started[0][1:4] == ["-m", "wandb", "sync"]
     assert len(started[0]) == 4 + 4
+
+
+def test_the_launchers_are_known_where_no_other_plugin_of_hydra_is_installed() -> None:
+    code = (
+        "import sys; sys.modules['hydra_plugins'] = None; sys.argv = ['train.py', '--info', 'plugins']\n"
+        "import train; from prs_lightning import cli; cli.run(train.train, 'train')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ProcessLauncher" in done.stdout

@@ -25,6 +25,7 @@ def register() -> None:
         namespace = importlib.import_module(PLUGINS)
     except ModuleNotFoundError:  # no other plugin is installed
         namespace = sys.modules[PLUGINS] = ModuleType(PLUGINS)
+        namespace.__path__ = []  # a package without modules, which Hydra scans in vain
     name = f"{PLUGINS}.prs_lightning"
     module = sys.modules[name] = namespace.prs_lightning = ModuleType(name)  # type: ignore[attr-defined]
     for plugin in (RangeSweeper, ProcessLauncher, EngineLauncher):
