@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from prs_lightning.measuring import log_measure
 from prs_lightning.metrics import cosine_matrix, cosine_similarity
 
 PIXELS = 24
@@ -32,8 +33,7 @@ class CosineSimilarity(pl.Callback):
         assert isinstance(final, nn.Linear)
         weight = final.weight
         value = cosine_similarity(weight).float()
-        # The weights are the same on all processes; the maximum of equal values is exactly that value.
-        pl_module.log("weights/cosine_similarity", value, sync_dist=True, reduce_fx="max")
+        log_measure(pl_module, "weights/cosine_similarity", value)
         self._log_picture(trainer, weight)
 
     @rank_zero_only

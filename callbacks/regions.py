@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.layers import find_layer, hidden_layers, watch
+from prs_lightning.measuring import log_measure
 from prs_lightning.metrics import InclusionRatio, PopulatedRegions, RegionStatistics
 
 
@@ -71,8 +72,7 @@ class Regions(pl.Callback):
         values = {**self.statistics.compute(), "inclusion_ratio": self.inclusion.compute()}
         values |= {f"ratio/{name}": metric.compute()["ratio"] for name, metric in self.further.items()}
         for name, value in values.items():
-            # The value is the same on all processes already; the maximum of equal values is exactly that value.
-            pl_module.log(f"prs/{name}", value.float(), prog_bar=name == "ratio", sync_dist=True, reduce_fx="max")
+            log_measure(pl_module, f"prs/{name}", value.float(), prog_bar=name == "ratio")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._remove_hooks()

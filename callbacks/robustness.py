@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from prs_lightning.attacks.progress import attack_bar
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.measuring import log_measure
 
 log = logging.getLogger(__name__)
 
@@ -76,5 +77,4 @@ class Robustness(pl.Callback):
             bar=partial(attack_bar, trainer.progress_bar_callback),
         )
         for name, value in values.items():
-            # The value is the same on all processes already; the maximum of equal values is exactly that value.
-            pl_module.log(f"robust/{name}", value, prog_bar=name.startswith("pgd"), sync_dist=True, reduce_fx="max")
+            log_measure(pl_module, f"robust/{name}", value, prog_bar=name.startswith("pgd"))

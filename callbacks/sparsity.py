@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from prs_lightning.measuring import log_measure
 from prs_lightning.metrics import Sparsity as SparsityMetric
 
 
@@ -48,8 +49,7 @@ class Sparsity(pl.Callback):
         if not self.handles:
             return
         self._remove_hooks()
-        # The value is the same on all processes already; the maximum of equal values is exactly that value.
-        pl_module.log("features/sparsity", self.metric.compute().float(), sync_dist=True, reduce_fx="max")
+        log_measure(pl_module, "features/sparsity", self.metric.compute().float())
         self.metric.reset()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+if TYPE_CHECKING:  # regions.measure needs no Lightning
+    from lightning.pytorch import LightningModule
 
 
 @contextmanager
@@ -51,3 +55,8 @@ def float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+
+
+def log_measure(module: LightningModule, name: str, value: Tensor | float, *, prog_bar: bool = False) -> None:
+    """Log a value that is the same on all processes already: the maximum of equal values is exactly that value."""
+    module.log(name, value, prog_bar=prog_bar, sync_dist=True, reduce_fx="max")

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from prs_lightning.data import ImageData
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.measuring import float32
+from prs_lightning.measuring import float32, log_measure
 from prs_lightning.seeding import mixed_seed
 
 SPLITS = ("train", "test")
@@ -160,7 +160,7 @@ class ImageClassifier(LightningModule):
         for split in SPLITS:
             scores = self._scores(split)
             for name, value in scores.compute().items():
-                self.log(name, value, prog_bar=name == "test/accuracy", sync_dist=True)
+                log_measure(self, name, value, prog_bar=name == "test/accuracy")
             scores.reset()
 
     def _scores(self, split: str) -> MetricCollection:
