@@ -1,6 +1,6 @@
 """128-bit keys of sign patterns, and exact sorting, grouping and searching of such keys.
 
-A pattern of at most 128 units is its own key: the packed bits. A longer one is hashed by four independent members of
+A pattern of at most 128 units is its own key: the packed bits. A longer one is hashed by eight independent members of
 a strongly universal family with a key that is fixed for good, so equal patterns have equal keys on every device, in
 every process and on every day.
 
@@ -12,22 +12,38 @@ drawn key is public, so the bound is about networks and images, not about an adv
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 PLAIN_UNITS = 128
 """Patterns of up to this many units are not hashed."""
 
-PARTS = 4
+PARTS = 8
+PART_BITS = 16
+"""A hashed key is eight hashes of 16 bits."""
+
+_MULTIPLIER_BITS = PART_BITS + 8 - 1
+# Features whose signs are taken at once on a CPU, and those that are worth the start of a thread.
+_BLOCK = 2**19
+_WORTH_A_THREAD = 2**25
+_MANY_KEYS = 2**20
 _KEY_NAME = b"prs-lightning region keys, version 1"
-_LOW_32 = 0xFFFFFFFF
+# The fractional part of the golden ratio, as a signed 64-bit integer: odd, and without pattern in its bits.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 # One multiplication moves the lowest bit of each of eight bytes into the topmost byte, the first byte's bit lowest.
 _GATHER_BITS = 0x0102040810204080
+
+
+Counts = tuple[Tensor, Tensor]
+"""Distinct keys (R, 2), in order, and how often each occurs, int64 (R,)."""
 
 
 def collision_bound(samples: int) -> float:
@@ -77,34 +93,29 @@ def unpack(words: Tensor, units: int) -> Tensor:
 
 
 def multilinear(words: Tensor, multipliers: Tensor) -> Tensor:
-    """Strongly universal hashes of packed words (N, W): int64 (N, P) with values in [0, 2^32).
+    """Strongly universal hashes of packed words (N, W): int64 (N, P) with values in [0, 2^16).
 
-    ``h_p = ((m_0p + sum_i m_ip s_i) mod 2^64) >> 32`` over the 2W 32-bit halves ``s_i`` of the words (Lemire & Kaser,
-    "Strongly universal string hashing is fast", 2014, section 2: multilinear). For multipliers (2W + 1, P) that are
-    uniform over 64-bit integers, distinct words agree in one column with probability exactly 2^-32, columns being
-    independent. int64 arithmetic wraps, which is the "mod 2^64".
+    ``h_p = ((m_0p + sum_i m_ip b_i) mod 2^23) >> 7`` over the 8W bytes ``b_i`` of the words (Lemire & Kaser, "Strongly
+    universal string hashing is fast", 2014, section 2: multilinear, with K = 23 and L = 8). For multipliers
+    (8W + 1, P) that are uniform over [0, 2^23), distinct words agree in one column with probability exactly 2^-16,
+    columns being independent.
+
+    The sum is a float64 matrix product: it is exact, being below 2^53, for fewer than 2^22 bytes a pattern.
     """
-    halves = words.contiguous().view(torch.int32).to(torch.int64).bitwise_and_(_LOW_32)
-    # torch multiplies integer matrices slowly on a CPU and not at all on a GPU.
-    products = _product_by_numpy if words.device.type == "cpu" else _product_by_column
-    return ((products(halves, multipliers[1:]) + multipliers[0]) >> 32) & _LOW_32
+    return _hashes_of_sums(words.contiguous().view(torch.uint8).double() @ multipliers[1:], multipliers)
 
 
-def _product_by_numpy(rows: Tensor, columns: Tensor) -> Tensor:
-    return torch.from_numpy(rows.numpy() @ columns.numpy())
-
-
-def _product_by_column(rows: Tensor, columns: Tensor) -> Tensor:
-    return torch.stack([(rows * column).sum(1) for column in columns.T], dim=1)
+def _hashes_of_sums(sums: Tensor, multipliers: Tensor) -> Tensor:
+    return ((sums + multipliers[0]).to(torch.int64) & (2**_MULTIPLIER_BITS - 1)) >> 7
 
 
 @lru_cache(maxsize=64)
 def _multipliers(words: int, device: torch.device) -> Tensor:
-    """The fixed multipliers (2 * words + 1, PARTS): SHAKE-128 of a name, little-endian."""
-    count = (2 * words + 1) * PARTS
-    stream = hashlib.shake_128(_KEY_NAME).digest(8 * count)
-    values = [int.from_bytes(stream[8 * i : 8 * i + 8], "little", signed=True) for i in range(count)]
-    return torch.tensor(values, dtype=torch.int64, device=device).view(-1, PARTS)
+    """The fixed multipliers, float64 (8 * words + 1, PARTS): the low bits of 32-bit little-endian SHAKE-128 output."""
+    count = (8 * words + 1) * PARTS
+    stream = np.frombuffer(hashlib.shake_128(_KEY_NAME).digest(4 * count), dtype="<u4")
+    values = (stream & (2**_MULTIPLIER_BITS - 1)).astype(np.float64)
+    return torch.from_numpy(values).to(device).view(-1, PARTS)
 
 
 def keys_of_patterns(patterns: Tensor) -> Tensor:
@@ -116,92 +127,134 @@ def keys_of_words(words: Tensor) -> Tensor:
     """The keys int64 (N, 2) of packed patterns (N, W): the words themselves if they are two."""
     if words.shape[1] == 2:
         return words
-    parts = multilinear(words, _multipliers(words.shape[1], words.device))
-    return (parts[:, 0::2] << 32) | parts[:, 1::2]
+    return _keys_of_hashes(multilinear(words, _multipliers(words.shape[1], words.device)))
 
 
-def lexicographic_order(keys: Tensor) -> Tensor:
-    """The indices (N,) that sort keys (N, 2) by their first word, then by their second.
-
-    Hashed keys hardly ever tie in the first word without being equal, so one sort is tried before two.
-    """
-    first, order = keys[:, 0].sort()
-    second = keys[:, 1][order]
-    if not ((first[1:] == first[:-1]) & (second[1:] < second[:-1])).any():
-        return order
-    order = keys[:, 1].argsort()
-    return order[keys[:, 0][order].argsort(stable=True)]
+def _keys_of_hashes(hashes: Tensor) -> Tensor:
+    one, two, three, four = hashes.view(len(hashes), 2, PARTS // 2).unbind(-1)
+    return one | (two << PART_BITS) | (three << 2 * PART_BITS) | (four << 3 * PART_BITS)
 
 
-def _starts_of_groups(sorted_keys: Tensor) -> Tensor:
-    starts = torch.ones(len(sorted_keys), dtype=torch.bool, device=sorted_keys.device)
-    torch.any(sorted_keys[1:] != sorted_keys[:-1], dim=1, out=starts[1:])
-    return starts
+def keys_of_blocks(features: NDArray[Any], signs: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> Tensor:
+    """`keys_of_patterns` of ``signs(features)``, for features (N, D) on a CPU: block by block, so that signs stay in
+    the cache, and in as many threads as torch has, since one alone cannot read memory fast enough."""
+    samples, units = features.shape
+    words = packed_words(units)
+    multipliers = _multipliers(words, torch.device("cpu"))
+    packed = np.zeros((samples, 16 if words == 2 else 0), dtype=np.uint8)
+    sums = np.empty((samples, 0 if words == 2 else PARTS))
+    rows = max(1, _BLOCK // units)
+
+    def fill(rows_of_thread: range) -> None:
+        for start in rows_of_thread:
+            block = signs(features[start : start + rows])
+            if units == 64 * words:
+                patterns = np.packbits(block.reshape(-1), bitorder="little").reshape(len(block), -1)
+            else:
+                patterns = np.packbits(block, axis=1, bitorder="little")
+            if words == 2:
+                packed[start : start + rows, : patterns.shape[1]] = patterns
+            else:
+                products = multipliers[1 : 1 + patterns.shape[1]].numpy()
+                sums[start : start + rows] = patterns.astype(np.float64) @ products
+
+    threads = min(torch.get_num_threads(), features.size // _WORTH_A_THREAD)
+    if threads <= 1:
+        fill(range(0, samples, rows))
+    else:
+        starts = [range(0, samples, rows)[thread::threads] for thread in range(threads)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, starts))
+    if words == 2:
+        return torch.from_numpy(packed.view(np.int64))
+    return _keys_of_hashes(_hashes_of_sums(torch.from_numpy(sums), multipliers))
 
 
-def count_keys(keys: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The distinct keys (R, 2), sorted, and how often each occurs, int64 (R,); ``weights`` (N,) count as repetitions.
+def sort_words(keys: Any) -> Any:
+    """What keys (N, 2) are sorted by first, int64 (N,): different keys hardly ever agree in it. Tensor or array."""
+    # Without the shift, two patterns that differ in the last unit of either word would agree.
+    mixed = keys[:, 1] * _GOLDEN
+    return keys[:, 0] + (mixed ^ (mixed >> 32)) * _GOLDEN
+
+
+def _in_order(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices (N,) that put keys (N, 2) into the one order that is used throughout, and where in it a key differs
+    from the one before, boolean (N,). The order is by `sort_words`, then by the first word, then by the second."""
+    starts = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
+    # On a CPU numpy sorts with the processor's vector instructions.
+    words = keys.numpy() if keys.device.type == "cpu" else keys
+    by = sort_words(words)
+    order = by.argsort()
+    by, second = by[order], words[:, 1][order]
+    changes = by[1:] != by[:-1]
+    if (~changes & (second[1:] != second[:-1])).any():
+        order = keys[:, 1].argsort()
+        for column in (keys[:, 0], sort_words(keys)):
+            order = order[column[order].argsort(stable=True)]
+        changes = (keys[order[1:]] != keys[order[:-1]]).any(dim=1)
+    starts[1:] = torch.as_tensor(changes)
+    return torch.as_tensor(order), starts
+
+
+def count_keys(keys: Tensor, weights: Tensor | None = None) -> Counts:
+    """The distinct keys (R, 2), in order, and how often each occurs, int64 (R,); ``weights`` (N,) count as repetitions.
 
     >>> count_keys(torch.tensor([[7, 0], [3, 0], [7, 0]]))
     (tensor([[3, 0],
             [7, 0]]), tensor([1, 2]))
     """
-    order = lexicographic_order(keys)
-    keys = keys[order]
-    first = _starts_of_groups(keys).nonzero().flatten()
+    order, starts = _in_order(keys)
+    first = starts.nonzero().flatten()
     ends = torch.cat([first[1:], first.new_full((min(1, len(first)),), len(keys))])
+    distinct = keys.index_select(0, order[first])
     if weights is None:
-        return keys[first], ends - first
+        return distinct, ends - first
     running = F.pad(weights[order].cumsum(0), (1, 0))
-    return keys[first], running[ends] - running[first]
+    return distinct, running[ends] - running[first]
 
 
-def merge_counts(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], slices: int = 16) -> tuple[Tensor, Tensor]:
-    """Two results of `count_keys` as one, the counts of common keys added up.
+def merge_counts(known: list[Counts], keys: Tensor, weights: Tensor | None = None) -> None:
+    """Count more keys (N, 2), with ``weights`` (N,), into ``known``, in place.
 
-    It is made slice by slice of the first word's range, so that sorting needs little memory beside the result.
+    ``known`` holds results of `count_keys` that follow one another in order: none, one, or, of many keys, sixteen, one
+    for each value of the first four bits of `sort_words`. Those are merged one by one, so that a large set never
+    stands in memory twice.
     """
-    total = len(one[0]) + len(other[0])
-    keys, counts = one[0].new_empty(total, 2), one[1].new_empty(total)
-    larger = max(one[0], other[0], key=len)[:, 0].contiguous()
-    cuts = larger[torch.arange(1, slices, device=larger.device) * len(larger) // slices] if len(larger) else larger
-    bounds = [
-        [0, *torch.searchsorted(known[:, 0].contiguous(), cuts).tolist(), len(known)] for known in (one[0], other[0])
-    ]
-    filled = 0
-    for (start, end), (other_start, other_end) in zip(*map(pairwise, bounds), strict=True):
-        parts = zip((part[start:end] for part in one), (part[other_start:other_end] for part in other), strict=True)
-        found, populations = count_keys(*(torch.cat(pair) for pair in parts))
-        keys[filled : filled + len(found)] = found
-        counts[filled : filled + len(found)] = populations
-        filled += len(found)
-    # Room that is hardly used is given back.
-    return (
-        (keys[:filled], counts[:filled]) if filled > 0.8 * total else (keys[:filled].clone(), counts[:filled].clone())
-    )
+    if not known:
+        known.append(count_keys(keys, weights))
+        return
+    if weights is None:
+        weights = torch.ones(len(keys), dtype=torch.int64, device=keys.device)
+    if len(known) == 1 and len(known[0][0]) + len(keys) >= _MANY_KEYS:
+        ranges = _range(known[0][0])
+        known[:] = [(known[0][0][ranges == number], known[0][1][ranges == number]) for number in range(16)]
+    ranges = _range(keys) if len(known) > 1 else torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+    for number, (distinct, counts) in enumerate(known):
+        chosen = ranges == number
+        known[number] = count_keys(torch.cat([distinct, keys[chosen]]), torch.cat([counts, weights[chosen]]))
+
+
+def _range(keys: Tensor) -> Tensor:
+    return (sort_words(keys) >> 60) + 8
 
 
 def group_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct keys (R, 2), sorted, and for every given key its place among them, int64 (N,)."""
-    order = lexicographic_order(keys)
-    keys = keys[order]
-    starts = _starts_of_groups(keys)
+    """The distinct keys (R, 2), in order, and for every given key its place among them, int64 (N,)."""
+    order, starts = _in_order(keys)
     places = torch.empty_like(order)
     places[order] = starts.cumsum(0) - 1
-    return keys[starts], places
+    return keys[order[starts]], places
 
 
-def find_keys(sorted_keys: Tensor, wanted: Tensor) -> Tensor:
-    """The place of each wanted key (M, 2) among sorted distinct keys (R, 2), or -1 where it is absent; int64 (M,)."""
-    if not len(sorted_keys):
-        return torch.full((len(wanted),), -1, device=wanted.device)
-    first, sought = sorted_keys[:, 0].contiguous(), wanted[:, 0].contiguous()
-    low, end = torch.searchsorted(first, sought), torch.searchsorted(first, sought, right=True)
-    high = end
-    # Bisection among the keys with the same first word: as many rounds as the longest such run needs.
-    for _ in range(int((end - low).max()).bit_length() if len(wanted) else 0):
-        middle = (low + high) // 2
-        below = (middle < high) & (sorted_keys[middle.clamp(max=len(first) - 1), 1] < wanted[:, 1])
-        low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
-    found = (low < end) & (sorted_keys[low.clamp(max=len(first) - 1)] == wanted).all(dim=1)
-    return torch.where(found, low, -1)
+def find_keys(known: Tensor, wanted: Tensor) -> Tensor:
+    """The place of each wanted key (M, 2) among distinct keys (R, 2) in order, or -1 where it is absent; int64 (M,)."""
+    found = torch.full((len(wanted),), -1, device=wanted.device)
+    if not len(known) or not len(wanted):
+        return found
+    by, sought = sort_words(known), sort_words(wanted)
+    first, ends = torch.searchsorted(by, sought), torch.searchsorted(by, sought, right=True)
+    # Hardly ever more than one round: several keys would have to agree in what they are sorted by.
+    for step in range(int((ends - first).max())):
+        places = (first + step).clamp(max=len(known) - 1)
+        found = torch.where((known[places] == wanted).all(dim=1), places, found)
+    return found

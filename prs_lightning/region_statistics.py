@@ -76,7 +76,7 @@ def positives_by_class(patterns: Tensor, labels: Tensor, classes: int) -> Tensor
 
 
 def major_keys(keys: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The key (classes, 2) of each class's major region; of equally large ones the smallest. -1, -1 without samples."""
+    """The key (classes, 2) of each class's major region; of equally large ones the first. -1, -1 without samples."""
     majors = torch.full((classes, 2), -1, dtype=torch.int64, device=keys.device)
     for label in range(classes):
         found, populations = count_keys(keys[labels == label])
@@ -86,7 +86,7 @@ def major_keys(keys: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def possible_majors(keys: Tensor, labels: Tensor, classes: int, processes: int) -> Tensor:
-    """The keys (K, 2), sorted, of this process's regions that can still turn out to be the major region of a class.
+    """The keys (K, 2), in order, of this process's regions that can still turn out to be the major region of a class.
 
     With one process that is the largest region so far of each class: to overtake it another region must get a
     further sample, which brings its pattern along. With several, the region that is the largest of all has on some
@@ -109,7 +109,7 @@ def kept_patterns(words: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _known_patterns(words: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct keys, sorted, of packed patterns (M, W), and a row in which each is found."""
+    """The distinct keys, in order, of packed patterns (M, W), and a row in which each is found."""
     known, places = group_keys(keys_of_words(words))
     rows = torch.zeros(len(known), dtype=torch.int64, device=words.device)
     return known, rows.scatter_(0, places, torch.arange(len(words), device=words.device))

@@ -10,17 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.layers import watching
 from prs_lightning.measuring import evaluating, float32
-from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_patterns, merge_counts
+from prs_lightning.region_keys import Counts, find_keys, group_keys, keys_of_blocks, keys_of_patterns, merge_counts
 
-# Elements taken at once: on a CPU a block's signs stay in the cache instead of being written to fresh memory.
-_BLOCK = {"cpu": 2**18}
-_LARGE_BLOCK = 2**27
+# Elements taken at once beside a CPU, so that signs need little memory.
+_BLOCK = 2**27
 
 
 def has_nan(z: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def refuse_nan(found: Tensor | bool) -> None:
 def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
     """The sign pattern of each sample: True where a unit is positive, that is z > 0; zero counts as negative.
 
-    This is the only place that decides what positive means.
+    `_positive` is the only place that decides what positive means.
 
     Args:
         z: pre-activations (N, D) or (N, C, H, W), any floating type.
@@ -54,21 +55,40 @@ def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
     >>> sign_patterns(torch.tensor([[0.5, 0.0, -1.0]]))
     tensor([[ True, False, False]])
     """
+    _check_shape(z)
+    if check:
+        refuse_nan(has_nan(z))
+    return _positive(z.detach().flatten(1))
+
+
+def _positive(z: Any) -> Any:
+    """The one place of ``z > 0``, for a tensor or a numpy array."""
+    return z > 0
+
+
+def _check_shape(z: Tensor) -> None:
     if z.ndim < 2 or not z.is_floating_point():
         raise ConfigError(
             f"pre-activations of shape {tuple(z.shape)}, {z.dtype}: expected floating (N, D) or (N, C, H, W)"
         )
     if not z.shape[1:].numel():
         raise ConfigError(f"pre-activations of shape {tuple(z.shape)} have no units: expected at least one")
-    if check:
-        refuse_nan(has_nan(z))
-    return z.detach().flatten(1) > 0
 
 
 def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
     """The keys, int64 (N, 2), of the regions of pre-activations (N, D) or (N, C, H, W): 16 bytes a sample."""
-    rows = max(1, _BLOCK.get(z.device.type, _LARGE_BLOCK) // max(1, z.shape[1:].numel()))
-    return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in z.split(rows)])
+    _check_shape(z)
+    z = z.detach().flatten(1)
+    # numpy knows these types of a CPU, and compares them several times faster than torch.
+    if z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64):
+        return keys_of_blocks(z.numpy(), _checked_positive if check else _positive)
+    blocks = z.split(max(1, _BLOCK // z.shape[1]))
+    return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in blocks])
+
+
+def _checked_positive(block: NDArray[Any]) -> Any:
+    refuse_nan(bool(np.isnan(block.max())))
+    return _positive(block)
 
 
 class RegionSet:
@@ -87,8 +107,7 @@ class RegionSet:
     def __init__(self) -> None:
         self.units: int | None = None
         self.samples = 0
-        self._keys: Tensor | None = None
-        self._populations: Tensor | None = None
+        self._known: list[Counts] = []
         self._waiting: list[Tensor] = []
         self._waiting_samples = 0
 
@@ -104,8 +123,8 @@ class RegionSet:
         self._waiting.append(keys)
         self._waiting_samples += len(keys)
         self.samples += len(keys)
-        if self._waiting_samples >= max(self.MERGE_AT, 0 if self._keys is None else len(self._keys) // 4):
-            self._merge()
+        if self._waiting_samples >= max(self.MERGE_AT, sum(len(keys) for keys, _ in self._known) // 4):
+            self._merged()
         return self
 
     def _check_units(self, units: int) -> None:
@@ -113,29 +132,29 @@ class RegionSet:
             raise ConfigError(f"a set of regions of {self.units} units met {units} units: expected the same layer")
         self.units = units
 
-    def _merge(self) -> tuple[Tensor, Tensor]:
+    def _merged(self) -> list[Counts]:
         if self._waiting:
             waiting, self._waiting, self._waiting_samples = torch.cat(self._waiting), [], 0
-            new = count_keys(waiting)
-            del waiting
-            if self._keys is not None and self._populations is not None:
-                new = merge_counts((self._keys, self._populations), new)
-            self._keys, self._populations = new
-        if self._keys is None or self._populations is None:
-            return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        return self._keys, self._populations
+            merge_counts(self._known, waiting)
+        return self._known
 
     def keys(self) -> Tensor:
-        """The keys, int64 (R, 2), in ascending order: for up to 128 units the packed signs, else their hash."""
-        return self._merge()[0]
+        """The keys, int64 (R, 2), in the order of their `sort_words`: for up to 128 units the packed signs, else their
+        hash."""
+        known = [keys for keys, _ in self._merged()]
+        return torch.cat(known) if known else torch.empty(0, 2, dtype=torch.int64)
 
     def populations(self) -> Tensor:
         """Samples in each region, int64 (R,), the largest first."""
-        return self._merge()[1].sort(descending=True).values
+        return self._counts().sort(descending=True).values
+
+    def _counts(self) -> Tensor:
+        known = [counts for _, counts in self._merged()]
+        return torch.cat(known) if known else torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         """The number of populated regions."""
-        return len(self._merge()[0])
+        return sum(len(keys) for keys, _ in self._merged())
 
     @property
     def ratio(self) -> float:
@@ -150,9 +169,8 @@ class RegionSet:
         if not (self.samples and other.samples):
             return 0.0 if other.samples else float("nan")
         self._check_units(other.units or 0)
-        keys, populations = other._merge()
-        found = find_keys(self.keys(), keys) >= 0
-        return int(populations[found].sum()) / other.samples
+        found = find_keys(self.keys(), other.keys()) >= 0
+        return int(other._counts()[found].sum()) / other.samples
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether each sample of z (M, D) or (M, C, H, W) lies in a region of the set: boolean (M,)."""
@@ -164,9 +182,8 @@ class RegionSet:
         if not self.samples:
             return torch.zeros(len(wanted), dtype=torch.int64, device=wanted.device)
         self._check_units(z.shape[1:].numel())
-        keys, populations = self._merge()
-        places = find_keys(keys, wanted)
-        return torch.where(places >= 0, populations[places.clamp(min=0)], 0)
+        places = find_keys(self.keys(), wanted)
+        return torch.where(places >= 0, self._counts()[places.clamp(min=0)], 0)
 
     def union(self, other: RegionSet) -> RegionSet:
         """A new set that holds the samples of both, each counted; also written ``a | b``."""
@@ -174,9 +191,9 @@ class RegionSet:
             self._check_units(other.units)
         merged = RegionSet()
         merged.units, merged.samples = self.units or other.units, self.samples + other.samples
-        parts = [part._merge() for part in (self, other) if part.samples]
-        if parts:
-            merged._keys, merged._populations = merge_counts(parts[0], parts[-1]) if len(parts) == 2 else parts[0]
+        for part in (self, other):
+            for keys, counts in part._merged():
+                merge_counts(merged._known, keys, counts)
         return merged
 
     __or__ = union
@@ -211,7 +228,7 @@ class MajorRegion:
 
 
 def major_regions(z: Tensor, labels: Tensor) -> dict[int, MajorRegion]:
-    """For every class that occurs, its major region; of equally large ones that with the smallest key.
+    """For every class that occurs, its major region; of equally large ones that whose key comes first.
 
     Args:
         z: pre-activations (N, D) or (N, C, H, W).
