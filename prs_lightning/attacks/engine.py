@@ -43,15 +43,20 @@ def gradient_attack(
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     engine = _Engine(model, samples, settings, adversarial, progress)
+    rows = torch.arange(len(samples.labels), device=samples.labels.device)
     for restart in range(settings.restarts):
-        if restart or among is not None:
-            rows = (engine.correct_after if restart else among).nonzero().flatten()  # type: ignore[union-attr]
-            if among is not None and not restart:
-                engine.correct_before |= among
-            engine.attempt(rows, draw_key(generator), restart, clean_visit=not settings.random_start)
+        key, begins_clean, done = draw_key(generator), False, 0
+        if restart:
+            rows = engine.correct_after.nonzero().flatten()
+        elif among is not None:
+            rows = among.nonzero().flatten()
+            engine.correct_before |= among
+        elif settings.random_start:
+            rows = engine.look_at_clean(rows)
+            done = len(samples.labels) - len(rows)
         else:
-            rows = torch.arange(len(samples.labels), device=samples.labels.device)
-            engine.attempt(rows, draw_key(generator), restart, clean_visit=True)
+            begins_clean = True
+        engine.attempt(rows, key, restart, begins_clean=begins_clean, done_before=done)
     check_ball(engine.excess, settings.epsilon)
     return engine.result()
 
@@ -59,14 +64,14 @@ def gradient_attack(
 class _Engine:
     """The results so far, and the loop that fills them.
 
-    A *visit* is one forward and backward pass of a sample. The first visit sees the clean image (it decides
-    ``correct_before`` and ``zero_gradient_clean``), the next ones the iterates x_0 ... x_steps; without a random start
-    the clean image is x_0. One visit thus both judges an iterate and gives the gradient of the next step.
+    A *visit* is one forward and backward pass of a sample at an iterate x_0 ... x_steps. It both judges the iterate and
+    gives the gradient of the next step. The clean image is looked at beforehand, or, without a random start, is x_0.
 
     A sample leaves after a visit if it was misclassified (clean, or at any iterate with ``early_exit``), if its
     gradient is exactly zero, for then every later iterate is the same, or if its steps are used up; samples from the
-    queue take the free places. On a GPU the host waits once a visit, for the three counts that decide how many places
-    are free; all else is indexing on the device by masks whose sizes follow from those counts.
+    queue take the free places. Without ``diagnose`` no backward pass is spent on the clean image or on the last
+    iterate, which only have to be judged. On a GPU the host waits once a visit, for the counts that decide how many
+    places are free; all else is indexing on the device by masks whose sizes follow from those counts.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class _Engine:
         check_classes(samples.labels, self.network.exact(example).shape[1])
         flags = torch.zeros(4, count, dtype=torch.bool, device=device)
         self.correct_before, self.correct_after, self.zero_gradient_clean, self.zero_gradient_end = flags
+        # Of each sample a logit that was not finite, else 0: looked at when the host waits anyway.
+        self.broken = torch.zeros(count, device=device)
         self.steps_to_success = torch.full((count,), -1, dtype=torch.int64, device=device)
         self.excess = torch.zeros(count, device=device)
 
@@ -97,65 +104,86 @@ class _Engine:
             steps_to_success=self.steps_to_success,
         )
 
-    def attempt(self, queue: Tensor, key: int, restart: int, *, clean_visit: bool) -> None:
-        """Attack the samples of ``queue`` (rows, int64) once."""
+    def look_at_clean(self, queue: Tensor) -> Tensor:
+        """Judge the clean images of ``queue`` (rows, int64); returns the rows that are classified correctly."""
+        correct = []
+        for rows in queue.split(self.settings.batch_size):
+            images, labels = self.samples.gather(rows), self.samples.labels[rows]
+            if self.settings.diagnose:
+                logits, gradient = self.network.exact_gradient(images, labels)
+                self.zero_gradient_clean[rows] = gradient.abs().flatten(1).amax(1) == 0
+            else:
+                logits = self.network.exact(images)
+            self.broken[rows] = _not_finite(logits)
+            correct.append(logits.argmax(1) == labels)
+        self._refuse_broken()
+        self.correct_before[queue] = torch.cat(correct) if correct else False
+        self.steps_to_success[queue] = self.correct_before[queue].to(torch.int64).neg()
+        return queue[self.correct_before[queue]]
+
+    def attempt(self, queue: Tensor, key: int, restart: int, *, begins_clean: bool, done_before: int) -> None:
+        """Attack the samples of ``queue`` (rows, int64) once; ``begins_clean``: x_0 has to be judged as clean."""
         settings, samples = self.settings, self.samples
-        starts_at_random = settings.random_start
-        last = settings.steps + starts_at_random
-        total = len(queue)
+        total = done_before + len(queue)
         rows = queue[:0]
         images = lower = upper = samples.gather(rows)
         labels = visits = rows
-        taken = finished_before = withstood = 0
+        taken, finished = 0, done_before
+        withstood = torch.zeros((), dtype=torch.int64, device=queue.device)
         while True:
-            new = min(settings.batch_size - len(rows), total - taken)
-            if new > 0:
-                fresh = queue[taken : taken + new]
-                taken += new
-                clean = samples.gather(fresh)
-                fresh_lower, fresh_upper = bounds(clean, settings.epsilon)
-                if not clean_visit:
-                    clean = random_start(clean, samples.indices[fresh], key, settings.epsilon, fresh_lower, fresh_upper)
-                rows, images = torch.cat([rows, fresh]), torch.cat([images, clean])
+            fresh = queue[taken : taken + settings.batch_size - len(rows)]
+            if len(fresh):
+                taken += len(fresh)
+                start = samples.gather(fresh)
+                fresh_lower, fresh_upper = bounds(start, settings.epsilon)
+                if settings.random_start:
+                    start = random_start(start, samples.indices[fresh], key, settings.epsilon, fresh_lower, fresh_upper)
+                rows, images = torch.cat([rows, fresh]), torch.cat([images, start])
                 lower, upper = torch.cat([lower, fresh_lower]), torch.cat([upper, fresh_upper])
-                labels = samples.labels[rows]
-                visits = torch.cat([visits, torch.full_like(fresh, 0 if clean_visit else 1)])
+                labels, visits = samples.labels[rows], torch.cat([visits, torch.zeros_like(fresh)])
             if not len(rows):
                 break
-            first = visits == 0
-            logits, gradient = self._look(images, labels, first, visits == last)
+            clean, last = (visits == 0) & begins_clean, visits == settings.steps
+            logits, gradient = self._look(images, labels, clean, last)
             largest = gradient.abs().flatten(1).amax(1)
             wrong, zero = logits.argmax(1) != labels, largest == 0
             bad = ~(logits.isfinite().all(1) & largest.isfinite())
-            before_start = first & starts_at_random
-            done = (
-                (first & wrong) | (wrong if settings.early_exit else False) | (zero & ~before_start) | (visits == last)
-            )
-            self._note(rows, restart, visits, wrong, zero, first)
-            # The only place where the host waits for the device.
-            finished, withstanding, failures = torch.stack([done.sum(), (done & ~wrong).sum(), bad.sum()]).tolist()
-            if failures:
-                self._refuse(rows, logits, gradient, bad)
-            moved = sign_step(images, gradient, settings.step_size, lower, upper)
-            if starts_at_random and clean_visit and new > 0:
-                tail = slice(len(rows) - new, None)
-                moved[tail] = random_start(
-                    images[tail], samples.indices[rows[tail]], key, settings.epsilon, lower[tail], upper[tail]
-                )
+            done = (wrong if settings.early_exit else clean & wrong) | zero | last
+            self._note(rows, restart, visits, wrong, zero, clean)
+            withstood += (done & ~wrong).sum()
             visits = visits + 1
-            if finished:
-                order = done.to(torch.int8).argsort(stable=True)
-                kept, ended = order[: len(rows) - finished], order[len(rows) - finished :]
-                self._finish(rows[ended], images[ended], wrong[ended], zero[ended])
-                rows, moved, lower, upper = rows[kept], moved[kept], lower[kept], upper[kept]
+            judged = ~done & (visits == settings.steps) & (not settings.diagnose)
+            # The only place where the host waits for the device.
+            counts = torch.stack([done.sum(), judged.sum(), bad.sum(), withstood]).tolist()
+            if counts[2]:
+                self._refuse(rows, logits, bad)
+            images_now, images = images, sign_step(images, gradient, settings.step_size, lower, upper)
+            if counts[0] + counts[1]:
+                order = (done + 2 * judged).to(torch.int8).argsort(stable=True)
+                kept, ended, final = order.split([len(rows) - counts[0] - counts[1], counts[0], counts[1]])
+                self._finish(rows[ended], images_now[ended], wrong[ended], zero[ended])
+                withstood += self._judge(rows[final], images[final], labels[final], restart)
+                rows, images, lower, upper = rows[kept], images[kept], lower[kept], upper[kept]
                 labels, visits = labels[kept], visits[kept]
-                finished_before += finished
-                withstood += withstanding
+                finished += counts[0] + counts[1]
                 if self.progress is not None:
-                    self.progress(finished_before, total, withstood)
-            images = moved
+                    self.progress(finished, total, counts[3])
+        self._refuse_broken()
+        if self.progress is not None:
+            self.progress(total, total, int(withstood))
 
-    def _look(self, images: Tensor, labels: Tensor, first: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, rows: Tensor, images: Tensor, labels: Tensor, restart: int) -> Tensor:
+        """Finish samples at their last iterate by a forward pass; returns how many withstood."""
+        if not len(rows):
+            return rows.sum()
+        logits = self.network.exact(images)
+        self.broken[rows] = _not_finite(logits)
+        wrong, no = logits.argmax(1) != labels, torch.zeros_like(labels, dtype=torch.bool)
+        self._note(rows, restart, torch.full_like(rows, self.settings.steps), wrong, no, no)
+        self._finish(rows, images, wrong, no)
+        return (~wrong).sum()
+
+    def _look(self, images: Tensor, labels: Tensor, clean: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and gradients; whatever a decision hangs on is computed again by the exact network.
 
         That is the clean image, the last iterate, a success and a zero gradient. The others are steps on the way,
@@ -164,19 +192,18 @@ class _Engine:
         logits, gradient = self.network.gradient(images, labels)
         if self.network.approximate:
             zero = gradient.abs().flatten(1).amax(1) == 0
-            doubted = (first | final | zero | (logits.argmax(1) != labels)).nonzero().flatten()
+            doubted = (clean | last | zero | (logits.argmax(1) != labels)).nonzero().flatten()
             if len(doubted):
                 exact = self.network.exact_gradient(images[doubted], labels[doubted])
                 logits[doubted], gradient[doubted] = exact
         return logits, gradient
 
-    def _note(self, rows: Tensor, restart: int, visits: Tensor, wrong: Tensor, zero: Tensor, first: Tensor) -> None:
+    def _note(self, rows: Tensor, restart: int, visits: Tensor, wrong: Tensor, zero: Tensor, clean: Tensor) -> None:
         """Keep what a visit says of its samples, whether they leave or not."""
-        self.correct_before[rows] = torch.where(first, ~wrong, self.correct_before[rows])
-        self.zero_gradient_clean[rows] = torch.where(first, zero, self.zero_gradient_clean[rows])
-        steps = (visits - int(self.settings.random_start)).clamp_min(0) + restart * self.settings.steps
+        self.correct_before[rows] = torch.where(clean, ~wrong, self.correct_before[rows])
+        self.zero_gradient_clean[rows] = torch.where(clean, zero, self.zero_gradient_clean[rows])
         known = self.steps_to_success[rows]
-        self.steps_to_success[rows] = torch.where(wrong & (known < 0), steps, known)
+        self.steps_to_success[rows] = torch.where(wrong & (known < 0), visits + restart * self.settings.steps, known)
 
     def _finish(self, rows: Tensor, images: Tensor, wrong: Tensor, zero: Tensor) -> None:
         """Keep the end of the attack on these samples."""
@@ -186,11 +213,18 @@ class _Engine:
         if self.adversarial is not None:
             self.adversarial[rows] = images
 
-    def _refuse(self, rows: Tensor, logits: Tensor, gradient: Tensor, bad: Tensor) -> None:
-        broken = ~logits.isfinite().all(1)
-        place = int((broken if bool(broken.any()) else bad).nonzero()[0])
-        row, values = int(rows[place]), logits[place]
-        if bool(broken[place]):
-            value = float(values[~values.isfinite()][0])
-            raise RunError(f"the network returned {value} for row {row}: expected finite logits")
+    def _refuse_broken(self) -> None:
+        if bool((self.broken != 0).any()):
+            row = int(self.broken.nonzero()[0])
+            raise RunError(f"the network returned {float(self.broken[row])} for row {row}: expected finite logits")
+
+    def _refuse(self, rows: Tensor, logits: Tensor, bad: Tensor) -> None:
+        self.broken[rows] = _not_finite(logits)
+        self._refuse_broken()
+        row = int(rows[bad.nonzero()[0]])
         raise RunError(f"the loss gradient of row {row} is not finite: use loss='margin', or rescale the logits")
+
+
+def _not_finite(logits: Tensor) -> Tensor:
+    """Of each row a value that is not finite, or 0."""
+    return torch.where(logits.isfinite(), 0, logits).sum(1)

@@ -33,6 +33,7 @@ def pgd(
     generator: torch.Generator | None = None,
     batch_size: int = 128,
     keep_adversarial: bool = True,
+    diagnose: bool = True,
     indices: Tensor | None = None,
     among: Tensor | None = None,
     progress: Progress | None = None,
@@ -59,6 +60,7 @@ def pgd(
             from the key and its index, whatever the batches. None: a generator seeded with 0.
         batch_size: samples per pass; about 100 to 250 is fastest on a CPU.
         keep_adversarial: False saves the memory of the adversarial images.
+        diagnose: False saves the gradients that only tell ``zero_gradient_clean`` and ``zero_gradient_end``.
         indices: int64 (N,), the samples' numbers in their data set; None: 0 ... N-1.
         among: bool (N,), the samples known to be classified correctly; the others are not attacked and count as
             misclassified. None: all are looked at.
@@ -80,6 +82,7 @@ def pgd(
         early_exit=early_exit,
         precision=precision,
         batch_size=batch_size,
+        diagnose=diagnose,
     )
     return gradient_attack(
         model,
@@ -131,6 +134,8 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: At
     Args:
         attack: called as ``attack(model, images, labels)``, for example ``partial(pgd, epsilon=0.1)``.
     """
+    if getattr(attack, "func", attack) in (fgsm, bim, pgd):
+        attack = partial(attack, keep_adversarial=False, diagnose=False)
     return attack(model, images, labels).robust_accuracy
 
 

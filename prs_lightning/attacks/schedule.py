@@ -118,7 +118,7 @@ class EpochAttacks:
         result = attacked(name)
         counts = {name: result.correct_after.sum(), "zero_gradient": result.zero_gradient_clean.sum()}
         if self.audit:
-            audited = attacked(f"{name} audit", among=result.correct_after, loss="margin").correct_after
+            audited = attacked(f"{name} audit", among=result.correct_after, loss="margin", diagnose=False).correct_after
             counts[f"{name}_audited"] = audited.sum()
         if grid:
             settings: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ class EpochAttacks:
             }
             for other in self.grid_attacks:
                 if other in settings:
-                    counts[other] = attacked(other, **settings[other]).correct_after.sum()
+                    counts[other] = attacked(other, diagnose=False, **settings[other]).correct_after.sum()
                 else:
                     counts[other] = self._auto_attack(model, test, chosen, epoch, rank, world)
         sums = total(torch.stack(list(counts.values())).double()) / len(chosen)
