@@ -71,14 +71,12 @@ def counting(z: Tensor) -> list[list[object]]:
         "torch.unique(dim=0)": lambda: len(torch.unique(z > 0, dim=0)),
     }
     counts = {way() for way in ways.values()}
+    ways["one look at each number: z.amax()"] = lambda: z.amax()
     if len(counts) > 1:
         raise AssertionError(f"the ways disagree at {units} units: {counts}")
     seconds = interleaved_medians(ways, repeats=5 if units <= 128 else 1)
     (count,) = counts
-    return [
-        [units, count, name, f"{taken:.4f}", "" if name == "ours" else f"{taken / seconds['ours']:.0f}x"]
-        for name, taken in seconds.items()
-    ]
+    return [[units, count, name, f"{taken:.4f}", f"{taken / seconds['ours']:.2g}x"] for name, taken in seconds.items()]
 
 
 def share_of_forward(network: ImageClassifier, z: Tensor, images: int) -> list[object]:

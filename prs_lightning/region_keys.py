@@ -12,9 +12,11 @@ drawn key is public, so the bound is about networks and images, not about an adv
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,8 @@ _MULTIPLIER_BITS = PART_BITS + 8 - 1
 # Features whose signs are taken at once on a CPU, and those that are worth the start of a thread.
 _BLOCK = 2**19
 _WORTH_A_THREAD = 2**25
-_MANY_KEYS = 2**20
+# From so many keys on they are kept in ranges, one for each value of so many bits.
+_MANY_KEYS, _RANGE_BITS = 2**20, 6
 _KEY_NAME = b"prs-lightning region keys, version 1"
 # The fractional part of the golden ratio, as a signed 64-bit integer: odd, and without pattern in its bits.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -216,26 +219,39 @@ def count_keys(keys: Tensor, weights: Tensor | None = None) -> Counts:
 def merge_counts(known: list[Counts], keys: Tensor, weights: Tensor | None = None) -> None:
     """Count more keys (N, 2), with ``weights`` (N,), into ``known``, in place.
 
-    ``known`` holds results of `count_keys` that follow one another in order: none, one, or, of many keys, sixteen, one
-    for each value of the first four bits of `sort_words`. Those are merged one by one, so that a large set never
-    stands in memory twice.
+    ``known`` holds results of `count_keys` that follow one another in order: none, one, or, of many keys, one for
+    each value of the first six bits of `sort_words`. Those are merged one by one, so that a large set never stands in
+    memory twice.
     """
     if not known:
         known.append(count_keys(keys, weights))
         return
-    if weights is None:
-        weights = torch.ones(len(keys), dtype=torch.int64, device=keys.device)
     if len(known) == 1 and len(known[0][0]) + len(keys) >= _MANY_KEYS:
         ranges = _range(known[0][0])
-        known[:] = [(known[0][0][ranges == number], known[0][1][ranges == number]) for number in range(16)]
-    ranges = _range(keys) if len(known) > 1 else torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+        known[:] = [(known[0][0][ranges == number], known[0][1][ranges == number]) for number in range(2**_RANGE_BITS)]
+    ranges = _range(keys) if len(known) > 1 else torch.zeros(len(keys), dtype=torch.uint8, device=keys.device)
     for number, (distinct, counts) in enumerate(known):
-        chosen = ranges == number
-        known[number] = count_keys(torch.cat([distinct, keys[chosen]]), torch.cat([counts, weights[chosen]]))
+        chosen = (ranges == number).nonzero().flatten()
+        more = torch.ones_like(chosen) if weights is None else weights[chosen]
+        merged = count_keys(torch.cat([distinct, keys[chosen]]), torch.cat([counts, more]))
+        known[number] = merged if len(known) == 1 else (_settled(merged[0]), _settled(merged[1]))
+
+
+def _settled(tensor: Tensor) -> Tensor:
+    return empty_int64(*tensor.shape, device=tensor.device).copy_(tensor)
+
+
+def empty_int64(*shape: int, device: torch.device) -> Tensor:
+    """A tensor in memory of its own, for what lives long: on the heap it would leave holes as large as itself."""
+    if device.type != "cpu" or 0 in shape:
+        return torch.empty(*shape, dtype=torch.int64, device=device)
+    return torch.frombuffer(mmap(-1, 8 * math.prod(shape)), dtype=torch.int64).view(shape)
 
 
 def _range(keys: Tensor) -> Tensor:
-    return (sort_words(keys) >> 60) + 8
+    """The first bits of `sort_words`, as a number from 0, uint8 (N,)."""
+    places = [(sort_words(part) >> (64 - _RANGE_BITS)) + 2 ** (_RANGE_BITS - 1) for part in keys.split(2**18)]
+    return torch.cat([part.to(torch.uint8) for part in places])
 
 
 def group_keys(keys: Tensor) -> tuple[Tensor, Tensor]:

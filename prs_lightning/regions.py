@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.layers import watching
 from prs_lightning.measuring import evaluating, float32
-from prs_lightning.region_keys import Counts, find_keys, group_keys, keys_of_blocks, keys_of_patterns, merge_counts
+from prs_lightning.region_keys import (
+    Counts,
+    empty_int64,
+    find_keys,
+    group_keys,
+    keys_of_blocks,
+    keys_of_patterns,
+    merge_counts,
+)
 
 # Elements taken at once beside a CPU, so that signs need little memory.
 _BLOCK = 2**27
@@ -108,7 +116,7 @@ class RegionSet:
         self.units: int | None = None
         self.samples = 0
         self._known: list[Counts] = []
-        self._waiting: list[Tensor] = []
+        self._waiting = torch.empty(0, 2, dtype=torch.int64)
         self._waiting_samples = 0
 
     @classmethod
@@ -120,11 +128,16 @@ class RegionSet:
         """Count the samples of one more batch; returns the set itself."""
         keys = region_keys(z)
         self._check_units(z.shape[1:].numel())
-        self._waiting.append(keys)
-        self._waiting_samples += len(keys)
         self.samples += len(keys)
-        if self._waiting_samples >= max(self.MERGE_AT, sum(len(keys) for keys, _ in self._known) // 4):
+        if self._waiting_samples + len(keys) > len(self._waiting):
             self._merged()
+            room = max(self.MERGE_AT, sum(len(known) for known, _ in self._known) // 4)
+            self._waiting = empty_int64(room, 2, device=keys.device)
+        if len(keys) > len(self._waiting):
+            merge_counts(self._known, keys)
+        else:
+            self._waiting[self._waiting_samples : self._waiting_samples + len(keys)] = keys
+            self._waiting_samples += len(keys)
         return self
 
     def _check_units(self, units: int) -> None:
@@ -133,9 +146,9 @@ class RegionSet:
         self.units = units
 
     def _merged(self) -> list[Counts]:
-        if self._waiting:
-            waiting, self._waiting, self._waiting_samples = torch.cat(self._waiting), [], 0
-            merge_counts(self._known, waiting)
+        if self._waiting_samples:
+            merge_counts(self._known, self._waiting[: self._waiting_samples])
+            self._waiting_samples = 0
         return self._known
 
     def keys(self) -> Tensor:
