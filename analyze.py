@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
 from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import git_commit, versions, write_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def analyze(cfg: DictConfig) -> None:
         raise ConfigError("runs is not given: name the folder of run directories, as in runs=runs/paper_grid")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     check(config)
+    keep_freed_memory()
     from prs_lightning.analysis import panels, table
     from prs_lightning.analysis.claims import claims_frame, scoreboard
     from prs_lightning.analysis.publish import publish

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from prs_lightning import cli
 from prs_lightning.configs import run_name
 from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory
 from prs_lightning.sweep.naming import run_directory
 from prs_lightning.sweep.plan import decide
@@ -50,6 +51,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
 
     from prs_lightning.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
 
+    keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
     seed_everything(cfg.seed, verbose=False)

@@ -16,14 +16,16 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 TITLE = "# Benchmarks\n\nEvery section is written by the command it names (`make bench` runs them all).\n"
 
 
-def interleaved_medians(ways: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
-    """Median seconds of each way, taken in turns so that a noisy machine disturbs all alike; one warm-up each."""
+def interleaved_medians(
+    ways: dict[str, Callable[[], object]], repeats: int = 5, *, warm_ups: int = 1
+) -> dict[str, float]:
+    """Median seconds of each way, taken in turns so that a noisy machine disturbs all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_ups):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            if turn:
+            if turn >= warm_ups:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
