@@ -321,8 +321,11 @@ def test_images_are_gathered_a_batch_at_a_time() -> None:
         return images[rows]
 
     plan = Settings(epsilon=0.1, step_size=STEP, steps=3, batch_size=16)
-    lazy = gradient_attack(trained(), Samples(gather, labels, torch.arange(100)), plan)
+    network, seen = nn.Sequential(trained()).eval(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    lazy = gradient_attack(network, Samples(gather, labels, torch.arange(100)), plan)
     assert max(gathered) <= 16
+    assert max(seen) <= 16
     assert lazy.adversarial is None
     eager = pgd(trained(), images, labels, epsilon=0.1, step_size=STEP, steps=3)
     assert torch.equal(lazy.correct_after, eager.correct_after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 
 from callbacks.robustness import Robustness
 from prs_lightning.attacks import pgd
+from prs_lightning.attacks.progress import attack_bar
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.data import load, to_unit_range
 from prs_lightning.errors import ConfigError
@@ -151,6 +153,65 @@ def test_shows_a_bar_of_its_own(trained_network: SmallNetwork, capsys: pytest.Ca
     )
     runner.validate(trained_network, small(), verbose=False)
     assert "pgd5" in capsys.readouterr().err
+
+
+def test_shows_a_task_in_the_default_bar_and_takes_it_away() -> None:
+    """Lightning's Rich bar, which the default config uses: the attack's own line counts up to its total."""
+    from rich.progress import Progress
+
+    class Bar:
+        progress = Progress()
+
+    seen: list[tuple[str, float, float | None]] = []
+    with attack_bar(Bar(), "pgd5") as progress:
+        assert progress is not None
+        for done, withstood in ((10, 5), (41, 7)):
+            progress(done, 41, withstood)
+            (task,) = Bar.progress.tasks
+            seen.append((task.description, task.completed, task.total))
+    assert seen == [("pgd5 RA 0.500", 10, 41), ("pgd5 RA 0.171", 41, 41)]
+    assert not Bar.progress.tasks
+
+
+def test_validates_under_the_rich_bar(trained_network: SmallNetwork) -> None:
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    bar, told = RichProgressBar(), []
+    callback = Robustness(**PLAIN, audit=False)
+
+    class Watching(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            told.extend(task.description for task in bar.progress.tasks)
+
+    runner = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[callback, bar, Watching()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+    runner.validate(trained_network, small(), verbose=False)
+    assert 0 < runner.callback_metrics["robust/pgd5"] < 1
+    assert told
+    assert not any("pgd5" in description for description in told)
+
+
+def test_autoattack_is_measured_at_grid_epochs(trained_network: SmallNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ART's AutoAttack with each of its parts cut to a few iterations, in groups of ten."""
+    from prs_lightning.attacks import art, schedule
+    from tests.test_attacks_audit import ShortAutoAttack
+
+    monkeypatch.setattr(art, "auto_attack", partial(art.art_attack, attack=ShortAutoAttack))
+    monkeypatch.setattr(schedule, "GROUP", 10)
+    options = {**PLAIN, "limit": 30, "seed": 3, "grid_epochs": [1], "grid_attacks": ["autoattack"]}
+    found = validated(trained_network, Robustness(**options))
+    assert 0 <= found["robust/autoattack"] <= found["robust/pgd5_audited"] + 1 / 30
+    # The same number again, whatever else drew random numbers in between.
+    assert validated(trained_network, Robustness(**options))["robust/autoattack"] == found["robust/autoattack"]
+    weaker = {**options, "epsilon": 0.0}
+    clean = validated(trained_network, Robustness(**weaker))
+    assert clean["robust/autoattack"] == clean["robust/pgd5"] > found["robust/autoattack"]
 
 
 def validate_shard(rank: int, port: int, folder: str) -> None:
