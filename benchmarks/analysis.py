@@ -5,7 +5,6 @@ python -m benchmarks.analysis
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from benchmarks.harness import interleaved_medians, table, write_section
+from benchmarks.harness import interleaved_medians, peak_mebibytes, table, write_section
 from prs_lightning.analysis.resampling import cluster_bootstrap
 
 SCATTER = ("2b", "4", "4b", "5", "7b", "8", "10", "12", "14", "15")
@@ -32,8 +31,7 @@ def grid(folder: Path) -> None:
     def step(name: str) -> None:
         nonlocal last
         now = time.perf_counter()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{name}\t{now - last:.1f}\t{peak:.0f}")
+        print(f"{name}\t{now - last:.1f}\t{peak_mebibytes()}")
         last = now
 
     last = time.perf_counter()

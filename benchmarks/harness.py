@@ -10,8 +10,6 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 TITLE = "# Benchmarks\n\nEvery section is written by the command it names (`make bench` runs them all).\n"
 
@@ -37,6 +35,8 @@ def machine(packages: Sequence[str] = ("torch",)) -> str:
         platform.processor() or platform.machine(),
     )
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    import torch  # not above: some steps are measured without it
+
     threads = f"{torch.get_num_threads()} threads"
     return f"{model}, {threads}, no GPU, Python {platform.python_version()}, {versions}"
 
@@ -46,6 +46,12 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
+
+
+def peak_mebibytes() -> int:
+    """Peak resident memory of this process (Linux); ``getrusage`` would count that of the process that started it."""
+    peak = next(line for line in _lines("/proc/self/status") if line.startswith("VmHWM"))
+    return int(peak.split()[1]) // 1024
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

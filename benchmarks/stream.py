@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import torch
 
+from benchmarks.harness import peak_mebibytes
 from prs_lightning.regions import RegionSet
 
 UNITS = 512
 BATCH = 2_000
-
-
-def peak_mebibytes() -> int:
-    """Peak resident memory of this process (Linux); ``getrusage`` would count that of the process that started it."""
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) // 1024
 
 
 def main(samples: int) -> None:

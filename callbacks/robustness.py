@@ -26,7 +26,8 @@ class Robustness(pl.Callback):
         epochs: measure at these epochs only; overrides ``every``.
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
-        grid_epochs, grid_attacks: further attacks (``fgsm``, ``bim5``, ``pgd100``, ``autoattack``) at these epochs.
+        grid_epochs, grid_attacks: further attacks (``fgsm``, ``bim5``, ``pgd100``, ``dlr``, ``autoattack``) at
+            these epochs.
     """
 
     def __init__(

@@ -243,9 +243,10 @@ def _settled(tensor: Tensor) -> Tensor:
 
 def empty_int64(*shape: int, device: torch.device) -> Tensor:
     """A tensor in memory of its own, for what lives long: on the heap it would leave holes as large as itself."""
-    if device.type != "cpu" or 0 in shape:
-        return torch.empty(*shape, dtype=torch.int64, device=device)
-    return torch.frombuffer(mmap(-1, 8 * math.prod(shape)), dtype=torch.int64).view(shape)
+    with torch.inference_mode(False):  # or it could not be written to outside that mode
+        if device.type != "cpu" or 0 in shape:
+            return torch.empty(*shape, dtype=torch.int64, device=device)
+        return torch.frombuffer(mmap(-1, 8 * math.prod(shape)), dtype=torch.int64).view(shape)
 
 
 def _range(keys: Tensor) -> Tensor:

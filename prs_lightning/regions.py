@@ -100,7 +100,7 @@ def _checked_positive(block: NDArray[Any]) -> Any:
 
 
 class RegionSet:
-    """The populated regions of a layer, and how many samples each holds: 16 bytes a sample at most, whatever D is.
+    """The populated regions of a layer, and how many samples each holds: 24 bytes a region, whatever D is.
 
     >>> regions = RegionSet.from_features(torch.tensor([[1.0, -1.0], [2.0, -3.0], [-1.0, 1.0]]))
     >>> len(regions), regions.samples, regions.populations().tolist()

@@ -40,7 +40,7 @@ COLUMNS = (
     "prs/ratio", "prs/count", "prs/inclusion_ratio", "prs/dead_units",
     "weights/cosine_similarity", "features/sparsity",
     "robust/pgd20", "robust/pgd20_audited", "robust/masking_gap", "robust/zero_gradient",
-    "robust/fgsm", "robust/bim5", "robust/pgd100", "robust/autoattack",
+    "robust/fgsm", "robust/bim5", "robust/pgd100", "robust/dlr", "robust/autoattack",
     "time/train_s", "time/measure_s",
 )  # fmt: skip
 """The order of the columns of metrics.csv; a measure that is not named here comes after them."""

@@ -71,6 +71,7 @@ def measures(
         "prs/inclusion_ratio": outcome(0.5, -0.6, -0.6), "weights/cosine_similarity": outcome(0.5, -0.4, -0.4) - 0.5,
         "features/sparsity": outcome(0.7, -0.2, -0.2, 0.5),
         "robust/pgd20": robust, "robust/pgd20_audited": audited, "robust/masking_gap": robust - audited,
+        "robust/dlr": (robust + audited) / 2,
         "robust/zero_gradient": np.clip(0.8 * (1 - prs) ** 2 + 0.02 * rng.standard_normal(epochs), 0, 1),
         "time/train_s": np.full(epochs, 20.0), "time/measure_s": np.full(epochs, 15.0),
     }  # fmt: skip

@@ -107,17 +107,32 @@ def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: S
     with torch.no_grad():
         trained_network.final.weight *= 1000
         trained_network.final.bias *= 1000
-    found = validated(trained_network, Robustness(epsilon=0.3, step_size=0.05, steps=8))
+    attacks = {"epsilon": 0.3, "step_size": 0.05, "steps": 8}
+    found = validated(trained_network, Robustness(**attacks, grid_epochs=[1], grid_attacks=["dlr"]))
+
+    def after_dlr(network: SmallNetwork, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """All samples under the loss, of those the survivors of cross-entropy: no ``among``."""
+        of = partial(pgd, network, images, labels, **attacks)
+        first, again = (of(loss=loss, generator=keyed_generator(0, 1)) for loss in ("cross_entropy", "dlr"))
+        return float((first.correct_after & again.correct_after).double().mean())
+
     assert found["robust/zero_gradient"] > 0.7
     assert found["robust/pgd8"] > 0.7
     assert found["robust/pgd8_audited"] < 0.2
     assert found["robust/masking_gap"] > 0.5
+    data = small()
+    data.setup()
+    images, labels = to_unit_range(data.test.images), data.test.labels
+    assert found["robust/dlr"] == pytest.approx(after_dlr(trained_network, images, labels))
+    assert found["robust/dlr"] < 0.2
 
 
 def test_grid_attacks_run_at_grid_epochs_only(trained_network: SmallNetwork) -> None:
-    attacks = ["fgsm", "bim5", "pgd100"]
+    attacks = ["fgsm", "bim5", "pgd100", "dlr"]
     at = Robustness(**PLAIN, limit=10, grid_epochs=[1], grid_attacks=attacks)
-    assert {f"robust/{name}" for name in attacks} <= set(validated(trained_network, at))
+    found = validated(trained_network, at)
+    assert {f"robust/{name}" for name in attacks} <= set(found)
+    assert found["robust/dlr"] <= found["robust/pgd5"]
     off = Robustness(**PLAIN, limit=10, audit=False, grid_epochs=[2], grid_attacks=attacks)
     assert set(validated(trained_network, off)) == {"robust/pgd5", "robust/zero_gradient"}
     assert not validated(trained_network, Robustness(**PLAIN, every=2))

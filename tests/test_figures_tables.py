@@ -27,7 +27,7 @@ from prs_lightning.analysis.relations import (
 
 MEASURES = (
     "train/accuracy", TEST_ACCURACY, PRS_RATIO, ROBUST_ACCURACY, "robust/pgd20_audited", MASKING_GAP, ZERO_GRADIENT,
-    INCLUSION_RATIO, COSINE_SIMILARITY, SPARSITY, DEAD_UNITS,
+    INCLUSION_RATIO, COSINE_SIMILARITY, SPARSITY, DEAD_UNITS, "robust/dlr",
 )  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def of_measure(figure: Figure, x: str, y: str) -> Axes:
     [
         (scatter.figure_4, (PRS_RATIO, "PRS ratio"), (ROBUST_ACCURACY, "RA (PGD-20)")),
         (scatter.figure_4b, (PRS_RATIO, "PRS ratio"), ("robust/pgd20_audited", "RA after the audit")),
+        (scatter.figure_4b, (PRS_RATIO, "PRS ratio"), ("robust/dlr", "RA after DLR")),
         (scatter.figure_8, (PRS_RATIO, "PRS ratio"), (COSINE_SIMILARITY, "cosine similarity")),
         (scatter.figure_10, (PRS_RATIO, "PRS ratio"), (INCLUSION_RATIO, "inclusion ratio")),
         (scatter.figure_12, (PRS_RATIO, "PRS ratio"), (SPARSITY, "sparsity")),

@@ -124,6 +124,17 @@ def test_bad_features_are_refused() -> None:
         major_regions(torch.zeros(3, 2), torch.zeros(2))
 
 
+def test_a_set_can_be_filled_in_and_outside_of_inference_mode() -> None:
+    z = torch.randn(30, 5)
+    regions_of_both = RegionSet()
+    with torch.inference_mode():
+        regions_of_both.add(z[:10] + 0)
+    regions_of_both.add(z[10:])
+    with torch.inference_mode():
+        assert len(regions_of_both) == len(set(tuples(z)))
+    assert len(regions_of_both.add(z)) == len(set(tuples(z)))
+
+
 def test_no_samples() -> None:
     empty, some = torch.zeros(0, 5), torch.ones(2, 5)
     assert len(RegionSet.from_features(empty)) == 0

@@ -14,6 +14,7 @@ SPARSITY = "features/sparsity"
 DEAD_UNITS = "prs/dead_units"
 MASKING_GAP = "robust/masking_gap"
 ZERO_GRADIENT = "robust/zero_gradient"
+DLR = "robust/dlr"
 AUTOATTACK = "robust/autoattack"
 
 LABELS = {
@@ -30,6 +31,7 @@ LABELS = {
     "robust/fgsm": "RA (FGSM)",
     "robust/bim5": "RA (BIM-5)",
     "robust/pgd100": "RA (PGD-100)",
+    DLR: "RA after DLR",
     AUTOATTACK: "RA (AutoAttack)",
     TEST_ACCURACY: "test accuracy",
     "train/accuracy": "training accuracy",
@@ -82,6 +84,7 @@ class Relation:
 RELATIONS = (
     Relation("4", ROBUST_ACCURACY, expected=-1),
     Relation("4b", AUDITED_ACCURACY, expected=-1),
+    Relation("4b", DLR, expected=-1),
     Relation("4b", AUTOATTACK, expected=-1),
     Relation("8", COSINE_SIMILARITY, expected=-1),
     Relation("10", INCLUSION_RATIO, expected=-1),

@@ -17,7 +17,7 @@ from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError
 from prs_lightning.seeding import keyed_generator, mixed_seed
 
-GRID_ATTACKS = ("fgsm", "bim5", "pgd100", "autoattack")
+GRID_ATTACKS = ("fgsm", "bim5", "pgd100", "dlr", "autoattack")
 
 GROUP = 128
 """Samples per call of ART's AutoAttack."""
@@ -35,7 +35,8 @@ class EpochAttacks:
     - ``pgd{steps}_audited``: robust accuracy after those that withstood were attacked again, from the same random
       starts, with the margin loss;
     - ``masking_gap``: the first minus the third;
-    - at the grid's epochs ``fgsm``, ``bim5``, ``pgd100``, ``autoattack``.
+    - at the grid's epochs ``fgsm``, ``bim5``, ``pgd100``, ``autoattack``, and ``dlr``: robust accuracy after those
+      that withstood PGD were attacked again with the scale-free DLR loss.
 
     Raises:
         ConfigError: an attack that is unknown, or settings that no attack can use.
@@ -125,6 +126,7 @@ class EpochAttacks:
                 "fgsm": {"steps": 1, "step_size": self.epsilon, "random_start": False},
                 "bim5": {"steps": 5, "random_start": False},
                 "pgd100": {"steps": 100},
+                "dlr": {"among": result.correct_after, "loss": "dlr"},
             }
             for other in self.grid_attacks:
                 if other in settings:

@@ -25,6 +25,7 @@ from prs_lightning.analysis.relations import (
     COSINE_SIMILARITY,
     DATA_LABELS,
     DEAD_UNITS,
+    DLR,
     INCLUSION_RATIO,
     MASKING_GAP,
     MODEL_LABELS,
@@ -37,7 +38,9 @@ from prs_lightning.analysis.relations import (
 
 IDENTITY = ["model", "data", "run", "epoch", "batch_size", "seed"]
 COLUMNS = ["panel", *IDENTITY, "x", "y", "slope", "intercept", "n_models", "n_runs"]
-RATIOS = {PRS_RATIO, ROBUST_ACCURACY, AUDITED_ACCURACY, AUTOATTACK, INCLUSION_RATIO, SPARSITY, ZERO_GRADIENT}
+RATIOS = {
+    PRS_RATIO, ROBUST_ACCURACY, AUDITED_ACCURACY, DLR, AUTOATTACK, INCLUSION_RATIO, SPARSITY, ZERO_GRADIENT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -198,11 +201,12 @@ def figure_4(models: pd.DataFrame) -> Figure:
 @styled
 def figure_4b(models: pd.DataFrame) -> Figure:
     """RA after the audit against PRS ratio, beside figure 4."""
-    wanted = [Panel(ROBUST_ACCURACY), Panel(AUDITED_ACCURACY), Panel(AUTOATTACK)]
+    wanted = [Panel(ROBUST_ACCURACY), Panel(AUDITED_ACCURACY), Panel(DLR), Panel(AUTOATTACK)]
     caption = LINES + (
-        "RA under PGD-20 with cross-entropy (as in figure 4), after the survivors were attacked again with scale-free "
-        "and margin losses, and under AutoAttack. To see: whether lines that fall under cross-entropy still fall when "
-        "saturated gradients no longer hide the decision boundary; if they turn flat, the relation was one of masking."
+        "RA under PGD-20 with cross-entropy (as in figure 4), after the survivors were attacked again with the margin "
+        "loss (the audit) or with the scale-free DLR loss, and under AutoAttack. To see: whether lines that fall under "
+        "cross-entropy still fall when saturated gradients no longer hide the decision boundary; if they turn flat, "
+        "the relation was one of masking."
     )
     return scatter(models, wanted, "4b", "RA after the audit against PRS ratio", caption, one_scale=True)
 
