@@ -224,9 +224,8 @@ def test_autoattack_is_measured_at_grid_epochs(trained_network: SmallNetwork, mo
     assert 0 <= found["robust/autoattack"] <= found["robust/pgd5_audited"] + 1 / 30
     # The same number again, whatever else drew random numbers in between.
     assert validated(trained_network, Robustness(**options))["robust/autoattack"] == found["robust/autoattack"]
-    weaker = {**options, "epsilon": 0.0}
-    clean = validated(trained_network, Robustness(**weaker))
-    assert clean["robust/autoattack"] == clean["robust/pgd5"] > found["robust/autoattack"]
+    hardly = validated(trained_network, Robustness(**options | {"epsilon": 1e-4}))  # ART refuses 0
+    assert hardly["robust/autoattack"] > found["robust/autoattack"]
 
 
 def validate_shard(rank: int, port: int, folder: str) -> None:
