@@ -339,6 +339,10 @@ def test_progress_tells_samples_done_and_withstanding() -> None:
     found = pgd(trained(), images, labels, steps=3, epsilon=0.1, progress=lambda *counts: told.append(counts))
     assert told[-1] == (50, 50, int(found.correct_after.sum()))
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    told.clear()
+    nobody = torch.zeros(50, dtype=torch.bool)
+    pgd(trained(), images, labels, steps=3, among=nobody, progress=lambda *counts: told.append(counts))
+    assert not told, "a share of no samples cannot be shown"
 
 
 def test_keyed_noise_is_uniform_and_independent_of_the_batch() -> None:

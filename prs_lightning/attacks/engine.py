@@ -169,7 +169,7 @@ class _Engine:
                 if self.progress is not None:
                     self.progress(finished, total, counts[3])
         self._refuse_broken()
-        if self.progress is not None:
+        if self.progress is not None and total:
             self.progress(total, total, int(withstood))
 
     def _judge(self, rows: Tensor, images: Tensor, labels: Tensor, restart: int) -> Tensor:
