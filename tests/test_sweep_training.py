@@ -85,7 +85,7 @@ def test_the_first_command_of_the_guide(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     if shutil.disk_usage(tmp_path).free < 12e9:
         pytest.skip("20 checkpoints of VGG-16 with Adam's state take 8 GB")
-    limits = ("data=mnist5k", "epochs=1", "data.train_limit=10", "data.test_limit=10")
+    limits = ("data=mnist5k", "epochs=1", "data.train_limit=10", "data.test_limit=10", "hydra.launcher.jobs=2")
     command = ("model=vgg16", "batch_size=64,128,512,2048", "seed=0..4", *limits)
     try:
         code, output = sweep(REAL, folder, *command)
