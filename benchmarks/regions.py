@@ -76,7 +76,11 @@ def counting(z: Tensor) -> list[list[object]]:
         raise AssertionError(f"the ways disagree at {units} units: {counts}")
     seconds = interleaved_medians(ways, repeats=5 if units <= 128 else 1)
     (count,) = counts
-    return [[units, count, name, f"{taken:.4f}", f"{taken / seconds['ours']:.2g}x"] for name, taken in seconds.items()]
+    ratios = {name: taken / seconds["ours"] for name, taken in seconds.items()}
+    return [
+        [units, count, name, f"{taken:.4f}", f"{ratios[name]:.{0 if ratios[name] >= 10 else 1}f}x"]
+        for name, taken in seconds.items()
+    ]
 
 
 def share_of_forward(network: ImageClassifier, z: Tensor, images: int) -> list[object]:

@@ -26,8 +26,7 @@ class Robustness(pl.Callback):
         epochs: measure at these epochs only; overrides ``every``.
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
-        grid_epochs, grid_attacks: further attacks (``fgsm``, ``bim5``, ``pgd100``, ``dlr``, ``autoattack``) at
-            these epochs.
+        grid_epochs, grid_attacks: at these epochs, also some of ``prs_lightning.attacks.schedule.GRID_ATTACKS``.
     """
 
     def __init__(

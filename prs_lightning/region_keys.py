@@ -12,11 +12,9 @@ drawn key is public, so the bound is about networks and images, not about an adv
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -36,8 +34,6 @@ _MULTIPLIER_BITS = PART_BITS + 8 - 1
 # Features whose signs are taken at once on a CPU, and those that are worth the start of a thread.
 _BLOCK = 2**19
 _WORTH_A_THREAD = 2**25
-# From so many keys on they are kept in ranges, one for each value of so many bits.
-_MANY_KEYS, _RANGE_BITS = 2**20, 6
 _KEY_NAME = b"prs-lightning region keys, version 1"
 # The fractional part of the golden ratio, as a signed 64-bit integer: odd, and without pattern in its bits.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -143,34 +139,33 @@ def keys_of_blocks(features: NDArray[Any], signs: Callable[[NDArray[Any]], NDArr
     the cache, and in as many threads as torch has, since one alone cannot read memory fast enough."""
     samples, units = features.shape
     words = packed_words(units)
-    multipliers = _multipliers(words, torch.device("cpu"))
-    packed = np.zeros((samples, 16 if words == 2 else 0), dtype=np.uint8)
-    sums = np.empty((samples, 0 if words == 2 else PARTS))
+    plain, multipliers = words == 2, _multipliers(words, torch.device("cpu"))
+    columns = multipliers[1 : 1 + -(-units // 8)].numpy()
+    # Of each sample its packed bits, or the sums that its hashes are made of.
+    kept: NDArray[Any] = np.zeros((samples, 16), dtype=np.uint8) if plain else np.empty((samples, PARTS))
     rows = max(1, _BLOCK // units)
 
-    def fill(rows_of_thread: range) -> None:
-        for start in rows_of_thread:
+    def fill(starts: range) -> None:
+        for start in starts:
             block = signs(features[start : start + rows])
-            if units == 64 * words:
-                patterns = np.packbits(block.reshape(-1), bitorder="little").reshape(len(block), -1)
+            # Packing whole rows at once takes half the time, where no row ends within a byte.
+            packed = np.packbits(block, axis=None if units % 8 == 0 else 1, bitorder="little")
+            packed = packed.reshape(len(block), -1)
+            if plain:
+                kept[start : start + rows, : packed.shape[1]] = packed
             else:
-                patterns = np.packbits(block, axis=1, bitorder="little")
-            if words == 2:
-                packed[start : start + rows, : patterns.shape[1]] = patterns
-            else:
-                products = multipliers[1 : 1 + patterns.shape[1]].numpy()
-                sums[start : start + rows] = patterns.astype(np.float64) @ products
+                kept[start : start + rows] = packed.astype(np.float64) @ columns
 
-    threads = min(torch.get_num_threads(), features.size // _WORTH_A_THREAD)
-    if threads <= 1:
-        fill(range(0, samples, rows))
+    threads = max(1, min(torch.get_num_threads(), features.size // _WORTH_A_THREAD))
+    shares = [range(0, samples, rows)[thread::threads] for thread in range(threads)]
+    if threads == 1:
+        fill(shares[0])
     else:
-        starts = [range(0, samples, rows)[thread::threads] for thread in range(threads)]
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, starts))
-    if words == 2:
-        return torch.from_numpy(packed.view(np.int64))
-    return _keys_of_hashes(_hashes_of_sums(torch.from_numpy(sums), multipliers))
+            list(pool.map(fill, shares))
+    if plain:
+        return torch.from_numpy(kept.view(np.int64))
+    return _keys_of_hashes(_hashes_of_sums(torch.from_numpy(kept), multipliers))
 
 
 def sort_words(keys: Any) -> Any:
@@ -214,45 +209,6 @@ def count_keys(keys: Tensor, weights: Tensor | None = None) -> Counts:
         return distinct, ends - first
     running = F.pad(weights[order].cumsum(0), (1, 0))
     return distinct, running[ends] - running[first]
-
-
-def merge_counts(known: list[Counts], keys: Tensor, weights: Tensor | None = None) -> None:
-    """Count more keys (N, 2), with ``weights`` (N,), into ``known``, in place.
-
-    ``known`` holds results of `count_keys` that follow one another in order: none, one, or, of many keys, one for
-    each value of the first six bits of `sort_words`. Those are merged one by one, so that a large set never stands in
-    memory twice.
-    """
-    if not known:
-        known.append(count_keys(keys, weights))
-        return
-    if len(known) == 1 and len(known[0][0]) + len(keys) >= _MANY_KEYS:
-        ranges = _range(known[0][0])
-        known[:] = [(known[0][0][ranges == number], known[0][1][ranges == number]) for number in range(2**_RANGE_BITS)]
-    ranges = _range(keys) if len(known) > 1 else torch.zeros(len(keys), dtype=torch.uint8, device=keys.device)
-    for number, (distinct, counts) in enumerate(known):
-        chosen = (ranges == number).nonzero().flatten()
-        more = torch.ones_like(chosen) if weights is None else weights[chosen]
-        merged = count_keys(torch.cat([distinct, keys[chosen]]), torch.cat([counts, more]))
-        known[number] = merged if len(known) == 1 else (_settled(merged[0]), _settled(merged[1]))
-
-
-def _settled(tensor: Tensor) -> Tensor:
-    return empty_int64(*tensor.shape, device=tensor.device).copy_(tensor)
-
-
-def empty_int64(*shape: int, device: torch.device) -> Tensor:
-    """A tensor in memory of its own, for what lives long: on the heap it would leave holes as large as itself."""
-    with torch.inference_mode(False):  # or it could not be written to outside that mode
-        if device.type != "cpu" or 0 in shape:
-            return torch.empty(*shape, dtype=torch.int64, device=device)
-        return torch.frombuffer(mmap(-1, 8 * math.prod(shape)), dtype=torch.int64).view(shape)
-
-
-def _range(keys: Tensor) -> Tensor:
-    """The first bits of `sort_words`, as a number from 0, uint8 (N,)."""
-    places = [(sort_words(part) >> (64 - _RANGE_BITS)) + 2 ** (_RANGE_BITS - 1) for part in keys.split(2**18)]
-    return torch.cat([part.to(torch.uint8) for part in places])
 
 
 def group_keys(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,15 +18,8 @@ from torch import Tensor, nn
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.layers import watching
 from prs_lightning.measuring import evaluating, float32
-from prs_lightning.region_keys import (
-    Counts,
-    empty_int64,
-    find_keys,
-    group_keys,
-    keys_of_blocks,
-    keys_of_patterns,
-    merge_counts,
-)
+from prs_lightning.region_counts import KeyCounts
+from prs_lightning.region_keys import group_keys, keys_of_blocks, keys_of_patterns
 
 # Elements taken at once beside a CPU, so that signs need little memory.
 _BLOCK = 2**27
@@ -109,15 +102,10 @@ class RegionSet:
     [True, False]
     """
 
-    # Merging waits until this many keys, or a quarter of the set's, are there: a stream costs O(N log N) in all.
-    MERGE_AT = 2**16
-
     def __init__(self) -> None:
         self.units: int | None = None
         self.samples = 0
-        self._known: list[Counts] = []
-        self._waiting = torch.empty(0, 2, dtype=torch.int64)
-        self._waiting_samples = 0
+        self._counts = KeyCounts()
 
     @classmethod
     def from_features(cls, z: Tensor) -> RegionSet:
@@ -129,15 +117,7 @@ class RegionSet:
         keys = region_keys(z)
         self._check_units(z.shape[1:].numel())
         self.samples += len(keys)
-        if self._waiting_samples + len(keys) > len(self._waiting):
-            self._merged()
-            room = max(self.MERGE_AT, sum(len(known) for known, _ in self._known) // 4)
-            self._waiting = empty_int64(room, 2, device=keys.device)
-        if len(keys) > len(self._waiting):
-            merge_counts(self._known, keys)
-        else:
-            self._waiting[self._waiting_samples : self._waiting_samples + len(keys)] = keys
-            self._waiting_samples += len(keys)
+        self._counts.add(keys)
         return self
 
     def _check_units(self, units: int) -> None:
@@ -145,29 +125,18 @@ class RegionSet:
             raise ConfigError(f"a set of regions of {self.units} units met {units} units: expected the same layer")
         self.units = units
 
-    def _merged(self) -> list[Counts]:
-        if self._waiting_samples:
-            merge_counts(self._known, self._waiting[: self._waiting_samples])
-            self._waiting_samples = 0
-        return self._known
-
     def keys(self) -> Tensor:
         """The keys, int64 (R, 2), in the order of their `sort_words`: for up to 128 units the packed signs, else their
         hash."""
-        known = [keys for keys, _ in self._merged()]
-        return torch.cat(known) if known else torch.empty(0, 2, dtype=torch.int64)
+        return self._counts.keys()
 
     def populations(self) -> Tensor:
         """Samples in each region, int64 (R,), the largest first."""
-        return self._counts().sort(descending=True).values
-
-    def _counts(self) -> Tensor:
-        known = [counts for _, counts in self._merged()]
-        return torch.cat(known) if known else torch.empty(0, dtype=torch.int64)
+        return self._counts.counts().sort(descending=True).values
 
     def __len__(self) -> int:
         """The number of populated regions."""
-        return sum(len(keys) for keys, _ in self._merged())
+        return len(self._counts)
 
     @property
     def ratio(self) -> float:
@@ -182,8 +151,8 @@ class RegionSet:
         if not (self.samples and other.samples):
             return 0.0 if other.samples else float("nan")
         self._check_units(other.units or 0)
-        found = find_keys(self.keys(), other.keys()) >= 0
-        return int(other._counts()[found].sum()) / other.samples
+        found = self._counts.counts_of(other.keys()) > 0
+        return int(other._counts.counts()[found].sum()) / other.samples
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether each sample of z (M, D) or (M, C, H, W) lies in a region of the set: boolean (M,)."""
@@ -192,11 +161,9 @@ class RegionSet:
     def population_of(self, z: Tensor) -> Tensor:
         """How many samples of the set share the region of each sample of z: int64 (M,), 0 outside the set."""
         wanted = region_keys(z)
-        if not self.samples:
-            return torch.zeros(len(wanted), dtype=torch.int64, device=wanted.device)
-        self._check_units(z.shape[1:].numel())
-        places = find_keys(self.keys(), wanted)
-        return torch.where(places >= 0, self._counts()[places.clamp(min=0)], 0)
+        if self.samples:
+            self._check_units(z.shape[1:].numel())
+        return self._counts.counts_of(wanted)
 
     def union(self, other: RegionSet) -> RegionSet:
         """A new set that holds the samples of both, each counted; also written ``a | b``."""
@@ -204,9 +171,8 @@ class RegionSet:
             self._check_units(other.units)
         merged = RegionSet()
         merged.units, merged.samples = self.units or other.units, self.samples + other.samples
-        for part in (self, other):
-            for keys, counts in part._merged():
-                merge_counts(merged._known, keys, counts)
+        merged._counts.add_counts(self._counts)
+        merged._counts.add_counts(other._counts)
         return merged
 
     __or__ = union

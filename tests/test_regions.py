@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from prs_lightning import region_keys, regions
+from prs_lightning import region_counts, region_keys, regions
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.region_keys import (
     collision_bound,
@@ -82,12 +82,13 @@ def test_membership_inclusion_and_union_are_those_of_sets(pair: tuple[Tensor, Te
 @given(z=features(), batch=st.integers(1, 9))
 def test_a_stream_of_batches_gives_the_set_of_the_whole(many: int, z: Tensor, batch: int) -> None:
     stream = RegionSet()
-    stream.MERGE_AT = 5
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(region_keys, "_MANY_KEYS", many)
+        patch.setattr(region_counts, "_MERGE_AT", 5)
+        patch.setattr(region_counts, "_MANY_KEYS", many)
         for part in z.split(batch):
             stream.add(part)
         assert len(stream | stream) == len(stream)
+        assert stream.population_of(z).tolist() == [Counter(tuples(z))[pattern] for pattern in tuples(z)]
         assert (stream | stream).populations().tolist() == [2 * count for count in stream.populations().tolist()]
     assert torch.equal(stream.keys(), RegionSet.from_features(z).keys())
     assert torch.equal(stream.populations(), RegionSet.from_features(z).populations())

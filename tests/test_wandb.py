@@ -40,9 +40,9 @@ def records(run: RunDirectory) -> list[Any]:
     return [wandb_internal_pb2.Record.FromString(chunk) for file in files for chunk in chunks(file.read_bytes())]
 
 
-def start(found: list[Any]) -> Any:
-    """What the run said of itself when it began."""
-    return next(record.run for record in found if record.WhichOneof("record_type") == "run")
+def starts(found: list[Any]) -> list[Any]:
+    """What the run said of itself each time it began."""
+    return [record.run for record in found if record.WhichOneof("record_type") == "run"]
 
 
 def history(found: list[Any]) -> dict[str, list[Any]]:
@@ -57,7 +57,7 @@ def test_an_offline_run_holds_what_metrics_csv_holds(run_train: RunTrain, tmp_pa
     run = RunDirectory(tmp_path / "run")
     run_train(NETWORK, *MEASURES, "logger=wandb", "wandb.tags=[trial]", f"run_dir={run.path}")
     found = records(run)
-    started = start(found)
+    started = starts(found)[0]
     assert started.run_id == run.record()["wandb_id"]
     assert started.run_group == "mnist5k-smallnetwork"
     assert (started.job_type, list(started.tags)) == ("train", ["trial"])
@@ -78,11 +78,11 @@ def test_the_runs_of_a_sweep_are_one_group_and_a_resumed_one_goes_on(run_train: 
     run_train(NETWORK, *small, "epochs=1", "sweep=digits", f"runs={tmp_path}")
     (folder,) = (tmp_path / "digits").iterdir()
     run = RunDirectory(folder)
-    first = start(records(run))
+    first = starts(records(run))[0]
     assert (first.run_group, first.display_name) == ("digits", folder.name)
     assert folder.name.startswith("mnist5k-smallnetwork-bs50-seed4")
     run.update_record(status="interrupted", reason="killed")
     run_train(NETWORK, *small, "epochs=1", "sweep=digits", f"runs={tmp_path}")
-    found = [record.run for record in records(run) if record.WhichOneof("record_type") == "run"]
+    found = starts(records(run))
     assert len(found) == 2
     assert {each.run_id for each in found} == {run.record()["wandb_id"]}

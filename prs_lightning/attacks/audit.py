@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prs_lightning.attacks.checks import check_images, check_model
-from prs_lightning.attacks.gradient import bim, fgsm, pgd
+from prs_lightning.attacks.gradient import bim, fgsm, pgd, robust_accuracy
 from prs_lightning.attacks.losses import resolve
 from prs_lightning.attacks.network import AttackedNetwork
 
@@ -129,8 +129,8 @@ def audit(
         gap = base - after.robust_accuracy if loss == "margin" else gap
 
     weaker = {
-        "FGSM": fgsm(model, images, labels, epsilon=epsilon, keep_adversarial=False, diagnose=False).robust_accuracy,
-        "BIM": bim(model, images, labels, keep_adversarial=False, diagnose=False, **options).robust_accuracy,
+        "FGSM": robust_accuracy(model, images, labels, partial(fgsm, epsilon=epsilon)),
+        "BIM": robust_accuracy(model, images, labels, partial(bim, **options)),
         "PGD": base,
     }
     values = list(weaker.values())
