@@ -91,11 +91,11 @@ def test_robust_accuracy_is_that_of_art(epsilon: float, lowest: float, highest: 
 def test_without_diagnosis_only_the_gradients_that_move_a_sample_are_taken(
     early_exit: bool, random_start: bool
 ) -> None:
-    gradients = []
+    network, gradients = trained(), []
 
     class Counting(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            logits = trained()(images)
+            logits = network(images)
             if logits.requires_grad:
                 gradients.append(len(images))
             return logits
@@ -431,6 +431,27 @@ def test_refuses_a_network_that_returns_nan() -> None:
     images, labels = digits(10)
     with pytest.raises(RunError, match="nan for row 3"):
         pgd(Broken().eval(), images, labels)
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+def test_refuses_a_gradient_that_is_not_finite(random_start: bool) -> None:
+    network = trained()
+
+    class Steep(nn.Module):
+        """Finite logits; at the clean image of row 3, which is misclassified, an infinite gradient."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = images[:, 0, 0, 0]
+            return network(images) + first.sqrt()[:, None] * torch.arange(10) / 100
+
+    images, labels = digits(5)
+    images = images.clone()
+    images[:, 0, 0, 0] = 0.5
+    images[3, 0, 0, 0] = 0.0
+    labels = labels.clone()
+    labels[3] = (labels[3] + 1) % 10
+    with pytest.raises(RunError, match="loss gradient of row 3 is not finite"):
+        pgd(Steep().eval(), images, labels, steps=2, random_start=random_start)
 
 
 def test_an_attack_that_leaves_the_ball_raises(monkeypatch: pytest.MonkeyPatch) -> None:

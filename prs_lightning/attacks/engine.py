@@ -111,7 +111,11 @@ class _Engine:
             images, labels = self.samples.gather(rows), self.samples.labels[rows]
             if self.settings.diagnose:
                 logits, gradient = self.network.exact_gradient(images, labels)
-                self.zero_gradient_clean[rows] = gradient.abs().flatten(1).amax(1) == 0
+                largest = gradient.abs().flatten(1).amax(1)
+                self.zero_gradient_clean[rows] = largest == 0
+                bad = ~largest.isfinite()
+                if bool(bad.any()):
+                    self._refuse(rows, logits, bad)
             else:
                 logits = self.network.exact(images)
             self.broken[rows] = _not_finite(logits)
@@ -155,27 +159,27 @@ class _Engine:
             judged = ~done & (visits == settings.steps) & (not settings.diagnose)
             # The only place where the host waits for the device.
             counts = torch.stack([done.sum(), judged.sum(), bad.sum(), withstood]).tolist()
-            if counts[2]:
+            done_now, judged_now, failures, withstood_so_far = counts
+            if failures:
                 self._refuse(rows, logits, bad)
-            images_now, images = images, sign_step(images, gradient, settings.step_size, lower, upper)
-            if counts[0] + counts[1]:
+            looked_at, images = images, sign_step(images, gradient, settings.step_size, lower, upper)
+            if done_now + judged_now:
                 order = (done + 2 * judged).to(torch.int8).argsort(stable=True)
-                kept, ended, final = order.split([len(rows) - counts[0] - counts[1], counts[0], counts[1]])
-                self._finish(rows[ended], images_now[ended], wrong[ended], zero[ended])
-                withstood += self._judge(rows[final], images[final], labels[final], restart)
+                kept, ended, final = order.split([len(rows) - done_now - judged_now, done_now, judged_now])
+                self._finish(rows[ended], looked_at[ended], wrong[ended], zero[ended])
+                if judged_now:
+                    withstood += self._judge(rows[final], images[final], labels[final], restart)
                 rows, images, lower, upper = rows[kept], images[kept], lower[kept], upper[kept]
                 labels, visits = labels[kept], visits[kept]
-                finished += counts[0] + counts[1]
+                finished += done_now + judged_now
                 if self.progress is not None:
-                    self.progress(finished, total, counts[3])
+                    self.progress(finished, total, withstood_so_far)
         self._refuse_broken()
         if self.progress is not None and total:
             self.progress(total, total, int(withstood))
 
     def _judge(self, rows: Tensor, images: Tensor, labels: Tensor, restart: int) -> Tensor:
         """Finish samples at their last iterate by a forward pass; returns how many withstood."""
-        if not len(rows):
-            return rows.sum()
         logits = self.network.exact(images)
         self.broken[rows] = _not_finite(logits)
         wrong, no = logits.argmax(1) != labels, torch.zeros_like(labels, dtype=torch.bool)
