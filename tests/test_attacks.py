@@ -120,8 +120,12 @@ def test_without_diagnosis_only_the_gradients_that_move_a_sample_are_taken(
         torch.testing.assert_close(getattr(plain, name), getattr(full, name))
     assert not plain.zero_gradient_clean.any()
     assert not plain.zero_gradient_end.any()
-    saved = with_diagnosis - sum(gradients)
+    saved, needed = with_diagnosis - sum(gradients), sum(gradients)
     assert saved > 0
+    gradients.clear()
+    options = {name: value for name, value in attack.keywords.items() if name != "diagnose"}
+    assert robust_accuracy(*attack.args, partial(pgd, **options)) == plain.robust_accuracy
+    assert sum(gradients) == needed, "robust_accuracy asks for no diagnosis"
     if not early_exit:
         # One a sample at the clean image, unless the attack starts there, and one for each that takes all steps.
         assert saved == (101 if random_start else 0) + int(full.correct_before.sum())
@@ -431,6 +435,25 @@ def test_refuses_a_network_that_returns_nan() -> None:
     images, labels = digits(10)
     with pytest.raises(RunError, match="nan for row 3"):
         pgd(Broken().eval(), images, labels)
+
+
+@pytest.mark.parametrize("diagnose", [True, False])
+def test_refuses_nan_at_the_last_iterate(diagnose: bool) -> None:
+    network = trained()
+
+    class BrokenBeyond(nn.Module):
+        """Finite at the image and NaN one step from it; its first pixel always moves."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = images[:, 0, 0, 0]
+            logits = network(images) + first[:, None] * torch.arange(10) / 10
+            return torch.where(((first - 0.5).abs() > 0.05)[:, None], torch.nan, logits)
+
+    images, labels = digits(5)
+    images = images.clone()
+    images[:, 0, 0, 0] = 0.5
+    with pytest.raises(RunError, match="the network returned nan for row"):
+        fgsm(BrokenBeyond().eval(), images, labels, epsilon=0.1, diagnose=diagnose)
 
 
 @pytest.mark.parametrize("random_start", [True, False])
