@@ -141,6 +141,17 @@ def test_a_degenerate_scatter_says_why(change, said: str) -> None:
     assert said in texts(figure.figure.axes[0])
 
 
+def test_what_is_said_in_an_empty_panel_stays_inside_it() -> None:
+    figure = scatter.figure_4b(table(data=("mnist",)))
+    canvas = FigureCanvasAgg(figure.figure)
+    canvas.draw()
+    (axes,) = [axes for axes in figure.figure.axes if "RA (AutoAttack): not measured" in texts(axes)]
+    (said,) = axes.texts
+    inside, words = axes.get_window_extent(), said.get_window_extent(canvas.get_renderer())
+    assert inside.x0 < words.x0 < words.x1 < inside.x1
+    assert inside.y0 < words.y0 < words.y1 < inside.y1
+
+
 def test_no_line_is_drawn_through_constant_x_or_two_models() -> None:
     constant = scatter.figure_4(table(data=("mnist",)).assign(**{PRS_RATIO: 0.1})).figure.axes[0]
     assert "no line, x is constant" in constant.get_title()

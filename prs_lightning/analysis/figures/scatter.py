@@ -136,21 +136,23 @@ def scatter(
 ) -> Figure:
     """The panels ``wanted`` for every architecture in ``models``: a row per panel, a column per architecture.
 
-    With one architecture the panels stand side by side. ``one_scale`` gives all panels the same y axis.
+    With one architecture the panels stand side by side, up to three in a row; four stand two by two. ``one_scale``
+    gives all panels the same y axis.
     """
     architectures = _in_order(models["model"], MODEL_LABELS) or ["no network"]
     data = _in_order(models["data"], DATA_LABELS)
     alone = len(architectures) == 1
-    shape = (1, len(wanted)) if alone else (len(wanted), len(architectures))
+    columns = len(wanted) if len(wanted) <= 3 else 2
+    shape = (-(-len(wanted) // columns), columns) if alone else (len(wanted), len(architectures))
     tables = [points(models, panel) for panel in wanted]
     # A row of panels that only say why they are empty takes less of the page.
-    heights = [1.0] if alone else [0.45 if table.empty else 1.0 for table in tables]
+    heights = [1.0] * shape[0] if alone else [0.45 if table.empty else 1.0 for table in tables]
     canvas, grid = panels(*shape, height=2.25 * sum(heights) / len(heights), height_ratios=heights)
     handles: dict[str, object] = {}
     together = pd.concat(tables, ignore_index=True)
     for row, (panel, found) in enumerate(zip(wanted, tables, strict=True)):
         for column, architecture in enumerate(architectures):
-            axes = grid[0, row] if alone else grid[row, column]
+            axes = grid.flat[row] if alone else grid[row, column]
             chosen = found[found["model"] == architecture]
             axes.set_title(label(architecture))
             axes.set_xlabel(panel.labels[0])
