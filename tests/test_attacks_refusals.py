@@ -26,6 +26,7 @@ def good() -> tuple[nn.Module, Tensor, Tensor]:
         ({"loss": "hinge"}, "loss='hinge'"),
         ({"precision": "float16"}, "precision='float16'"),
         ({"restarts": 0}, "restarts=0"),
+        ({"diagnose": "end"}, "diagnose='end'"),
         ({"restarts": 2, "random_start": False}, "restarts=2"),
         ({"batch_size": 0}, "batch_size=0"),
     ],
@@ -115,9 +116,9 @@ def test_refuses_a_gradient_that_is_not_finite(random_start: bool) -> None:
 
 
 def test_an_attack_that_leaves_the_ball_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    import prs_lightning.attacks.engine as engine
+    import prs_lightning.attacks.attempt as attempt
 
-    monkeypatch.setattr(engine, "sign_step", lambda images, gradient, step, lower, upper: images + step)
+    monkeypatch.setattr(attempt, "sign_step", lambda images, gradient, step, lower, upper: images + step)
     with pytest.raises(RunError, match="leaves the ball"):
         pgd(*good(), epsilon=0.01, step_size=0.1, steps=2, early_exit=False)
     outside = excess(torch.tensor([[0.5], [float("nan")], [1.2]]), torch.tensor([[0.5], [0.5], [1.0]]), 0.5)

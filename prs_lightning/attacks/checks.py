@@ -28,6 +28,8 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if int(value) != value or value < 1:
             raise ConfigError(f"{name}={value} must be a whole number, 1 or more")
+    if settings.diagnose not in (True, False, "clean"):
+        raise ConfigError(f"diagnose={settings.diagnose!r} is unknown: expected True, False or 'clean'")
     if settings.restarts > 1 and not settings.random_start:
         raise ConfigError(f"restarts={settings.restarts} without random_start would repeat the same attack")
     if settings.precision not in PRECISIONS:

@@ -33,7 +33,7 @@ def pgd(
     generator: torch.Generator | None = None,
     batch_size: int = 128,
     keep_adversarial: bool = True,
-    diagnose: bool = True,
+    diagnose: bool | str = True,
     indices: Tensor | None = None,
     among: Tensor | None = None,
     progress: Progress | None = None,
@@ -60,7 +60,8 @@ def pgd(
             from the key and its index, whatever the batches. None: a generator seeded with 0.
         batch_size: samples per pass; about 100 to 250 is fastest on a CPU.
         keep_adversarial: False saves the memory of the adversarial images.
-        diagnose: False saves the gradients that only tell ``zero_gradient_clean`` and ``zero_gradient_end``.
+        diagnose: False saves the gradients that only tell ``zero_gradient_clean`` and ``zero_gradient_end``;
+            ``"clean"`` saves those of the second alone.
         indices: int64 (N,), the samples' numbers in their data set; None: 0 ... N-1.
         among: bool (N,), the samples known to be classified correctly; the others are not attacked and count as
             misclassified. None: all are looked at.

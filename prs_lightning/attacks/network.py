@@ -16,11 +16,23 @@ from prs_lightning.measuring import float32
 PRECISIONS = ("float32", "bfloat16")
 
 
+def channels_last(tensor: Tensor) -> Tensor:
+    """The tensor (N, C, H, W) with its channels next to each other, also where C = 1.
+
+    ``Tensor.contiguous`` leaves the strides of a single channel as they are, since both layouts fit them; a first
+    convolution of grey images then writes NCHW, and the second copies everything back, forwards and backwards.
+    """
+    _, channels, height, width = tensor.shape
+    tensor = tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.as_strided(tensor.shape, (channels * height * width, 1, width * channels, channels))
+
+
 class AttackedNetwork:
     """Logits and gradients of one network, without a trace in it.
 
     The parameters are handed in as detached copies of themselves (``functional_call``): no flag is changed and
-    backpropagation computes no weight gradient. On a CPU convolutions run channels-last, about 1.7 times as fast.
+    backpropagation computes no weight gradient. On a CPU convolutions run channels-last: NCHW takes about 1.3 times as
+    long.
 
     ``exact`` is float32, the network as given; ``gradient`` may run it in bfloat16 and with batch normalisation folded
     into the convolutions. If it does, ``approximate`` is true and each decision has to be made again by ``exact``.
@@ -28,7 +40,7 @@ class AttackedNetwork:
 
     def __init__(self, model: nn.Module, loss: Loss, precision: str, example: Tensor) -> None:
         self.loss, self.bfloat16 = loss, precision == "bfloat16"
-        self.layout = torch.channels_last if example.device.type == "cpu" else torch.contiguous_format
+        self.layout = channels_last if example.device.type == "cpu" else Tensor.contiguous
         self.forward = self._functional(model)
         folded = fold_batch_norm(model, example)
         self.fast_forward = self.forward if folded is None else self._functional(folded)
@@ -36,12 +48,12 @@ class AttackedNetwork:
 
     def _functional(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         weights = {
-            name: weight.detach().contiguous(memory_format=self.layout) if weight.ndim == 4 else weight.detach()
+            name: self.layout(weight.detach()) if weight.ndim == 4 else weight.detach()
             for name, weight in model.named_parameters()
         }
 
         def forward(images: Tensor) -> Tensor:
-            logits = functional_call(model, weights, (images.contiguous(memory_format=self.layout),))
+            logits = functional_call(model, weights, (self.layout(images),))
             if logits.ndim != 2 or len(logits) != len(images):
                 raise ConfigError(
                     f"the network returned {tuple(logits.shape)}: expected logits ({len(images)}, classes)"
@@ -68,7 +80,7 @@ class AttackedNetwork:
 
     def _gradient(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            images = images.detach().contiguous(memory_format=self.layout).requires_grad_(True)
+            images = self.layout(images.detach()).requires_grad_(True)
             logits = forward(images)
             # Losses saturate: they are taken in float32 and summed, for a mean would shrink each sample's gradient.
             with torch.autocast(images.device.type, enabled=False):

@@ -50,7 +50,7 @@ class Settings:
     early_exit: bool = True
     precision: str = "float32"
     batch_size: int = 128
-    diagnose: bool = True
+    diagnose: bool | str = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class AttackResult:
         correct_after: bool (N,): the sample withstood. With ``early_exit`` it was never misclassified at any
             iterate (worst case); without, it is classified correctly at the last iterate.
         zero_gradient_clean: bool (N,): the loss gradient at the clean image is exactly 0 everywhere.
-            False where nobody looked (``diagnose=False``, ART).
+            False where nobody looked (``diagnose``, ART).
         zero_gradient_end: bool (N,): so is the gradient at the image where the attack ended.
         steps_to_success: int64 (N,): sign steps taken until the sample was first misclassified, restarts counted
             on; 0 if the clean image or the random start was; -1 if it never was.

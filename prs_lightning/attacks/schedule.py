@@ -116,7 +116,7 @@ class EpochAttacks:
                 )
 
         name = f"pgd{self.steps}"
-        result = attacked(name)
+        result = attacked(name, diagnose="clean")
         counts = {name: result.correct_after.sum(), "zero_gradient": result.zero_gradient_clean.sum()}
         if self.audit:
             audited = attacked(f"{name} audit", among=result.correct_after, loss="margin", diagnose=False).correct_after

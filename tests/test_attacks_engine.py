@@ -1,0 +1,215 @@
+"""The engine behind the attacks: who leaves a batch when, what is computed, what is left alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import resnet18
+
+from prs_lightning.attacks import gradient_attack, pgd, robust_accuracy
+from prs_lightning.attacks.attempt import Attempt
+from prs_lightning.attacks.results import Samples, Settings
+from tests.attacked import Scaled, digits, trained
+
+STEP = 2 / 255
+RESULTS = ("correct_before", "correct_after", "zero_gradient_clean", "zero_gradient_end", "steps_to_success")
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+@pytest.mark.parametrize("random_start", [True, False])
+def test_without_diagnosis_only_the_gradients_that_move_a_sample_are_taken(
+    early_exit: bool, random_start: bool
+) -> None:
+    network, gradients = trained(), []
+
+    class Counting(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = network(images)
+            if logits.requires_grad:
+                gradients.append(len(images))
+            return logits
+
+    images, labels = digits(101)
+    attack = partial(
+        pgd,
+        Counting().eval(),
+        images,
+        labels,
+        epsilon=0.1,
+        step_size=STEP,
+        steps=4,
+        early_exit=early_exit,
+        random_start=random_start,
+        batch_size=16,
+    )
+    full, with_diagnosis = attack(), sum(gradients)
+    gradients.clear()
+    plain = attack(diagnose=False)
+    for name in ("adversarial", "correct_before", "correct_after", "steps_to_success"):
+        torch.testing.assert_close(getattr(plain, name), getattr(full, name))
+    assert not plain.zero_gradient_clean.any()
+    assert not plain.zero_gradient_end.any()
+    saved, needed = with_diagnosis - sum(gradients), sum(gradients)
+    gradients.clear()
+    clean_only = attack(diagnose="clean")
+    for name in ("adversarial", "correct_after", "steps_to_success", "zero_gradient_clean"):
+        torch.testing.assert_close(getattr(clean_only, name), getattr(full, name))
+    assert sum(gradients) == needed + (101 if random_start else 0)
+    assert saved > 0
+    gradients.clear()
+    options = {name: value for name, value in attack.keywords.items() if name != "diagnose"}
+    assert robust_accuracy(*attack.args, partial(pgd, **options)) == plain.robust_accuracy
+    assert sum(gradients) == needed, "robust_accuracy asks for no diagnosis"
+    attacked, fooled = full.correct_before, full.correct_before & ~full.correct_after
+    if early_exit:
+        # A gradient for every step that was taken. Of the images that ended the attack most were foreseen.
+        steps_taken = torch.where(full.steps_to_success < 0, 4, full.steps_to_success)[attacked].sum()
+        assert steps_taken <= needed < steps_taken + fooled.sum()
+    else:
+        # One a sample at the clean image, unless the attack starts there, and one for each that takes all steps.
+        assert saved == (101 if random_start else 0) + int(attacked.sum())
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_samples_at_a_zero_gradient_leave_the_batch(early_exit: bool) -> None:
+    seen = []
+    network = Scaled(trained(), 1e4).eval()
+    images, labels = digits(50)
+    handle = network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    result = pgd(network, images, labels, steps=20, early_exit=early_exit)
+    handle.remove()
+    assert result.zero_gradient_end.float().mean() > 0.9
+    assert sum(seen) < 50 * 4
+
+
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_results_do_not_depend_on_batches_or_shards(early_exit: bool) -> None:
+    network, (images, labels) = trained(), digits(101)
+    attack = partial(pgd, network, epsilon=0.1, step_size=STEP, steps=6, early_exit=early_exit, restarts=2)
+    whole = attack(images, labels)
+    for batch_size in (1, 7, 128):
+        other = attack(images, labels, batch_size=batch_size)
+        assert all(torch.equal(getattr(whole, name), getattr(other, name)) for name in RESULTS)
+    for rank in (0, 1):
+        rows = torch.arange(rank, 101, 2)
+        shard = attack(images[rows], labels[rows], indices=rows)
+        assert all(torch.equal(getattr(whole, name)[rows], getattr(shard, name)) for name in RESULTS)
+    moved = attack(images, labels, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(moved.adversarial, whole.adversarial)
+
+
+def test_bfloat16_reports_what_float32_sees() -> None:
+    network, (images, labels) = trained(), digits(100)
+    attack = partial(pgd, network, images, labels, epsilon=0.08, step_size=STEP, steps=8)
+    exact, fast = attack(), attack(precision="bfloat16")
+    with torch.no_grad():
+        right = network(fast.adversarial).argmax(1) == labels
+    assert torch.equal(right, fast.correct_after)
+    assert torch.equal(exact.correct_before, fast.correct_before)
+    assert torch.equal(exact.zero_gradient_clean, fast.zero_gradient_clean)
+    assert abs(fast.robust_accuracy - exact.robust_accuracy) <= 0.03
+    assert not torch.equal(fast.adversarial, exact.adversarial)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("diagnose", [True, "clean", False])
+def test_the_host_waits_once_a_pass(precision: str, diagnose: bool | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes the host wait for a GPU: reading a value, and indexing by a mask, whose size is not known before."""
+    waiting, waits, passes = {"nonzero", "masked_select", "_local_scalar_dense", "equal", "unique"}, [], []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            assert operator.__name__.split(".")[0] not in waiting, operator
+            return operator(*args, **(kwargs or {}))
+
+    def counted(tensor: Tensor, tolist: Callable[[Tensor], Any] = Tensor.tolist) -> Any:
+        waits.append(len(tensor))
+        return tolist(tensor)
+
+    def watched(attempt: Attempt, done_before: int, run: Callable[..., None] = Attempt.run) -> None:
+        with Watch(), monkeypatch.context() as context:
+            context.setattr(Tensor, "tolist", counted)
+            handle = network.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+            run(attempt, done_before)
+            handle.remove()
+
+    network, (images, labels) = nn.Sequential(trained(batch_norm=True)).eval(), digits(100)
+    monkeypatch.setattr(Attempt, "run", watched)
+    monkeypatch.setattr("prs_lightning.attacks.network.fold_batch_norm", lambda model, example: None)
+    found = pgd(network, images, labels, epsilon=0.1, steps=5, precision=precision, diagnose=diagnose, batch_size=16)
+    assert 0 < found.robust_accuracy < 0.9
+    assert len(waits) == len(passes) > 100 / 16
+
+
+def test_any_module_can_be_attacked_and_keeps_its_state() -> None:
+    network = resnet18(num_classes=10).eval()
+    network.fc.weight.requires_grad_(False)
+    network.fc.bias.grad = torch.ones(10)
+    images, labels = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    layouts = {name: value.stride() for name, value in network.state_dict().items()}
+    randomness = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    pgd(network, images, labels, steps=2)
+    assert torch.equal(torch.get_rng_state(), randomness[0])
+    assert (np.random.get_state()[1] == randomness[1]).all()  # noqa: NPY002
+    assert random.getstate() == randomness[2]
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert all(value.stride() == layouts[name] for name, value in network.state_dict().items())
+    assert not network.fc.weight.requires_grad
+    assert network.fc.bias.requires_grad
+    assert torch.equal(network.fc.bias.grad, torch.ones(10))
+    assert all(parameter.grad is None for parameter in network.conv1.parameters())
+
+
+def test_images_are_gathered_a_batch_at_a_time() -> None:
+    images, labels = digits(100)
+    gathered = []
+
+    def gather(rows: Tensor) -> Tensor:
+        gathered.append(len(rows))
+        return images[rows]
+
+    plan = Settings(epsilon=0.1, step_size=STEP, steps=3, batch_size=16)
+    network, seen = nn.Sequential(trained()).eval(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    lazy = gradient_attack(network, Samples(gather, labels, torch.arange(100)), plan)
+    assert max(gathered) <= 16
+    assert max(seen) <= 16
+    assert lazy.adversarial is None
+    eager = pgd(trained(), images, labels, epsilon=0.1, step_size=STEP, steps=3)
+    assert torch.equal(lazy.correct_after, eager.correct_after)
+    bytes_ = Samples.of((images * 255).round().to(torch.uint8), labels)
+    torch.testing.assert_close(bytes_.gather(torch.arange(100)), images)
+
+
+def test_progress_tells_samples_done_and_withstanding() -> None:
+    told: list[tuple[int, int, int]] = []
+    images, labels = digits(50)
+    found = pgd(trained(), images, labels, steps=3, epsilon=0.1, progress=lambda *counts: told.append(counts))
+    assert told[-1] == (50, 50, int(found.correct_after.sum()))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    told.clear()
+    nobody = torch.zeros(50, dtype=torch.bool)
+    pgd(trained(), images, labels, steps=3, among=nobody, progress=lambda *counts: told.append(counts))
+    assert not told, "a share of no samples cannot be shown"
+
+
+def test_losses_are_summed_so_that_no_gradient_shrinks_with_the_batch() -> None:
+    """A gradient just above the smallest float32 survives in a batch of 64, where a mean would lose it."""
+
+    class Faint(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            value = images.flatten(1).sum(1, keepdim=True) * 4e-45
+            return torch.cat([value, -value], 1)
+
+    images, labels = torch.full((64, 1, 2, 2), 0.5), torch.zeros(64, dtype=torch.int64)
+    found = pgd(Faint().eval(), images, labels, epsilon=0.1, steps=1, loss="margin")
+    assert not found.zero_gradient_clean.any()
