@@ -180,6 +180,8 @@ def test_restarts_never_raise_robust_accuracy_and_find_more() -> None:
     once, often = attack(), attack(restarts=8)
     assert (often.correct_after <= once.correct_after).all()
     assert often.robust_accuracy < once.robust_accuracy
+    later = once.correct_after & ~often.correct_after
+    assert (often.steps_to_success[later] > 1).all(), "the steps of earlier starts are counted on"
 
 
 def test_keyed_noise_is_uniform_and_independent_of_the_batch() -> None:

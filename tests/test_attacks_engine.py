@@ -16,11 +16,25 @@ from torchvision.models import resnet18
 
 from prs_lightning.attacks import gradient_attack, pgd, robust_accuracy
 from prs_lightning.attacks.attempt import Attempt
-from prs_lightning.attacks.results import Samples, Settings
+from prs_lightning.attacks.results import AttackResult, Samples, Settings
 from tests.attacked import Scaled, digits, trained
 
 STEP = 2 / 255
 RESULTS = ("correct_before", "correct_after", "zero_gradient_clean", "zero_gradient_end", "steps_to_success")
+
+
+class Counting(nn.Module):
+    """Counts the images that were passed with a backward pass to come, and those without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.gradients, self.judgements = trained(), 0, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        self.gradients += len(images) * logits.requires_grad
+        self.judgements += len(images) * (not logits.requires_grad)
+        return logits
 
 
 @pytest.mark.parametrize("early_exit", [True, False])
@@ -28,54 +42,57 @@ RESULTS = ("correct_before", "correct_after", "zero_gradient_clean", "zero_gradi
 def test_without_diagnosis_only_the_gradients_that_move_a_sample_are_taken(
     early_exit: bool, random_start: bool
 ) -> None:
-    network, gradients = trained(), []
-
-    class Counting(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            logits = network(images)
-            if logits.requires_grad:
-                gradients.append(len(images))
-            return logits
-
-    images, labels = digits(101)
+    network, (images, labels), steps = Counting().eval(), digits(301), 6
     attack = partial(
-        pgd,
-        Counting().eval(),
-        images,
-        labels,
-        epsilon=0.1,
-        step_size=STEP,
-        steps=4,
-        early_exit=early_exit,
-        random_start=random_start,
-        batch_size=16,
+        pgd, epsilon=0.1, step_size=STEP, steps=steps, early_exit=early_exit, random_start=random_start, batch_size=50
     )
-    full, with_diagnosis = attack(), sum(gradients)
-    gradients.clear()
-    plain = attack(diagnose=False)
+
+    def counted(**options: Any) -> tuple[AttackResult, int, int]:
+        network.gradients = network.judgements = 0
+        result = attack(network, images, labels, **options)
+        return result, network.gradients, network.judgements - 8  # of the example that shows the number of classes
+
+    full, with_diagnosis, _ = counted()
+    plain, needed, judged = counted(diagnose=False)
     for name in ("adversarial", "correct_before", "correct_after", "steps_to_success"):
         torch.testing.assert_close(getattr(plain, name), getattr(full, name))
     assert not plain.zero_gradient_clean.any()
     assert not plain.zero_gradient_end.any()
-    saved, needed = with_diagnosis - sum(gradients), sum(gradients)
-    gradients.clear()
-    clean_only = attack(diagnose="clean")
-    for name in ("adversarial", "correct_after", "steps_to_success", "zero_gradient_clean"):
-        torch.testing.assert_close(getattr(clean_only, name), getattr(full, name))
-    assert sum(gradients) == needed + (101 if random_start else 0)
-    assert saved > 0
-    gradients.clear()
-    options = {name: value for name, value in attack.keywords.items() if name != "diagnose"}
-    assert robust_accuracy(*attack.args, partial(pgd, **options)) == plain.robust_accuracy
-    assert sum(gradients) == needed, "robust_accuracy asks for no diagnosis"
     attacked, fooled = full.correct_before, full.correct_before & ~full.correct_after
+    looked_at = 301 if random_start else 0
     if early_exit:
-        # A gradient for every step that was taken. Of the images that ended the attack most were foreseen.
-        steps_taken = torch.where(full.steps_to_success < 0, 4, full.steps_to_success)[attacked].sum()
-        assert steps_taken <= needed < steps_taken + fooled.sum()
+        # A gradient for every step that was taken. Of the images that ended the attack most were foreseen, few others.
+        taken = int(torch.where(full.steps_to_success < 0, steps, full.steps_to_success)[attacked].sum())
+        assert taken <= needed < taken + fooled.sum()
+        foreseen = judged - looked_at - int(full.correct_after.sum())
+        assert fooled.sum() / 3 < foreseen < 2 * fooled.sum()
+        assert foreseen > taken + int(fooled.sum()) - needed, "some were visited after all"
     else:
         # One a sample at the clean image, unless the attack starts there, and one for each that takes all steps.
-        assert saved == (101 if random_start else 0) + int(attacked.sum())
+        assert needed == with_diagnosis - looked_at - int(attacked.sum())
+        assert judged == looked_at + int(attacked.sum())
+
+    clean_only, gradients, _ = counted(diagnose="clean")
+    for name in ("adversarial", "correct_after", "steps_to_success", "zero_gradient_clean"):
+        torch.testing.assert_close(getattr(clean_only, name), getattr(full, name))
+    assert gradients == needed + looked_at
+    network.gradients = 0
+    assert robust_accuracy(network, images, labels, attack) == plain.robust_accuracy
+    assert network.gradients == needed, "robust_accuracy asks for no diagnosis"
+
+
+@pytest.mark.parametrize("diagnose", [True, False])
+def test_where_the_fast_network_is_blind_the_exact_one_gives_the_gradient(diagnose: bool) -> None:
+    class Blind(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return trained()(images) * (0.0 if torch.is_autocast_enabled("cpu") else 1.0)
+
+    images, labels = digits(60)
+    attack = partial(pgd, Blind().eval(), images, labels, epsilon=0.1, step_size=STEP, steps=5, diagnose=diagnose)
+    exact, fast = attack(), attack(precision="bfloat16")
+    assert 0 < exact.robust_accuracy < 0.9
+    torch.testing.assert_close(fast.adversarial, exact.adversarial)
+    assert torch.equal(fast.steps_to_success, exact.steps_to_success)
 
 
 @pytest.mark.parametrize("early_exit", [True, False])
@@ -90,12 +107,14 @@ def test_samples_at_a_zero_gradient_leave_the_batch(early_exit: bool) -> None:
     assert sum(seen) < 50 * 4
 
 
-@pytest.mark.parametrize("early_exit", [True, False])
-def test_results_do_not_depend_on_batches_or_shards(early_exit: bool) -> None:
+@pytest.mark.parametrize(("early_exit", "diagnose"), [(True, True), (False, True), (True, False)])
+def test_results_do_not_depend_on_batches_or_shards(early_exit: bool, diagnose: bool) -> None:
     network, (images, labels) = trained(), digits(101)
-    attack = partial(pgd, network, epsilon=0.1, step_size=STEP, steps=6, early_exit=early_exit, restarts=2)
+    attack = partial(
+        pgd, network, epsilon=0.1, step_size=STEP, steps=6, early_exit=early_exit, restarts=2, diagnose=diagnose
+    )
     whole = attack(images, labels)
-    for batch_size in (1, 7, 128):
+    for batch_size in (1, 3, 7, 128):
         other = attack(images, labels, batch_size=batch_size)
         assert all(torch.equal(getattr(whole, name), getattr(other, name)) for name in RESULTS)
     for rank in (0, 1):
@@ -117,6 +136,11 @@ def test_bfloat16_reports_what_float32_sees() -> None:
     assert torch.equal(exact.zero_gradient_clean, fast.zero_gradient_clean)
     assert abs(fast.robust_accuracy - exact.robust_accuracy) <= 0.03
     assert not torch.equal(fast.adversarial, exact.adversarial)
+    early = [(result.steps_to_success[exact.correct_before] < 8).float().mean() for result in (exact, fast)]
+    assert abs(early[0] - early[1]) <= 0.03, "successes are seen on the way, not at the end only"
+    exact, fast = attack(random_start=False), attack(random_start=False, precision="bfloat16", diagnose="clean")
+    assert torch.equal(exact.correct_before, fast.correct_before)
+    assert torch.equal(exact.zero_gradient_clean, fast.zero_gradient_clean)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
