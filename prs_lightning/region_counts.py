@@ -31,14 +31,15 @@ class KeyCounts:
 
     def add(self, keys: Tensor) -> None:
         """Count keys, int64 (N, 2)."""
+        distinct = sum(len(known) for known, _ in self._tables)
+        if len(keys) >= max(_MERGE_AT, distinct // 4) // 4:
+            self._merge(keys)
+            return
         if self._waiting_keys + len(keys) > len(self._waiting):
             room = max(_MERGE_AT, len(self) // 4)  # its length merges what waits
             self._waiting = _empty(room, 2, device=keys.device)
-        if len(keys) > len(self._waiting):
-            self._merge(keys)
-        else:
-            self._waiting[self._waiting_keys : self._waiting_keys + len(keys)] = keys
-            self._waiting_keys += len(keys)
+        self._waiting[self._waiting_keys : self._waiting_keys + len(keys)] = keys
+        self._waiting_keys += len(keys)
 
     def add_counts(self, other: KeyCounts) -> None:
         """Count what another counted."""

@@ -31,7 +31,8 @@ PART_BITS = 16
 """A hashed key is eight hashes of 16 bits."""
 
 _MULTIPLIER_BITS = PART_BITS + 8 - 1
-# Features whose signs are taken at once on a CPU, and those that are worth the start of a thread.
+# Features whose signs are taken at once on a CPU, and those that are worth a thread: below, torch's own workers, which
+# wait busily for a while after each operation, take more time from it than it saves.
 _BLOCK = 2**19
 _WORTH_A_THREAD = 2**25
 _KEY_NAME = b"prs-lightning region keys, version 1"
@@ -134,9 +135,12 @@ def _keys_of_hashes(hashes: Tensor) -> Tensor:
     return one | (two << PART_BITS) | (three << 2 * PART_BITS) | (four << 3 * PART_BITS)
 
 
-def keys_of_blocks(features: NDArray[Any], signs: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> Tensor:
-    """`keys_of_patterns` of ``signs(features)``, for features (N, D) on a CPU: block by block, so that signs stay in
-    the cache, and in as many threads as torch has, since one alone cannot read memory fast enough."""
+def keys_of_blocks(features: NDArray[Any], write_signs: Callable[[NDArray[Any], NDArray[np.bool_]], None]) -> Tensor:
+    """`keys_of_patterns` of the signs of features (N, D) on a CPU: block by block, so that signs stay in the cache, and
+    in as many threads as torch has, since one alone cannot read memory fast enough.
+
+    ``write_signs(block, signs)`` writes the signs of a block of rows into a boolean array.
+    """
     samples, units = features.shape
     words = packed_words(units)
     plain, multipliers = words == 2, _multipliers(words, torch.device("cpu"))
@@ -146,15 +150,20 @@ def keys_of_blocks(features: NDArray[Any], signs: Callable[[NDArray[Any]], NDArr
     rows = max(1, _BLOCK // units)
 
     def fill(starts: range) -> None:
+        # Written again and again: new memory for every block would cost as much as all the rest.
+        signs = np.empty((rows, units), dtype=np.bool_)
+        numbers = np.empty((0 if plain else rows, len(columns)))
         for start in starts:
-            block = signs(features[start : start + rows])
+            block = features[start : start + rows]
+            write_signs(block, signs[: len(block)])
             # Packing whole rows at once takes half the time, where no row ends within a byte.
-            packed = np.packbits(block, axis=None if units % 8 == 0 else 1, bitorder="little")
+            packed = np.packbits(signs[: len(block)], axis=None if units % 8 == 0 else 1, bitorder="little")
             packed = packed.reshape(len(block), -1)
             if plain:
                 kept[start : start + rows, : packed.shape[1]] = packed
             else:
-                kept[start : start + rows] = packed.astype(np.float64) @ columns
+                numbers[: len(block)] = packed
+                np.matmul(numbers[: len(block)], columns, out=kept[start : start + rows])
 
     threads = max(1, min(torch.get_num_threads(), features.size // _WORTH_A_THREAD))
     shares = [range(0, samples, rows)[thread::threads] for thread in range(threads)]
@@ -179,19 +188,16 @@ def _in_order(keys: Tensor) -> tuple[Tensor, Tensor]:
     """The indices (N,) that put keys (N, 2) into the one order that is used throughout, and where in it a key differs
     from the one before, boolean (N,). The order is by `sort_words`, then by the first word, then by the second."""
     starts = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
-    # On a CPU numpy sorts with the processor's vector instructions.
-    words = keys.numpy() if keys.device.type == "cpu" else keys
-    by = sort_words(words)
-    order = by.argsort()
-    by, second = by[order], words[:, 1][order]
+    by, order = sort_words(keys).sort()
+    second = keys[:, 1][order]
     changes = by[1:] != by[:-1]
     if (~changes & (second[1:] != second[:-1])).any():
         order = keys[:, 1].argsort()
         for column in (keys[:, 0], sort_words(keys)):
             order = order[column[order].argsort(stable=True)]
         changes = (keys[order[1:]] != keys[order[:-1]]).any(dim=1)
-    starts[1:] = torch.as_tensor(changes)
-    return torch.as_tensor(order), starts
+    starts[1:] = changes
+    return order, starts
 
 
 def count_keys(keys: Tensor, weights: Tensor | None = None) -> Counts:

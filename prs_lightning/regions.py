@@ -62,9 +62,9 @@ def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
     return _positive(z.detach().flatten(1))
 
 
-def _positive(z: Any) -> Any:
-    """The one place of ``z > 0``, for a tensor or a numpy array."""
-    return z > 0
+def _positive(z: Any, signs: NDArray[np.bool_] | None = None) -> Any:
+    """The one place of ``z > 0``, for a tensor, or for a numpy array with an array for the result."""
+    return z > 0 if signs is None else np.greater(z, 0, out=signs)
 
 
 def _check_shape(z: Tensor) -> None:
@@ -82,14 +82,18 @@ def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
     z = z.detach().flatten(1)
     # numpy knows these types of a CPU, and compares them several times faster than torch.
     if z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64):
-        return keys_of_blocks(z.numpy(), _checked_positive if check else _positive)
+        return keys_of_blocks(z.numpy(), _write_checked_signs if check else _write_signs)
     blocks = z.split(max(1, _BLOCK // z.shape[1]))
     return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in blocks])
 
 
-def _checked_positive(block: NDArray[Any]) -> Any:
+def _write_signs(block: NDArray[Any], signs: NDArray[np.bool_]) -> None:
+    _positive(block, signs)
+
+
+def _write_checked_signs(block: NDArray[Any], signs: NDArray[np.bool_]) -> None:
     refuse_nan(bool(np.isnan(block.max())))
-    return _positive(block)
+    _positive(block, signs)
 
 
 class RegionSet:
