@@ -84,7 +84,8 @@ def check(config: dict[str, Any]) -> None:
     if isinstance(config["figures"], str) and config["figures"] not in ("all", "none"):
         raise ConfigError(f"figures={config['figures']}: expected all, none or a list such as [4,4b,8]")
     for key, value in config["sizes"].items():
-        at_least(f"sizes.{key}", value, 1)
+        if value is not None:
+            at_least(f"sizes.{key}", value, 1)
     if (config["pair"]["a"] is None) != (config["pair"]["b"] is None):
         raise ConfigError("pair: name both networks, pair.a=RUN@EPOCH pair.b=RUN@EPOCH, or neither")
 
@@ -125,7 +126,7 @@ def draw(
     return figures.make_all(
         rows, models, (lambda: load_pair(runs, pair, config["data_root"])) if pair else None,
         folder=folder / "figures", key=pair_key(runs, pair) if pair else None, force=config["force"],
-        sizes=figures.Sizes(**config["sizes"]),
+        sizes={name: size for name, size in config["sizes"].items() if size is not None},
         only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
         progress=say, why=None if pair else why,
     )  # fmt: skip

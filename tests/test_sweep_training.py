@@ -51,6 +51,18 @@ def test_two_kills_leave_no_trace_in_the_numbers(tmp_path: Path) -> None:
     assert len(measures(disturbed)) == 2
 
 
+@pytest.mark.parametrize(("package", "launcher"), [("ray", "ray"), ("submitit", "submitit_processes")])
+def test_other_engines_train_to_the_same_numbers(tmp_path: Path, package: str, launcher: str) -> None:
+    pytest.importorskip(package)
+    there, here, command = tmp_path / "there", tmp_path / "here", (*TINY[:2], *TINY[3:], "epochs=1")
+    code, output = sweep(REAL, there, f"hydra/launcher={launcher}", *command, "seed=0..3")
+    assert code == 0, output
+    assert list(statuses(there).values()) == ["finished"] * 4
+    assert sweep(REAL, here, *command, "seed=3")[0] == 0
+    ((name, rows),) = measures(here).items()
+    assert measures(there)[name] == rows
+
+
 def test_a_lost_rank_fails_its_job_only(tmp_path: Path) -> None:
     """Two ranks per job; rank 1 of the first job is killed, the second job then trains to its end."""
     folder = tmp_path / "runs"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -51,7 +51,7 @@ class Sizes:
     def for_cpu(cls) -> Sizes:
         """Small enough for all figures of two CNN-6 in a few minutes on two cores; the samples are fewer than the
         paper's, so each figure says how many there are."""
-        return cls(plane=56, layers=500, curve=15, attacked=150, group=50, embedded=500)
+        return cls(plane=64, layers=1000, curve=30, attacked=300, group=60, embedded=1000)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def make_all(
     why: str | None = None,
     force: bool = False,
     only: Sequence[str] | None = None,
-    sizes: Sizes | None = None,
+    sizes: Sizes | Mapping[str, int] | None = None,
     progress: Callable[[str], object] = print,
 ) -> list[Made]:
     """Make every figure that is not there yet, each in turn; one that fails does not stop the others.
@@ -134,7 +134,8 @@ def make_all(
         why: there are no networks.
         force: make them all anew.
         only: numbers of the figures to make; None for all.
-        sizes: of the networks' figures; None: the paper's with an accelerator, ``Sizes.for_cpu()`` without.
+        sizes: of the networks' figures. What is not given is the paper's with an accelerator, and without one that of
+            ``Sizes.for_cpu()``.
         progress: is given one line per figure, and one at the start of each that takes long.
 
     Raises:
@@ -147,7 +148,7 @@ def make_all(
     keys = {
         "rows": code + _digest_of_frame(rows),
         "models": code + _digest_of_frame(models),
-        "networks": code + hashlib.sha256(repr((key, sizes and asdict(sizes))).encode()).hexdigest(),
+        "networks": code + hashlib.sha256(repr((key, sizes)).encode()).hexdigest(),
     }
     frames = {"rows": rows, "models": models}
     made = []
@@ -197,7 +198,7 @@ def _make(
     force: bool,
     frames: dict[str, pd.DataFrame],
     networks: _Once,
-    sizes: Sizes | None,
+    sizes: Sizes | Mapping[str, int] | None,
     progress: Callable[[str], object],
 ) -> Made:
     files = {suffix: folder / f"fig-{entry.number}.{suffix}" for suffix in (*FORMATS, "json")}
@@ -212,7 +213,7 @@ def _make(
         if entry.source == "networks":
             pair = networks()
             progress(f"figure {entry.number}: {entry.title} ...")
-            figure = _function(entry)(pair, sizes=sizes or _default_sizes())
+            figure = _function(entry)(pair, sizes=_complete(sizes))
         else:
             figure = _function(entry)(frames[entry.source])
         _save(figure, files, key)
@@ -223,10 +224,12 @@ def _make(
     return Made(entry.number, figure.title, figure.caption, **outputs, error=None, kept=False, seconds=seconds)
 
 
-def _default_sizes() -> Sizes:
+def _complete(sizes: Sizes | Mapping[str, int] | None) -> Sizes:
+    if isinstance(sizes, Sizes):
+        return sizes
     import torch
 
-    return Sizes() if torch.accelerator.is_available() else Sizes.for_cpu()
+    return replace(Sizes() if torch.accelerator.is_available() else Sizes.for_cpu(), **(sizes or {}))
 
 
 def _function(entry: Entry) -> Callable[..., Figure]:

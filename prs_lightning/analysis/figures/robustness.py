@@ -77,9 +77,8 @@ def thrifty(attack: Attack, steps: int, withstood: dict[float, Tensor], **option
         if epsilon in withstood:
             among = withstood[epsilon] if among is None else among & withstood[epsilon]
         taken = steps if epsilon > 0 else min(steps, 1)
-        result = attack(
-            model, images, labels, epsilon=epsilon, steps=taken, among=among, keep_adversarial=False, **options
-        )
+        saved = {"keep_adversarial": False, "diagnose": False}
+        result = attack(model, images, labels, epsilon=epsilon, steps=taken, among=among, **saved, **options)
         withstood[epsilon] = result.correct_after
         return result
 
