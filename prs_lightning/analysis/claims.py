@@ -251,8 +251,9 @@ def failures_claim(failures: pd.DataFrame | None, level: float) -> Claim:
     exact = stats.binomtest(zero, zero + moving).proportion_ci(level, "exact")
     low, high = float(exact.low) - 0.5, float(exact.high) - 0.5
     share = zero / (zero + moving)
-    note = f"share {share:.3f} of {plural(zero + moving, 'failed attack')}; the interval counts samples of this one network"
-    return Claim(*text, share - 0.5, low, high, plural(zero + moving, "failed attack"), paper, verdict(low, high), note)
+    failed = plural(zero + moving, "failed attack")
+    note = f"share {share:.3f} of {failed}; the interval counts samples of this one network"
+    return Claim(*text, share - 0.5, low, high, failed, paper, verdict(low, high), note)
 
 
 def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
