@@ -135,7 +135,7 @@ def _keys_of_hashes(hashes: Tensor) -> Tensor:
     return one | (two << PART_BITS) | (three << 2 * PART_BITS) | (four << 3 * PART_BITS)
 
 
-def keys_of_blocks(features: NDArray[Any], write_signs: Callable[[NDArray[Any], NDArray[np.bool_]], None]) -> Tensor:
+def keys_of_blocks(features: NDArray[Any], write_signs: Callable[[NDArray[Any], NDArray[np.bool_]], Any]) -> Tensor:
     """`keys_of_patterns` of the signs of features (N, D) on a CPU: block by block, so that signs stay in the cache, and
     in as many threads as torch has, since one alone cannot read memory fast enough.
 

@@ -82,13 +82,9 @@ def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
     z = z.detach().flatten(1)
     # numpy knows these types of a CPU, and compares them several times faster than torch.
     if z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64):
-        return keys_of_blocks(z.numpy(), _write_checked_signs if check else _write_signs)
+        return keys_of_blocks(z.numpy(), _write_checked_signs if check else _positive)
     blocks = z.split(max(1, _BLOCK // z.shape[1]))
     return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in blocks])
-
-
-def _write_signs(block: NDArray[Any], signs: NDArray[np.bool_]) -> None:
-    _positive(block, signs)
 
 
 def _write_checked_signs(block: NDArray[Any], signs: NDArray[np.bool_]) -> None:

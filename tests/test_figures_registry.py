@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -131,3 +132,13 @@ assert "matplotlib.pyplot" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_sizes_that_are_not_given_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prs_lightning.analysis.figures.registry import _complete
+
+    for accelerator, default in ((False, figures.Sizes.for_cpu()), (True, figures.Sizes())):
+        monkeypatch.setattr("torch.accelerator.is_available", lambda accelerator=accelerator: accelerator)
+        assert _complete(None) == default
+        assert _complete({"curve": 7}) == replace(default, curve=7)
+        assert _complete(figures.Sizes(plane=3)) == figures.Sizes(plane=3)
