@@ -20,7 +20,14 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.metrics import CosineSimilarity, InclusionRatio, PopulatedRegions, RegionStatistics, Sparsity
+from prs_lightning.metrics import (
+    CosineSimilarity,
+    InclusionRatio,
+    PopulatedRegions,
+    RegionStatistics,
+    Sparsity,
+    count_zeros,
+)
 from prs_lightning.regions import inclusion_ratio, prs_ratio
 
 
@@ -191,6 +198,16 @@ def test_sparsity_is_the_mean_over_layers_of_the_ratio_of_zeros() -> None:
             metric.update(output[half], layer=layer)
     expected = np.mean([(output.numpy() == 0).mean() for output in outputs])
     assert metric.compute().item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_zeros_of_both_signs_count_and_nothing_else_does(dtype: torch.dtype) -> None:
+    smallest, infinite = torch.finfo(dtype).smallest_normal, torch.inf
+    values = [0.0, -0.0, smallest, -smallest, smallest / 4, 1.0, -2.0, infinite, -infinite, torch.nan]
+    chosen = torch.tensor(values, dtype=dtype)[torch.randint(len(values), (6, 5, 8, 4))]
+    images = chosen.contiguous(memory_format=torch.channels_last)
+    for some in (chosen, images, images[:, ::2], chosen[0, 0, 0, 0]):
+        assert count_zeros(some).item() == sum(value == 0 for value in some.flatten().tolist())
 
 
 def test_cosine_similarity_is_that_of_scipy() -> None:

@@ -15,6 +15,7 @@ from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.data import to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.layers import watching
+from prs_lightning.metrics import count_zeros
 from prs_lightning.models.base import ImageClassifier
 
 SIDE = 4
@@ -46,7 +47,7 @@ def relu_maps(network: ImageClassifier, image: Tensor, images: Tensor) -> list[t
         nonlocal place
         if output.ndim == 4:
             # An output returns once per batch: its place follows from the number of outputs in a pass.
-            zeros[place % len(maps)] += int((output == 0).sum()) / output[0].numel()
+            zeros[place % len(maps)] += int(count_zeros(output)) / output[0].numel()
             place += 1
 
     with watching(network, names, count):
