@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ def trained(root: str, epochs: int, limit: int, weights: Path | None) -> CNN6:
     return network
 
 
-def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> float:
+def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> float:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -56,7 +57,7 @@ def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -
         network, nn.CrossEntropyLoss(), tuple(images.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
     )
     attack = ProjectedGradientDescentPyTorch(
-        view, eps=epsilon, eps_step=STEP, max_iter=STEPS, num_random_init=1, batch_size=BATCH, verbose=False
+        view, eps=epsilon, eps_step=STEP, max_iter=steps, num_random_init=1, batch_size=BATCH, verbose=False
     )
     adversarial = attack.generate(images.numpy(), labels.numpy())
     predictions = torch.from_numpy(view.predict(adversarial, batch_size=BATCH)).argmax(1)
@@ -64,11 +65,11 @@ def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -
     return float((predictions == labels).double().mean())
 
 
-def by_foolbox(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> float:
+def by_foolbox(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> float:
     import foolbox
 
     view = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    attack = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=STEPS, random_start=True)
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps, random_start=True)
     parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
     fooled = torch.cat([attack(view, part, truth, epsilons=epsilon)[2] for part, truth in parts])
     return 1 - float(fooled.double().mean())
@@ -84,10 +85,21 @@ def epsilon_near(network: nn.Module, images: Tensor, labels: Tensor, target: flo
     return (low + high) / 2
 
 
-def compared(
-    name: str, network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, others: Sequence[str], repeats: int
-) -> list[list[object]]:
-    """One row per way: seconds, ratios, robust accuracy. Ours in further forms, if named, stand beside the default."""
+class Case(NamedTuple):
+    """What is attacked; ours in further forms, if named in ``others``, stand beside the default."""
+
+    name: str
+    network: nn.Module
+    epsilon: float
+    others: Sequence[str] = ()
+    steps: int = STEPS
+    images: slice = slice(None)
+
+
+def compared(case: Case, images: Tensor, labels: Tensor, repeats: int) -> list[list[object]]:
+    """One row per way: seconds, ratios, robust accuracy."""
+    _, network, epsilon, _, steps, some = case
+    images, labels = images[some], labels[some]
     accuracy: dict[str, float] = {}
 
     def timed(way: str, measure: Callable[[], float]) -> Callable[[], None]:
@@ -96,20 +108,20 @@ def compared(
 
         return run
 
-    ours = partial(pgd, epsilon=epsilon, step_size=STEP, steps=STEPS, batch_size=BATCH, keep_adversarial=False)
+    ours = partial(pgd, epsilon=epsilon, step_size=STEP, steps=steps, batch_size=BATCH, keep_adversarial=False)
     all_ways = {
-        "ART": lambda: by_art(network, images, labels, epsilon),
-        "foolbox": lambda: by_foolbox(network, images, labels, epsilon),
+        "ART": lambda: by_art(network, images, labels, epsilon, steps),
+        "foolbox": lambda: by_foolbox(network, images, labels, epsilon, steps),
         "ours": lambda: robust_accuracy(network, images, labels, ours),
         "ours, last iterate": lambda: robust_accuracy(network, images, labels, partial(ours, early_exit=False)),
         "ours, bfloat16": lambda: robust_accuracy(network, images, labels, partial(ours, precision="bfloat16")),
     }
-    ways = {way: measure for way, measure in all_ways.items() if way in ("ART", "foolbox", "ours", *others)}
+    ways = {way: measure for way, measure in all_ways.items() if way in ("ART", "foolbox", "ours", *case.others)}
     # No warm-up: the search for epsilon was one.
     seconds = interleaved_medians({way: timed(way, measure) for way, measure in ways.items()}, repeats, warm_ups=0)
     return [
         [
-            name,
+            case.name,
             f"{epsilon:.4f}",
             way,
             f"{accuracy[way]:.3f}",
@@ -139,18 +151,17 @@ def main() -> None:
     images, labels = to_unit_range(test.images[rows]), test.labels[rows]
     some = slice(None, None, max(1, options.images // 100))
     high = epsilon_near(network, images[some], labels[some], 0.8)
+    saturated = Scaled(network, 1e4).eval()
+    all_ways = ["ours, last iterate", "ours, bfloat16"]
     cases = [
-        ("epsilon of Fashion-MNIST", network, 0.1, ["ours, last iterate", "ours, bfloat16"]),
-        ("epsilon of MNIST", network, 0.3, ["ours, bfloat16"]),
-        ("high robust accuracy", network, high, ["ours, last iterate", "ours, bfloat16"]),
-        ("zero gradients", Scaled(network, 1e4).eval(), high, []),
+        Case("epsilon of Fashion-MNIST", network, 0.1, all_ways),
+        Case("epsilon of MNIST", network, 0.3, ["ours, bfloat16"]),
+        Case("high robust accuracy", network, high, all_ways),
+        Case(f"the same, PGD-100, {len(labels[some])} images", network, high, all_ways, 100, some),
+        Case("zero gradients", saturated, high),
     ]
-    lines = [
-        line
-        for name, attacked, epsilon, others in cases
-        for line in compared(name, attacked, images, labels, epsilon, others, options.repeats)
-    ]
-    stuck = pgd(Scaled(network, 1e4).eval(), images, labels, epsilon=high, step_size=STEP, steps=1).zero_gradient_clean
+    lines = [line for case in cases for line in compared(case, images, labels, options.repeats)]
+    stuck = pgd(saturated, images, labels, epsilon=high, step_size=STEP, steps=1).zero_gradient_clean
     share = float(stuck.double().mean())
     header = ["network", "epsilon", "way", "RA", "seconds", "times ART", "times foolbox"]
     body = (

@@ -107,6 +107,20 @@ def test_samples_at_a_zero_gradient_leave_the_batch(early_exit: bool) -> None:
     assert sum(seen) < 50 * 4
 
 
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_whole_rounds_of_a_circle_are_skipped(early_exit: bool) -> None:
+    network, (images, labels) = Counting().eval(), digits(100)
+    attack = partial(pgd, network, images, labels, epsilon=0.012, step_size=STEP, early_exit=early_exit, diagnose=False)
+    needed = []
+    for steps in (3, 100):
+        network.gradients = 0
+        withstood = int(attack(steps=steps).correct_after.sum())
+        needed.append(network.gradients / steps / withstood)
+    assert withstood > 80
+    assert 0.9 < needed[0] < 1.1
+    assert needed[1] < 0.25
+
+
 @pytest.mark.parametrize(("early_exit", "diagnose"), [(True, True), (False, True), (True, False)])
 def test_results_do_not_depend_on_batches_or_shards(early_exit: bool, diagnose: bool) -> None:
     network, (images, labels) = trained(), digits(101)

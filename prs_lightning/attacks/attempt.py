@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from prs_lightning.attacks.engine import Engine
 
 
+def circle_sought(visits: Tensor) -> Tensor:
+    """Up to which length circles are sought after so many steps: every so many steps an iterate is remembered.
+
+    On CNN-6 the common circles had 4, 2, 12 and 8 iterates, short ones first.
+    """
+    return 2 + 2 * (visits >= 16) + 4 * (visits >= 32) + 8 * (visits >= 64)
+
+
 class Batch(NamedTuple):
     """Samples on their way, one row each.
 
     ``rows`` are their places among all samples, ``visits`` the steps taken so far, ``images`` the iterates of the
-    attack, ``lower`` and ``upper`` their limits, ``margins`` the margin loss one step ago (infinite before the first).
+    attack, ``lower`` and ``upper`` their limits, ``margins`` the margin loss one step ago (infinite before the first),
+    ``remembered`` the iterates at the last multiple of `circle_sought` steps.
     """
 
     rows: Tensor
@@ -28,6 +37,7 @@ class Batch(NamedTuple):
     lower: Tensor
     upper: Tensor
     margins: Tensor
+    remembered: Tensor
 
     @property
     def size(self) -> int:
@@ -55,6 +65,10 @@ class Attempt:
 
     A sample is done once it was misclassified (clean, or at any iterate with ``early_exit``), its gradient is exactly
     zero, for then every later iterate is the same, or its steps are used up; the next of the queue takes its place.
+
+    Where PGD does not succeed it soon runs in circles between corners of its ball. An iterate that equals an earlier
+    one, bit for bit, therefore counts as many steps as whole rounds fit into those that are left. Like the zero
+    gradient this takes the network to be deterministic, which the audit checks.
 
     On a GPU the host waits once a pass, for the counts of samples that go each way; all else is indexing on the device
     by an order whose parts have these counts.
@@ -89,7 +103,7 @@ class Attempt:
         if settings.random_start and len(rows):
             images = random_start(images, samples.indices[rows], self.key, settings.epsilon, lower, upper)
         never = torch.full(rows.shape, torch.inf, device=rows.device)
-        return Batch(rows, samples.labels[rows], torch.zeros_like(rows), images, lower, upper, never)
+        return Batch(rows, samples.labels[rows], torch.zeros_like(rows), images, lower, upper, never, images)
 
     def _fill(self) -> bool:
         """Fill free places, first with those that a judgement sent on; False if nobody is left."""
@@ -115,11 +129,7 @@ class Attempt:
             done, doubted = self._note(batch, wrong, zero), torch.zeros_like(ends)
         else:
             done, doubted = torch.zeros_like(ends), ends
-        moved = batch._replace(
-            images=sign_step(batch.images, gradient, settings.step_size, batch.lower, batch.upper),
-            visits=batch.visits + 1,
-            margins=margins,
-        )
+        moved = self._step(batch, gradient)._replace(margins=margins)
         suspected = self._last(moved)
         if settings.early_exit:
             suspected = suspected | (2 * margins - batch.margins > 0)
@@ -144,6 +154,18 @@ class Attempt:
         self.moving = moved
         return withstood
 
+    def _step(self, batch: Batch, gradient: Tensor) -> Batch:
+        """The next iterates, without the rounds that would only repeat earlier ones."""
+        images = sign_step(batch.images, gradient, self.settings.step_size, batch.lower, batch.upper)
+        repeats = (images == batch.remembered).flatten(1).all(1)
+        length = circle_sought(batch.visits)
+        since = batch.visits % length + 1
+        visits = batch.visits + 1
+        skipped = (self.settings.steps - visits) // since * since * repeats
+        forget = (since == length).view(-1, *[1] * (images.ndim - 1))
+        remembered = torch.where(forget, images, batch.remembered)
+        return batch._replace(images=images, visits=visits + skipped, remembered=remembered)
+
     def _put(self, batch: Batch, onward: Batch) -> None:
         if batch.size:
             self.judged, self.onward = self.judged.join(batch), self.onward.join(onward)
@@ -155,8 +177,7 @@ class Attempt:
         self.judged, self.onward = self.judged.take(slice(size, None)), self.onward.take(slice(size, None))
         if self.always_gradients or self.doubted_zeros:
             logits, gradient = self.network.exact_gradient(batch.images, batch.labels)
-            stepped = sign_step(batch.images, gradient, self.settings.step_size, batch.lower, batch.upper)
-            onward = onward._replace(images=stepped, visits=batch.visits + 1)
+            onward = self._step(batch, gradient)._replace(margins=onward.margins)
             wrong, zero, bad = _seen(logits, gradient, batch.labels)
         else:
             logits = self.network.exact(batch.images)
