@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from prs_lightning.attacks.folding import fold_batch_norm
 from prs_lightning.attacks.losses import Loss
+from prs_lightning.attacks.reordering import pool_first
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
 
@@ -34,13 +35,15 @@ class AttackedNetwork:
     backpropagation computes no weight gradient. On a CPU convolutions run channels-last, which was 1.1 to 1.7
     times as fast, depending on the processor.
 
-    ``exact`` is float32, the network as given; ``gradient`` may run it in bfloat16 and with batch normalisation folded
-    into the convolutions. If it does, ``approximate`` is true and each decision has to be made again by ``exact``.
+    ``exact`` is float32, the network as given, but for `pool_first`, which keeps every bit. ``gradient`` may run it in
+    bfloat16 and with batch normalisation folded into the convolutions. If it does, ``approximate`` is true and each
+    decision has to be made again by ``exact``.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, precision: str, example: Tensor) -> None:
         self.loss, self.bfloat16 = loss, precision == "bfloat16"
         self.layout = channels_last if example.device.type == "cpu" else Tensor.contiguous
+        model = pool_first(model, example)
         self.forward = self._functional(model)
         folded = fold_batch_norm(model, example)
         self.fast_forward = self.forward if folded is None else self._functional(folded)
