@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     """Samples on their way, one row each.
 
     ``rows`` are their places among all samples, ``visits`` the steps taken so far, ``images`` the iterates of the
-    attack, ``lower`` and ``upper`` their limits, ``margins`` the margin loss one step ago (infinite before the first),
-    ``remembered`` the iterates at the last multiple of `circle_sought` steps.
+    attack, ``lower`` and ``upper`` their limits, ``remembered`` the iterates at the last multiple of `circle_sought`
+    steps.
     """
 
     rows: Tensor
@@ -36,7 +36,6 @@ class Batch(NamedTuple):
     images: Tensor
     lower: Tensor
     upper: Tensor
-    margins: Tensor
     remembered: Tensor
 
     @property
@@ -59,9 +58,9 @@ class Attempt:
 
     - of which an approximate visit (bfloat16, folded batch normalisation) says what has to be certain: that they are
       misclassified, that their gradient is zero, that they withstood to the last iterate;
-    - whose next iterate need not have a gradient, because it is the last, or probably ends the attack: if the margin
-      grew by as much again as in the step before, they would be misclassified. Where that turns out to be wrong, the
-      iterate is visited after all.
+    - whose next iterate need not have a gradient, because it is the last, or probably ends the attack: to first order,
+      the step and the gradient make them misclassified. Where that turns out to be wrong, the iterate is visited after
+      all.
 
     A sample is done once it was misclassified (clean, or at any iterate with ``early_exit``), its gradient is exactly
     zero, for then every later iterate is the same, or its steps are used up; the next of the queue takes its place.
@@ -102,8 +101,7 @@ class Attempt:
         lower, upper = bounds(images, settings.epsilon)
         if settings.random_start and len(rows):
             images = random_start(images, samples.indices[rows], self.key, settings.epsilon, lower, upper)
-        never = torch.full(rows.shape, torch.inf, device=rows.device)
-        return Batch(rows, samples.labels[rows], torch.zeros_like(rows), images, lower, upper, never, images)
+        return Batch(rows, samples.labels[rows], torch.zeros_like(rows), images, lower, upper, images)
 
     def _fill(self) -> bool:
         """Fill free places, first with those that a judgement sent on; False if nobody is left."""
@@ -120,19 +118,19 @@ class Attempt:
     def _visit(self) -> int:
         """One forward and backward pass of the moving samples; returns how many withstood so far."""
         batch, settings, exact = self.moving, self.settings, not self.network.approximate
-        logits, gradient = self.network.gradient(batch.images, batch.labels)
+        logits, gradient, slope = self.network.look(batch.images, batch.labels)
         wrong, zero, bad = _seen(logits, gradient, batch.labels)
-        margins = margin(logits, batch.labels)
         last, clean = self._last(batch), self._clean(batch)
         ends = wrong | zero | last | clean
         if exact:
             done, doubted = self._note(batch, wrong, zero), torch.zeros_like(ends)
         else:
             done, doubted = torch.zeros_like(ends), ends
-        moved = self._step(batch, gradient)._replace(margins=margins)
+        moved = self._step(batch, gradient)
         suspected = self._last(moved)
         if settings.early_exit:
-            suspected = suspected | (2 * margins - batch.margins > 0)
+            growth = ((moved.images - batch.images) * gradient).flatten(1).sum(1) / slope
+            suspected = suspected | (margin(logits, batch.labels) + growth > 0)
         suspected = suspected & ~done & ~doubted & (settings.diagnose is not True)
         ways = done + 2 * doubted.to(torch.int8) + 3 * suspected.to(torch.int8)
         counts = torch.stack(
@@ -176,8 +174,8 @@ class Attempt:
         batch, onward = self.judged.take(slice(size)), self.onward.take(slice(size))
         self.judged, self.onward = self.judged.take(slice(size, None)), self.onward.take(slice(size, None))
         if self.always_gradients or self.doubted_zeros:
-            logits, gradient = self.network.exact_gradient(batch.images, batch.labels)
-            onward = self._step(batch, gradient)._replace(margins=onward.margins)
+            logits, gradient, _ = self.network.exact_look(batch.images, batch.labels)
+            onward = self._step(batch, gradient)
             wrong, zero, bad = _seen(logits, gradient, batch.labels)
         else:
             logits = self.network.exact(batch.images)

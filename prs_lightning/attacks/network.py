@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,18 @@ def channels_last(tensor: Tensor) -> Tensor:
     _, channels, height, width = tensor.shape
     tensor = tensor.contiguous(memory_format=torch.channels_last)
     return tensor.as_strided(tensor.shape, (channels * height * width, 1, width * channels, channels))
+
+
+class Look(NamedTuple):
+    """What a forward and a backward pass tell about n images.
+
+    ``logits`` (n, classes); ``gradient``, of each sample's loss with respect to its image; ``slope`` (n,), by how much
+    the loss grows with the margin loss: minus its derivative with respect to the logit of the sample's own class.
+    """
+
+    logits: Tensor
+    gradient: Tensor
+    slope: Tensor
 
 
 class AttackedNetwork:
@@ -70,23 +83,24 @@ class AttackedNetwork:
         with torch.no_grad(), float32(images.device):
             return self.forward(images)
 
-    def exact_gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def exact_look(self, images: Tensor, labels: Tensor) -> Look:
         """Logits and the gradient of the summed loss with respect to the images, all in float32."""
         with float32(images.device):
-            return self._gradient(self.forward, images, labels)
+            return self._look(self.forward, images, labels)
 
-    def gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``exact_gradient``, by the fastest way allowed."""
+    def look(self, images: Tensor, labels: Tensor) -> Look:
+        """As ``exact_look``, by the fastest way allowed."""
         precise = torch.autocast(images.device.type, torch.bfloat16) if self.bfloat16 else float32(images.device)
         with precise:
-            return self._gradient(self.fast_forward, images, labels)
+            return self._look(self.fast_forward, images, labels)
 
-    def _gradient(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Look:
         with torch.enable_grad():
             images = self.layout(images.detach()).requires_grad_(True)
-            logits = forward(images)
+            outputs = forward(images)
             # Losses saturate: they are taken in float32 and summed, for a mean would shrink each sample's gradient.
             with torch.autocast(images.device.type, enabled=False):
-                logits = logits.float()
-                (gradient,) = torch.autograd.grad(self.loss(logits, labels).sum(), images)
-        return logits.detach(), gradient
+                logits = outputs.detach().float().requires_grad_(True)
+                (of_logits,) = torch.autograd.grad(self.loss(logits, labels).sum(), logits)
+                (gradient,) = torch.autograd.grad(outputs, images, of_logits.to(outputs.dtype))
+        return Look(logits.detach(), gradient, -of_logits.gather(1, labels[:, None]).squeeze(1))
