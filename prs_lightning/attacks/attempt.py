@@ -12,6 +12,7 @@ from prs_lightning.attacks.steps import bounds, random_start, sign_step
 
 if TYPE_CHECKING:
     from prs_lightning.attacks.engine import Engine
+    from prs_lightning.attacks.network import Look
 
 
 def circle_sought(visits: Tensor) -> Tensor:
@@ -117,8 +118,9 @@ class Attempt:
 
     def _visit(self) -> int:
         """One forward and backward pass of the moving samples; returns how many withstood so far."""
-        batch, settings, exact = self.moving, self.settings, not self.network.approximate
-        logits, gradient, slope = self.network.look(batch.images, batch.labels)
+        batch, exact = self.moving, not self.network.approximate
+        look = self.network.look(batch.images, batch.labels)
+        logits, gradient, _ = look
         wrong, zero, bad = _seen(logits, gradient, batch.labels)
         last, clean = self._last(batch), self._clean(batch)
         ends = wrong | zero | last | clean
@@ -127,11 +129,7 @@ class Attempt:
         else:
             done, doubted = torch.zeros_like(ends), ends
         moved = self._step(batch, gradient)
-        suspected = self._last(moved)
-        if settings.early_exit:
-            growth = ((moved.images - batch.images) * gradient).flatten(1).sum(1) / slope
-            suspected = suspected | (margin(logits, batch.labels) + growth > 0)
-        suspected = suspected & ~done & ~doubted & (settings.diagnose is not True)
+        suspected = self._suspected(batch, moved, look) & ~done & ~doubted
         ways = done + 2 * doubted.to(torch.int8) + 3 * suspected.to(torch.int8)
         counts = torch.stack(
             [done.sum(), doubted.sum(), suspected.sum(), (doubted & zero).sum(), bad.sum(), self.withstood]
@@ -163,6 +161,16 @@ class Attempt:
         forget = (since == length).view(-1, *[1] * (images.ndim - 1))
         remembered = torch.where(forget, images, batch.remembered)
         return batch._replace(images=images, visits=visits + skipped, remembered=remembered)
+
+    def _suspected(self, batch: Batch, moved: Batch, look: Look) -> Tensor:
+        """Which samples (N,) need no gradient at their next iterate, as far as one can tell before it is visited."""
+        if self.settings.diagnose is True:
+            return torch.zeros_like(moved.visits, dtype=torch.bool)
+        last = self._last(moved)
+        if not self.settings.early_exit:
+            return last
+        growth = ((moved.images - batch.images) * look.gradient).flatten(1).sum(1) / look.slope
+        return last | (margin(look.logits, batch.labels) + growth > 0)
 
     def _put(self, batch: Batch, onward: Batch) -> None:
         if batch.size:
