@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
 from prs_lightning.errors import ConfigError, at_least
-from prs_lightning.memory import keep_freed_memory
-from prs_lightning.runs import git_commit, versions, write_text
+from prs_lightning.measuring import keep_freed_memory
+from prs_lightning.runs import write_text
+from prs_lightning.runs.provenance import git_commit, versions
 
 if TYPE_CHECKING:
     import pandas as pd

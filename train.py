@@ -17,11 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
-from prs_lightning.configs import run_name
 from prs_lightning.errors import ConfigError, at_least
-from prs_lightning.memory import keep_freed_memory
+from prs_lightning.measuring import keep_freed_memory
 from prs_lightning.runs import RunDirectory
-from prs_lightning.sweep.naming import run_directory
+from prs_lightning.runs.naming import run_directory, run_name
 from prs_lightning.sweep.plan import decide
 
 
@@ -49,7 +48,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
-    from prs_lightning.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
+    from prs_lightning.runs.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
 
     keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
@@ -94,7 +93,7 @@ def show(run: RunDirectory) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from prs_lightning.runs import is_global_zero
+    from prs_lightning.runs.directory import is_global_zero
 
     if not (is_global_zero() and (rows := run.rows())):
         return

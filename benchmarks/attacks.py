@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.harness import interleaved_medians, table, write_section
 from prs_lightning.attacks import pgd, robust_accuracy
 from prs_lightning.data import TrainingBatches, balanced_subset, load, to_unit_range
-from prs_lightning.memory import keep_freed_memory
+from prs_lightning.measuring import keep_freed_memory
 from prs_lightning.models.cnn6 import CNN6
 from tests.attacked import Scaled
 

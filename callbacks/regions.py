@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.layers import find_layer, hidden_layers, watch
 from prs_lightning.measuring import log_measure
 from prs_lightning.metrics import InclusionRatio, PopulatedRegions, RegionStatistics
+from prs_lightning.regions.layers import find_layer, hidden_layers, watch
 
 
 class Regions(pl.Callback):
@@ -72,7 +72,7 @@ class Regions(pl.Callback):
         values = {**self.statistics.compute(), "inclusion_ratio": self.inclusion.compute()}
         values |= {f"ratio/{name}": metric.compute()["ratio"] for name, metric in self.further.items()}
         for name, value in values.items():
-            log_measure(pl_module, f"prs/{name}", value.float(), prog_bar=name == "ratio")
+            log_measure(pl_module, f"prs/{name}", value.float())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._remove_hooks()

@@ -77,4 +77,4 @@ class Robustness(pl.Callback):
             bar=partial(attack_bar, trainer.progress_bar_callback),
         )
         for name, value in values.items():
-            log_measure(pl_module, f"robust/{name}", value, prog_bar=name.startswith("pgd"))
+            log_measure(pl_module, f"robust/{name}", value)

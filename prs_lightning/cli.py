@@ -15,8 +15,8 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.configs import flatten
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.runs.naming import flatten
 from prs_lightning.sweep.plugins import register
 from prs_lightning.sweep.processes import die_with_parent
 

@@ -15,22 +15,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.runs import COLUMNS
+from prs_lightning.measures import AUDITED_ACCURACY, GROUPS, MEASURES, PRS_RATIO, ROBUST_ACCURACY
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 NAME = "Regions and robustness"
-TITLES = {
-    "robust": "Robust accuracy",
-    "prs": "Populated decision regions",
-    "weights": "Weights of the final layer",
-    "features": "Features",
-    "test": "Test set",
-    "train": "Training set",
-    "time": "Time",
-}
-SCATTERED = ("robust/pgd20", "robust/pgd20_audited")
+SCATTERED = (ROBUST_ACCURACY, AUDITED_ACCURACY)
 
 
 def groups() -> dict[str, list[str]]:
@@ -39,11 +30,7 @@ def groups() -> dict[str, list[str]]:
     >>> groups()["weights"]
     ['weights/cosine_similarity']
     """
-    found: dict[str, list[str]] = {group: [] for group in TITLES}
-    for name in COLUMNS:
-        if "/" in name:
-            found.setdefault(name.split("/")[0], []).append(name)
-    return found
+    return {group: [m.name for m in MEASURES if m.column and m.group == group] for group in GROUPS}
 
 
 def dashboard(entity: str, project: str) -> Workspace:
@@ -66,7 +53,7 @@ def dashboard(entity: str, project: str) -> Workspace:
             model.local_panel_settings.use_runs_table_grouping_in_panels = False
             return model
 
-    ratio = panels.SummaryMetric("prs/ratio")
+    ratio = panels.SummaryMetric(PRS_RATIO)
     scatter: list[Any] = [
         panels.ScatterPlot(
             title=f"PRS ratio against {name}", x=ratio, y=panels.SummaryMetric(name), range_x=(0, 1), range_y=(0, 1)
@@ -76,7 +63,7 @@ def dashboard(entity: str, project: str) -> Workspace:
     sections: list[Any] = [PointPerRun(name="PRS ratio against robust accuracy", panels=scatter, is_open=True)]
     sections += [
         workspaces.Section(
-            name=TITLES.get(group, group),
+            name=GROUPS[group],
             panels=[panels.LinePlot(title=name, x="Step", y=[name]) for name in names],
             is_open=group in ("robust", "prs"),
         )

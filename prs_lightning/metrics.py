@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.region_metrics import InclusionRatio, Measure, PopulatedRegions, RegionStatistics
-from prs_lightning.region_statistics import added_up
+from prs_lightning.regions.metrics import InclusionRatio, Measure, PopulatedRegions, RegionStatistics
+from prs_lightning.regions.statistics import added_up
 
 __all__ = [
     "CosineSimilarity",

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning import cli
 from prs_lightning.runs import RunDirectory
-from prs_lightning.sweep.naming import run_directory
+from prs_lightning.runs.naming import run_directory
 
 FAILING, DYING = 666, 667
 

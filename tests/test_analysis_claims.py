@@ -25,9 +25,10 @@ from prs_lightning.analysis.claims import (
     verdict,
 )
 from prs_lightning.analysis.panels import panel_statistics
-from prs_lightning.analysis.relations import PAPER_SLOPES, ROBUST_ACCURACY
+from prs_lightning.analysis.relations import PAPER_SLOPES
 from prs_lightning.analysis.selection import select
 from prs_lightning.analysis.table import read_runs
+from prs_lightning.measures import ROBUST_ACCURACY
 from tests.synthetic_runs import write_grid
 
 

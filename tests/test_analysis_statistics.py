@@ -16,7 +16,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from prs_lightning.analysis.panels import COLUMNS, panel_statistics
-from prs_lightning.analysis.relations import DEAD_UNITS, PRS_RATIO, ROBUST_ACCURACY, Relation
+from prs_lightning.analysis.relations import Relation
 from prs_lightning.analysis.resampling import MINIMUM_RUNS, cluster_bootstrap, interval
 from prs_lightning.analysis.selection import select
 from prs_lightning.analysis.statistics import (
@@ -29,6 +29,7 @@ from prs_lightning.analysis.statistics import (
     spearman,
 )
 from prs_lightning.analysis.table import read_runs
+from prs_lightning.measures import DEAD_UNITS, PRS_RATIO, ROBUST_ACCURACY
 from tests.synthetic_runs import write_grid
 
 Panel = tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]

@@ -19,9 +19,9 @@ from callbacks.regions import Regions
 from callbacks.sparsity import Sparsity
 from prs_lightning.data import ImageData
 from prs_lightning.errors import ConfigError
-from prs_lightning.layers import hidden_layers
 from prs_lightning.models import CNN6, ResNet18
 from prs_lightning.models.base import ImageClassifier
+from prs_lightning.regions.layers import hidden_layers
 from tests.conftest import digit_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning's own

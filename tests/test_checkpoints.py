@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from prs_lightning.checkpoints import AtomicCheckpointIO, checkpoint_to_resume, load_network, read_checkpoint
 from prs_lightning.errors import RunError
 from prs_lightning.models import CNN6
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.checkpoints import AtomicCheckpointIO, checkpoint_to_resume, load_network, read_checkpoint
 
 
 @pytest.fixture

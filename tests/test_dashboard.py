@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("wandb_workspaces")
 
 from prs_lightning.dashboard import main
-from prs_lightning.runs import COLUMNS
+from prs_lightning.measures import COLUMNS
 
 # wandb-workspaces itself is written for an older pydantic
 pytestmark = pytest.mark.filterwarnings("ignore:.*Pydantic V1 style.*:DeprecationWarning")

@@ -16,8 +16,8 @@ from matplotlib import image
 
 from prs_lightning.analysis import figures
 from prs_lightning.analysis.figures import scatter
-from prs_lightning.analysis.relations import PRS_RATIO
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.measures import PRS_RATIO
 from tests.conftest import PROJECT
 from tests.test_figures_tables import table
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 
 from prs_lightning.analysis.figures import Figure, curves, scatter
-from prs_lightning.analysis.relations import (
+from prs_lightning.measures import (
     COSINE_SIMILARITY,
     DEAD_UNITS,
     INCLUSION_RATIO,

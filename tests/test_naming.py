@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from prs_lightning.cli import CONFIG_FOLDER
-from prs_lightning.sweep.naming import run_directory
+from prs_lightning.runs.naming import run_directory
 from prs_lightning.sweep.plugins import register
 
 

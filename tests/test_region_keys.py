@@ -14,9 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prs_lightning import region_keys, regions
+from prs_lightning import regions
 from prs_lightning.errors import RunError
-from prs_lightning.region_keys import (
+from prs_lightning.regions import keys as region_keys
+from prs_lightning.regions import sign_patterns
+from prs_lightning.regions.keys import (
     collision_bound,
     count_keys,
     find_keys,
@@ -26,7 +28,6 @@ from prs_lightning.region_keys import (
     pack,
     unpack,
 )
-from prs_lightning.regions import sign_patterns
 from tests.test_regions import WIDTHS, quick
 
 

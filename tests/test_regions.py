@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from prs_lightning import region_counts, regions
+from prs_lightning import regions
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.regions import RegionSet, inclusion_ratio, major_regions, measure, prs_ratio, sign_patterns
+from prs_lightning.regions import counts as region_counts
 
 WIDTHS = (1, 3, 63, 64, 65, 127, 128, 129, 200)
 quick = settings(max_examples=40, deadline=None)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from prs_lightning.errors import RunError
-from prs_lightning.runs import RunDirectory, differing_keys, find_runs, write_atomically, write_text
+from prs_lightning.runs import RunDirectory, find_runs, write_atomically, write_text
+from prs_lightning.runs.naming import differing_keys
 
 CONFIG = {
     "model": {"_target_": "prs_lightning.models.CNN6", "learning_rate": 0.001},

@@ -10,19 +10,17 @@ import pandas as pd
 from scipy import stats
 
 from prs_lightning.analysis.panels import Statistics
-from prs_lightning.analysis.relations import (
+from prs_lightning.analysis.relations import PAPER_SLOPES, Relation, label
+from prs_lightning.analysis.resampling import MINIMUM_RUNS, interval
+from prs_lightning.analysis.statistics import NAN, Array, spearman
+from prs_lightning.measures import (
     AUDITED_ACCURACY,
     COSINE_SIMILARITY,
     INCLUSION_RATIO,
-    PAPER_SLOPES,
     PRS_RATIO,
     ROBUST_ACCURACY,
     SPARSITY,
-    Relation,
-    label,
 )
-from prs_lightning.analysis.resampling import MINIMUM_RUNS, interval
-from prs_lightning.analysis.statistics import NAN, Array, spearman
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided on this data"
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prs_lightning.analysis.selection import Network, Pair
-from prs_lightning.configs import differing_keys
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, find_runs
+from prs_lightning.runs.naming import differing_keys
 
 if TYPE_CHECKING:  # the checkpoints' paths and the key are asked for without torch
     from prs_lightning.data import Split
@@ -89,7 +89,7 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
 
 
 def _load(runs: Path, network: Network, model: str) -> ImageClassifier:
-    from prs_lightning.checkpoints import load_network
+    from prs_lightning.runs.checkpoints import load_network
 
     path = checkpoint_path(runs, network.run, network.epoch)
     if path is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, TEST_ACCURACY, Relation, label
+from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, Relation, label
 from prs_lightning.analysis.resampling import MINIMUM_RUNS, Draws, cluster_bootstrap, interval
 from prs_lightning.analysis.statistics import (
     NAN,
@@ -22,6 +22,7 @@ from prs_lightning.analysis.statistics import (
     partial_spearman,
     spearman,
 )
+from prs_lightning.measures import TEST_ACCURACY
 
 CONTROLS = ("batch_size", "epoch", TEST_ACCURACY)
 """Held fixed in every partial Spearman correlation; the rank of the batch size is the rank of its logarithm."""

@@ -4,42 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRS_RATIO = "prs/ratio"
-ROBUST_ACCURACY = "robust/pgd20"
-AUDITED_ACCURACY = "robust/pgd20_audited"
-TEST_ACCURACY = "test/accuracy"
-INCLUSION_RATIO = "prs/inclusion_ratio"
-COSINE_SIMILARITY = "weights/cosine_similarity"
-SPARSITY = "features/sparsity"
-DEAD_UNITS = "prs/dead_units"
-MASKING_GAP = "robust/masking_gap"
-ZERO_GRADIENT = "robust/zero_gradient"
-DLR = "robust/dlr"
-AUTOATTACK = "robust/autoattack"
+from prs_lightning.measures import (
+    AUDITED_ACCURACY,
+    AUTOATTACK,
+    COSINE_SIMILARITY,
+    DEAD_UNITS,
+    DLR,
+    INCLUSION_RATIO,
+    MASKING_GAP,
+    MEASURES,
+    PRS_RATIO,
+    ROBUST_ACCURACY,
+    SPARSITY,
+    ZERO_GRADIENT,
+)
 
-LABELS = {
-    PRS_RATIO: "PRS ratio",
-    "prs/count": "populated regions",
-    INCLUSION_RATIO: "inclusion ratio",
-    DEAD_UNITS: "dead units",
-    COSINE_SIMILARITY: "cosine similarity",
-    SPARSITY: "sparsity",
-    ROBUST_ACCURACY: "RA (PGD-20)",
-    AUDITED_ACCURACY: "RA after the audit",
-    MASKING_GAP: "masking gap",
-    ZERO_GRADIENT: "zero-gradient share",
-    "robust/fgsm": "RA (FGSM)",
-    "robust/bim5": "RA (BIM-5)",
-    "robust/pgd100": "RA (PGD-100)",
-    DLR: "RA after DLR",
-    AUTOATTACK: "RA (AutoAttack)",
-    TEST_ACCURACY: "test accuracy",
-    "train/accuracy": "training accuracy",
-    "test/loss": "test loss",
-    "train/loss": "training loss",
-    "epoch": "epoch",
-    "batch_size": "batch size",
-}
+LABELS = {measure.name: measure.label for measure in MEASURES} | {"epoch": "epoch", "batch_size": "batch size"}
 """Columns of the table in words, for axes and table heads."""
 
 DATA_LABELS = {"mnist": "MNIST", "mnist5k": "MNIST-5k", "fashion_mnist": "F-MNIST", "cifar10": "CIFAR-10"}
@@ -49,8 +29,8 @@ MODEL_LABELS = {"cnn6": "CNN-6", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
 def label(column: str) -> str:
     """A column, data set or network in words; a name that is not known stays as it is.
 
-    >>> label("robust/zero_gradient"), label("cnn6"), label("prs/entropy")
-    ('zero-gradient share', 'CNN-6', 'prs/entropy')
+    >>> label("robust/zero_gradient"), label("cnn6"), label("prs/other")
+    ('zero-gradient share', 'CNN-6', 'prs/other')
     """
     return (LABELS | DATA_LABELS | MODEL_LABELS).get(column, column)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from prs_lightning.analysis.relations import PRS_RATIO, TEST_ACCURACY
-from prs_lightning.configs import is_bookkeeping
 from prs_lightning.errors import ConfigError
+from prs_lightning.measures import PRS_RATIO, TEST_ACCURACY
+from prs_lightning.runs.naming import is_bookkeeping
 
 DEFAULT = "default"
 """Key of ``thresholds`` for data sets that are not named."""

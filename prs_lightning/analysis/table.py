@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from prs_lightning.configs import flatten
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, write_atomically
+from prs_lightning.runs.naming import flatten
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
 

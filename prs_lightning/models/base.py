@@ -160,7 +160,7 @@ class ImageClassifier(LightningModule):
         for split in SPLITS:
             scores = self._scores(split)
             for name, value in scores.compute().items():
-                log_measure(self, name, value, prog_bar=name == "test/accuracy")
+                log_measure(self, name, value)
             scores.reset()
 
     def _scores(self, split: str) -> MetricCollection:

@@ -24,7 +24,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.runs import RunDirectory, is_global_zero
+from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import SweepLauncher, raise_if_failed
 from prs_lightning.sweep.plan import ELSEWHERE, FAILED, FINISHED, RUNNABLE, Job

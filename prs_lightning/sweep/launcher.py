@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.naming import run_directory
 from prs_lightning.sweep import gpus as graphics
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.naming import run_directory
 from prs_lightning.sweep.plan import ELSEWHERE, FAILED, RUNNABLE, Job, decide, note_jobs
 from prs_lightning.sweep.processes import INTERRUPTED, JobProcess, stop_all
 

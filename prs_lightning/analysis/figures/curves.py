@@ -19,15 +19,8 @@ from prs_lightning.analysis.figures.style import (
     say,
     styled,
 )
-from prs_lightning.analysis.relations import (
-    COSINE_SIMILARITY,
-    DATA_LABELS,
-    MODEL_LABELS,
-    PRS_RATIO,
-    ROBUST_ACCURACY,
-    TEST_ACCURACY,
-    label,
-)
+from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, label
+from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
 
 GROUP = ["data", "model", "batch_size"]
 

@@ -26,10 +26,10 @@ from prs_lightning.analysis.figures.style import (
 )
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.attacks import AttackResult, pgd, robustness_curve
-from prs_lightning.checkpoints import load_network
 from prs_lightning.data import Split
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
+from prs_lightning.runs.checkpoints import load_network
 from prs_lightning.seeding import keyed_generator
 
 GROUPS = {"inclusion": BLUE, "exclusion": VERMILION}

@@ -19,21 +19,19 @@ from prs_lightning.analysis.figures.style import (
     say,
     styled,
 )
-from prs_lightning.analysis.relations import (
+from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, label
+from prs_lightning.measures import (
     AUDITED_ACCURACY,
     AUTOATTACK,
     COSINE_SIMILARITY,
-    DATA_LABELS,
     DEAD_UNITS,
     DLR,
     INCLUSION_RATIO,
     MASKING_GAP,
-    MODEL_LABELS,
     PRS_RATIO,
     ROBUST_ACCURACY,
     SPARSITY,
     ZERO_GRADIENT,
-    label,
 )
 
 IDENTITY = ["model", "data", "run", "epoch", "batch_size", "seed"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.region_keys import count_keys, find_keys, group_keys, keys_of_words, unpack
+from prs_lightning.regions.keys import count_keys, find_keys, group_keys, keys_of_words, unpack
 
 
 def added_up(parts: Sequence[Tensor]) -> Tensor:

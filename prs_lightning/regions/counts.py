@@ -9,7 +9,7 @@ from mmap import mmap
 import torch
 from torch import Tensor
 
-from prs_lightning.region_keys import Counts, count_keys, find_keys, sort_words
+from prs_lightning.regions.keys import Counts, count_keys, find_keys, sort_words
 
 # Merging waits until so many keys, or a quarter of the distinct ones, are there: a stream costs O(N log N) in all.
 _MERGE_AT = 2**16

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.layers import watching
 from prs_lightning.measuring import evaluating, float32
-from prs_lightning.region_counts import KeyCounts
-from prs_lightning.region_keys import group_keys, keys_of_blocks, keys_of_patterns
+from prs_lightning.regions.counts import KeyCounts
+from prs_lightning.regions.keys import group_keys, keys_of_blocks, keys_of_patterns
+from prs_lightning.regions.layers import watching
 
 # Elements taken at once beside a CPU, so that signs need little memory.
 _BLOCK = 2**27

@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.region_keys import (
+from prs_lightning.regions.keys import (
     PLAIN_UNITS,
     count_keys,
     find_keys,
@@ -23,7 +23,8 @@ from prs_lightning.region_keys import (
     pack,
     packed_words,
 )
-from prs_lightning.region_statistics import (
+from prs_lightning.regions.region_set import has_nan, refuse_nan, region_keys, sign_patterns
+from prs_lightning.regions.statistics import (
     added_up,
     entropy,
     hamming_to_major,
@@ -36,7 +37,6 @@ from prs_lightning.region_statistics import (
     singleton_share,
     unit_activity,
 )
-from prs_lightning.regions import has_nan, refuse_nan, region_keys, sign_patterns
 
 
 class Measure(Metric):

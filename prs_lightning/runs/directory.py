@@ -5,10 +5,7 @@
     run.json      status, seed, git commit, versions, times, and the reason if the run failed
     checkpoints/  last.ckpt and the one before it (to resume), epoch-050.ckpt and so on (weights only)
 
-This module needs no torch, so that the analysis and the sweep can read runs quickly. On the command line:
-
-    python -m prs_lightning.runs status FOLDER    what is done, running, failed and left, with reasons
-    python -m prs_lightning.runs sync FOLDER      upload the finished runs that W&B kept offline
+It needs no torch, so that the analysis and the sweep can read runs quickly.
 """
 
 from __future__ import annotations
@@ -19,43 +16,22 @@ import io
 import json
 import os
 import platform
-import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
 
-from prs_lightning.configs import differing_keys, flatten
 from prs_lightning.errors import RunError
-
-COLUMNS = (
-    "epoch", "step",
-    "train/loss", "train/accuracy", "test/loss", "test/accuracy",
-    "prs/ratio", "prs/count", "prs/inclusion_ratio", "prs/dead_units",
-    "weights/cosine_similarity", "features/sparsity",
-    "robust/pgd20", "robust/pgd20_audited", "robust/masking_gap", "robust/zero_gradient",
-    "robust/fgsm", "robust/bim5", "robust/pgd100", "robust/dlr", "robust/autoattack",
-    "time/train_s", "time/measure_s",
-)  # fmt: skip
-"""The order of the columns of metrics.csv; a measure that is not named here comes after them."""
+from prs_lightning.measures import COLUMNS
+from prs_lightning.runs.naming import differing_keys, flatten
+from prs_lightning.runs.provenance import git_commit, versions
 
 STATUSES = ("running", "interrupted", "failed", "finished")
-
-PACKAGES = (
-    "torch",
-    "lightning",
-    "torchvision",
-    "torchmetrics",
-    "hydra-core",
-    "adversarial-robustness-toolbox",
-    "wandb",
-)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -241,32 +217,5 @@ def find_runs(folder: str | Path) -> list[RunDirectory]:
     return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
 
 
-def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python and of the packages that a result may hang on."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the code, with ``-dirty`` for uncommitted changes; None outside a checkout or without git."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        folder = Path(__file__).parent
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-if __name__ == "__main__":
-    from prs_lightning.sweep.status import main
-
-    main()
