@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 
 from prs_lightning.attacks.progress import attack_bar
 from prs_lightning.attacks.schedule import EpochAttacks
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.attacks.schedule import grid_attacks as entries
+from prs_lightning.attacks.threat_model import ThreatModel
+from prs_lightning.errors import at_least
 from prs_lightning.measuring import log_measure
 
 log = logging.getLogger(__name__)
@@ -20,40 +23,33 @@ class Robustness(pl.Callback):
     """Logs ``robust/...`` after the validation loop; what each number is, see :class:`EpochAttacks`.
 
     Args:
-        epsilon, step_size, steps, early_exit, precision: of PGD; see :func:`prs_lightning.attacks.pgd`.
         seed: random starts follow from (seed, epoch, index of the sample in the test set).
         every: measure at every n-th epoch, counted from 1.
         epochs: measure at these epochs only; overrides ``every``.
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
-        grid_epochs, grid_attacks: at these epochs, also some of ``prs_lightning.attacks.schedule.GRID_ATTACKS``.
+        grid_epochs, grid_attacks: at these epochs, also these attacks: see ``prs_lightning.attacks.schedule``.
+        threat: epsilon, step_size, steps, early_exit, precision and so on: see :class:`ThreatModel`.
     """
 
     def __init__(
         self,
         *,
-        epsilon: float,
-        step_size: float,
-        steps: int = 20,
         seed: int = 0,
         every: int = 1,
         epochs: Sequence[int] | None = None,
         limit: int | None = None,
         audit: bool = True,
-        early_exit: bool = True,
-        precision: str = "float32",
         grid_epochs: Sequence[int] = (),
-        grid_attacks: Sequence[str] = (),
+        grid_attacks: Mapping[str, Any] | Sequence[str] = (),
+        **threat: Any,
     ) -> None:
         at_least("callbacks.robustness.every", every, 1)
         if limit is not None:
             at_least("callbacks.robustness.limit", limit, 1)
-        if not 0 <= epsilon <= 1:
-            raise ConfigError(f"callbacks.robustness.epsilon={epsilon} must lie in [0, 1], in pixel units")
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
-        self.attacks = EpochAttacks(
-            epsilon, step_size, steps, seed, limit, audit, early_exit, precision, tuple(grid_attacks)
-        )
+        model = ThreatModel(**threat)
+        self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         warning = self.attacks.warning()

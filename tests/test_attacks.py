@@ -15,7 +15,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from prs_lightning.attacks import bim, fgsm, pgd, robust_accuracy, robustness_curve
-from prs_lightning.attacks.steps import bounds, keyed_uniform, random_start
+from prs_lightning.attacks.ball import LinfBall
+from prs_lightning.seeding import keyed_uniform
 from tests.attacked import Scaled, digits, trained
 
 STEP = 2 / 255
@@ -42,7 +43,7 @@ def test_engine_equals_a_plain_loop_over_all_samples(early_exit: bool, epsilon: 
     )
     generator = torch.Generator().manual_seed(0)
     key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=generator))
-    start = random_start(images, torch.arange(100), key, epsilon, *bounds(images, epsilon))
+    start = LinfBall(epsilon).random_start(images, torch.arange(100), key)
     iterates = plain_pgd(network, start, images, labels, epsilon, steps)
     wrong = torch.stack([network(iterate).argmax(1) != labels for iterate in iterates])
     before = network(images).argmax(1) == labels
@@ -112,7 +113,7 @@ def test_a_zero_gradient_is_a_fixed_point() -> None:
     found = pgd(network, images, labels, epsilon=0.1, step_size=STEP, steps=10, early_exit=False)
     key_generator = torch.Generator().manual_seed(0)
     key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=key_generator))
-    start = random_start(images, torch.arange(100), key, 0.1, *bounds(images, 0.1))
+    start = LinfBall(0.1).random_start(images, torch.arange(100), key)
     iterates = plain_pgd(network, start, images, labels, 0.1, 10)
     stuck = found.correct_before & found.zero_gradient_end
     assert stuck.sum() > 20

@@ -15,8 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18
 
 from prs_lightning.attacks import gradient_attack, pgd, robust_accuracy
-from prs_lightning.attacks.attempt import Attempt
-from prs_lightning.attacks.results import AttackResult, Samples, Settings
+from prs_lightning.attacks.engine import Attack, look_at_gradients
+from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.attacks.samples import AttackResult, Samples
+from prs_lightning.attacks.threat_model import ThreatModel
 from tests.attacked import Scaled, digits, trained
 
 STEP = 2 / 255
@@ -67,14 +69,16 @@ def test_without_diagnosis_only_the_gradients_that_move_a_sample_are_taken(
         foreseen = judged - looked_at - int(full.correct_after.sum())
         assert fooled.sum() / 2 < foreseen < 2 * fooled.sum()
     else:
-        # One a sample at the clean image, unless the attack starts there, and one for each that takes all steps.
-        assert needed == with_diagnosis - looked_at - int(attacked.sum())
+        # A diagnosis takes one at each clean image and at each end; an attack that starts at the clean images also
+        # takes one of those that are misclassified.
+        assert needed == with_diagnosis - 301 - int(attacked.sum()) + (0 if random_start else int((~attacked).sum()))
         assert judged == looked_at + int(attacked.sum())
 
-    clean_only, gradients, _ = counted(diagnose="clean")
-    for name in ("adversarial", "correct_after", "steps_to_success", "zero_gradient_clean"):
-        torch.testing.assert_close(getattr(clean_only, name), getattr(full, name))
-    assert gradients == needed + looked_at
+    network.gradients = 0
+    correct, zero = look_at_gradients(AttackedNetwork(network), Samples.of(images, labels))
+    assert torch.equal(correct, full.correct_before)
+    assert torch.equal(zero, full.zero_gradient_clean)
+    assert network.gradients == 301
     network.gradients = 0
     assert robust_accuracy(network, images, labels, attack) == plain.robust_accuracy
     assert network.gradients == needed, "robust_accuracy asks for no diagnosis"
@@ -169,14 +173,14 @@ def test_bfloat16_reports_what_float32_sees() -> None:
     assert not torch.equal(fast.adversarial, exact.adversarial)
     early = [(result.steps_to_success[exact.correct_before] < 8).float().mean() for result in (exact, fast)]
     assert abs(early[0] - early[1]) <= 0.03, "successes are seen on the way, not at the end only"
-    exact, fast = attack(random_start=False), attack(random_start=False, precision="bfloat16", diagnose="clean")
+    exact, fast = attack(random_start=False), attack(random_start=False, precision="bfloat16")
     assert torch.equal(exact.correct_before, fast.correct_before)
     assert torch.equal(exact.zero_gradient_clean, fast.zero_gradient_clean)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("diagnose", [True, "clean", False])
-def test_the_host_waits_once_a_pass(precision: str, diagnose: bool | str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("diagnose", [True, False])
+def test_the_host_waits_once_a_pass(precision: str, diagnose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes the host wait for a GPU: reading a value, and indexing by a mask, whose size is not known before."""
     waiting, waits, passes = {"nonzero", "masked_select", "_local_scalar_dense", "equal", "unique"}, [], []
 
@@ -189,16 +193,15 @@ def test_the_host_waits_once_a_pass(precision: str, diagnose: bool | str, monkey
         waits.append(len(tensor))
         return tolist(tensor)
 
-    def watched(attempt: Attempt, done_before: int, run: Callable[..., None] = Attempt.run) -> None:
+    def watched(attack: Attack, *arguments: Any, run: Callable[..., None] = Attack.run) -> None:
         with Watch(), monkeypatch.context() as context:
             context.setattr(Tensor, "tolist", counted)
             handle = network.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
-            run(attempt, done_before)
+            run(attack, *arguments)
             handle.remove()
 
     network, (images, labels) = nn.Sequential(trained(batch_norm=True)).eval(), digits(100)
-    monkeypatch.setattr(Attempt, "run", watched)
-    monkeypatch.setattr("prs_lightning.attacks.network.fold_batch_norm", lambda model, example: None)
+    monkeypatch.setattr(Attack, "run", watched)
     found = pgd(network, images, labels, epsilon=0.1, steps=5, precision=precision, diagnose=diagnose, batch_size=16)
     assert 0 < found.robust_accuracy < 0.9
     assert len(waits) == len(passes) > 100 / 16
@@ -232,10 +235,10 @@ def test_images_are_gathered_a_batch_at_a_time() -> None:
         gathered.append(len(rows))
         return images[rows]
 
-    plan = Settings(epsilon=0.1, step_size=STEP, steps=3, batch_size=16)
+    threat = ThreatModel(epsilon=0.1, step_size=STEP, steps=3)
     network, seen = nn.Sequential(trained()).eval(), []
     network.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    lazy = gradient_attack(network, Samples(gather, labels, torch.arange(100)), plan)
+    lazy = gradient_attack(network, Samples(gather, labels, torch.arange(100)), threat, batch_size=16)
     assert max(gathered) <= 16
     assert max(seen) <= 16
     assert lazy.adversarial is None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prs_lightning.attacks import fgsm, pgd
-from prs_lightning.attacks.checks import check_ball, excess
+from prs_lightning.attacks.ball import LinfBall, check_inside
 from prs_lightning.errors import ConfigError, RunError
 from tests.attacked import digits, trained
 
@@ -116,11 +116,10 @@ def test_refuses_a_gradient_that_is_not_finite(random_start: bool) -> None:
 
 
 def test_an_attack_that_leaves_the_ball_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    import prs_lightning.attacks.attempt as attempt
-
-    monkeypatch.setattr(attempt, "sign_step", lambda images, gradient, step, lower, upper: images + step)
+    monkeypatch.setattr(LinfBall, "step", lambda ball, images, gradient, step_size, clean: images + step_size)
     with pytest.raises(RunError, match="leaves the ball"):
         pgd(*good(), epsilon=0.01, step_size=0.1, steps=2, early_exit=False)
-    outside = excess(torch.tensor([[0.5], [float("nan")], [1.2]]), torch.tensor([[0.5], [0.5], [1.0]]), 0.5)
+    images, clean = torch.tensor([[0.5], [float("nan")], [1.2]]), torch.tensor([[0.5], [0.5], [1.0]])
+    outside = LinfBall(0.5).excess(images, clean)
     with pytest.raises(RunError, match=r"row 1 .*2 rows"):
-        check_ball(outside, 0.5)
+        check_inside(outside, 0.5)

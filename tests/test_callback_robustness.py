@@ -19,6 +19,7 @@ from callbacks.robustness import Robustness
 from prs_lightning.attacks import pgd
 from prs_lightning.attacks.progress import attack_bar
 from prs_lightning.attacks.schedule import EpochAttacks
+from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import load, to_unit_range
 from prs_lightning.errors import ConfigError
 from prs_lightning.seeding import keyed_generator
@@ -256,18 +257,7 @@ def test_two_processes_log_what_one_logs(trained_network: SmallNetwork, tmp_path
 
 
 def epoch_attacks(**changes: Any) -> EpochAttacks:
-    values = {
-        "epsilon": 0.1,
-        "step_size": 0.02,
-        "steps": 20,
-        "seed": 0,
-        "limit": None,
-        "audit": True,
-        "early_exit": True,
-        "precision": "float32",
-        "grid_attacks": (),
-    }
-    return EpochAttacks(**(values | changes))
+    return EpochAttacks(ThreatModel(**({"epsilon": 0.1, "step_size": 0.02, "steps": 20} | changes)))
 
 
 def test_warns_of_a_ball_that_cannot_be_crossed() -> None:
@@ -279,8 +269,8 @@ def test_warns_of_a_ball_that_cannot_be_crossed() -> None:
 
 
 def test_refuses_what_cannot_work(trained_network: SmallNetwork) -> None:
-    with pytest.raises(ConfigError, match="grid_attacks='pgd7'"):
-        Robustness(**PLAIN, grid_attacks=["pgd7"])
+    with pytest.raises(ConfigError, match="grid_attacks='pgdx'"):
+        Robustness(**PLAIN, grid_attacks=["pgdx"])
     with pytest.raises(ConfigError, match=r"every=0"):
         Robustness(**PLAIN, every=0)
     with pytest.raises(ConfigError, match=r"limit=0"):

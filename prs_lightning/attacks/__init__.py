@@ -1,10 +1,11 @@
-"""Adversarial attacks in the L-infinity ball: the fastest honest robust accuracy, and its audit."""
+"""Adversarial attacks under one threat model: the fastest honest robust accuracy, and its audit."""
 
+from prs_lightning.attacks.attacks import bim, fgsm, pgd, robust_accuracy, robustness_curve
 from prs_lightning.attacks.audit import Audit, Check, audit
-from prs_lightning.attacks.engine import gradient_attack
-from prs_lightning.attacks.gradient import bim, fgsm, pgd, robust_accuracy, robustness_curve
+from prs_lightning.attacks.engine import gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
-from prs_lightning.attacks.results import AttackResult, Samples, Settings
+from prs_lightning.attacks.samples import AttackResult, Samples
+from prs_lightning.attacks.threat_model import ThreatModel
 
 __all__ = [
     "LOSSES",
@@ -12,11 +13,12 @@ __all__ = [
     "Audit",
     "Check",
     "Samples",
-    "Settings",
+    "ThreatModel",
     "audit",
     "bim",
     "fgsm",
     "gradient_attack",
+    "look_at_gradients",
     "pgd",
     "robust_accuracy",
     "robustness_curve",

@@ -15,11 +15,10 @@ from art.attacks.evasion import AutoAttack, SquareAttack
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from prs_lightning.attacks.checks import check_ball, check_classes, check_images, check_model, check_settings, excess
-from prs_lightning.attacks.losses import resolve
-from prs_lightning.attacks.network import AttackedNetwork
-from prs_lightning.attacks.results import AttackResult, Settings
-from prs_lightning.attacks.steps import bounds
+from prs_lightning.attacks.ball import check_inside
+from prs_lightning.attacks.network import AttackedNetwork, check_classes
+from prs_lightning.attacks.samples import AttackResult, check_images
+from prs_lightning.attacks.threat_model import ThreatModel, check_count
 from prs_lightning.measuring import float32
 
 
@@ -54,12 +53,12 @@ def art_attack(
         RunError: an adversarial image outside the ball.
     """
     check_images(images, labels)
-    check_model(model, images.device)
-    check_settings(Settings(epsilon=epsilon, step_size=0, steps=1, batch_size=batch_size))
+    check_count("batch_size", batch_size)
+    ball = ThreatModel(epsilon=epsilon).ball
     labels = labels.to(torch.int64)
     adversarial = images.detach().to(torch.float32, copy=True)
-    network = AttackedNetwork(model, resolve("cross_entropy"), "float32", adversarial[:2])
-    logits = torch.cat([network.exact(part) for part in adversarial.split(batch_size)])
+    network = AttackedNetwork(model, device=images.device)
+    logits = torch.cat([network.logits(part) for part in adversarial.split(batch_size)])
     check_classes(labels, logits.shape[1])
     correct = logits.argmax(1) == labels
     attacked = (correct if among is None else among).nonzero().flatten()
@@ -73,11 +72,11 @@ def art_attack(
         adversarial[attacked] = torch.from_numpy(found).to(adversarial)
     excesses = torch.zeros(len(labels), device=images.device)
     for rows in attacked.split(batch_size):
-        excesses[rows] = excess(adversarial[rows], images[rows], epsilon)
+        excesses[rows] = ball.excess(adversarial[rows], images[rows])
         # ART rounds x + perturbation: within the tolerance of the check below, cut to the exact ball.
-        adversarial[rows] = torch.clamp(adversarial[rows], *bounds(images[rows].float(), epsilon))
-        correct_after[rows] = network.exact(adversarial[rows]).argmax(1) == labels[rows]
-    check_ball(excesses, epsilon)
+        adversarial[rows] = ball.project(adversarial[rows], images[rows].float())
+        correct_after[rows] = network.logits(adversarial[rows]).argmax(1) == labels[rows]
+    check_inside(excesses, epsilon)
     unknown = torch.zeros_like(correct)
     return AttackResult(adversarial, correct, correct_after, unknown, unknown, torch.full_like(labels, -1))
 

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.attacks.checks import check_images, check_model
-from prs_lightning.attacks.gradient import bim, fgsm, pgd, robust_accuracy
-from prs_lightning.attacks.losses import resolve
+from prs_lightning.attacks.attacks import bim, fgsm, pgd, robust_accuracy
 from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.attacks.samples import check_images
 
 POINT, FEW = 0.01, 2
 """Differences of robust accuracy up to one percentage point pass, or of two samples if that is more."""
@@ -86,7 +85,7 @@ def audit(
         ConfigError, RunError: as for :func:`prs_lightning.attacks.pgd`.
     """
     check_images(images, labels)
-    check_model(model, images.device)
+    network = AttackedNetwork(model, device=images.device)
     options: dict[str, Any] = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "batch_size": batch_size}
     attack = partial(pgd, model, images, labels, keep_adversarial=False, **options)
 
@@ -99,7 +98,8 @@ def audit(
     tolerance = max(POINT, FEW / count)
     against = partial(_against, base=base, tolerance=tolerance)
     standing = first.correct_after
-    checks = list(_of_the_network(model, images[:batch_size]))
+    logits = network.logits(images[:batch_size].float())
+    checks = list(_of_the_network(logits, network.logits(images[:batch_size].float())))
     clean, end = first.zero_gradient_clean.sum(), (first.zero_gradient_end & standing).sum()
     share = max(int(clean), int(end)) / count
     checks.append(
@@ -113,14 +113,9 @@ def audit(
     reach = steps * step_size
     checks.append(Check("steps * step_size", reach >= epsilon, f"{reach:.4g}", f">= epsilon = {epsilon:.4g}"))
 
-    losses = ["margin", "rescaled_cross_entropy"]
-    if (
-        AttackedNetwork(model, resolve("cross_entropy"), "float32", images[:2].float())
-        .exact(images[:1].float())
-        .shape[1]
-        > 2
-    ):
-        losses.insert(1, "dlr")
+    losses = ["margin", "dlr", "rescaled_cross_entropy"]
+    if logits.shape[1] < 3:
+        losses.remove("dlr")  # it needs three classes
     gap = 0.0
     for loss in losses:
         after = attack(loss=loss, among=first.correct_after, generator=keyed(0))
@@ -171,10 +166,8 @@ def _against(name: str, after: float, *, base: float, tolerance: float) -> Check
     return Check(name, passed, f"{base:.3f} -> {after:.3f}", f"falls by <= {tolerance:.3g}")
 
 
-def _of_the_network(model: nn.Module, images: Tensor) -> Iterator[Check]:
+def _of_the_network(outputs: Tensor, again: Tensor) -> Iterator[Check]:
     """What can be seen from the outputs alone."""
-    network = AttackedNetwork(model, resolve("cross_entropy"), "float32", images[:2].float())
-    outputs, again = network.exact(images.float()), network.exact(images.float())
     sums = outputs.sum(1)
     probabilities = bool((outputs.amin() >= 0) & ((sums - 1).abs() < 1e-4).all())
     yield Check(

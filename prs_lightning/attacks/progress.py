@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from prs_lightning.attacks.results import Progress
+from prs_lightning.attacks.samples import Progress
 
 
 @contextmanager

@@ -2,25 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.attacks.checks import check_settings
-from prs_lightning.attacks.engine import gradient_attack
-from prs_lightning.attacks.results import AttackResult, Progress, Samples, Settings
+from prs_lightning.attacks.engine import gradient_attack, look_at_gradients
+from prs_lightning.attacks.losses import LOSSES
+from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.attacks.samples import Progress, Samples
+from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError
 from prs_lightning.seeding import keyed_generator, mixed_seed
 
-GRID_ATTACKS = ("fgsm", "bim5", "pgd100", "dlr", "autoattack")
-
 GROUP = 128
 """Samples per call of ART's AutoAttack."""
+
+Bar = Callable[[str], AbstractContextManager[Progress | None]]
+
+
+@dataclass(frozen=True)
+class GridAttack:
+    """One more attack at the grid's epochs.
+
+    Args:
+        threat: its threat model.
+        survivors: it meets only those that withstood the epoch's first attack; the others count as fooled.
+        art: ART's AutoAttack instead, with this epsilon and step size.
+    """
+
+    threat: ThreatModel
+    survivors: bool = False
+    art: bool = False
+
+
+def entry_of(name: str) -> dict[str, Any] | None:
+    """The entry that a name stands for: ``fgsm``, ``bim5``, ``pgd100``, a loss, ``autoattack``; None for any other."""
+    if name == "fgsm":
+        return {"steps": 1, "step_size": None, "random_start": False}
+    if found := re.fullmatch(r"(bim|pgd)([1-9][0-9]*)", name):
+        return {"steps": int(found[2])} | ({"random_start": False} if found[1] == "bim" else {})
+    if name in LOSSES:
+        return {"loss": name, "survivors": True}
+    return {"art": True} if name == "autoattack" else None
+
+
+def grid_attack(name: str, entry: Mapping[str, Any], threat: ThreatModel) -> GridAttack:
+    """``threat`` with the changes of an entry; a step size that is null goes to the edge of the ball.
+
+    Raises:
+        ConfigError: a key that a threat model does not have, or a value that it refuses.
+    """
+    changes = dict(entry)
+    flags = {flag: bool(changes.pop(flag, False)) for flag in ("survivors", "art")}
+    known = [field.name for field in fields(ThreatModel)]
+    if unknown := sorted(changes.keys() - set(known)):
+        raise ConfigError(f"grid_attacks.{name} has no {', '.join(unknown)}: expected some of {', '.join(known)}")
+    if changes.get("step_size", 0) is None:
+        changes["step_size"] = changes.get("epsilon", threat.epsilon)
+    if not changes.get("random_start", True):
+        changes.setdefault("restarts", 1)
+    return GridAttack(replace(threat, **changes), **flags)
+
+
+def grid_attacks(
+    entries: Mapping[str, Mapping[str, Any] | None] | Sequence[str], threat: ThreatModel
+) -> dict[str, GridAttack]:
+    """The attacks of the grid's epochs.
+
+    Args:
+        entries: names as for `entry_of`; or for each name what differs from ``threat``, and ``survivors`` or ``art``
+            (an entry that is null is left out).
+        threat: the epoch's own.
+
+    Raises:
+        ConfigError: a name that stands for nothing, an entry that cannot work, or one that is not what its name says:
+            the number would carry the name of another attack.
+    """
+    made = {}
+    for name in entries:
+        meant = entry_of(name)
+        entry = entries[name] if isinstance(entries, Mapping) else meant
+        if entry is not None:
+            made[name] = grid_attack(name, entry, threat)
+        elif not isinstance(entries, Mapping):
+            known = ", ".join(["fgsm", "bim5", "pgd100", *LOSSES, "autoattack"])
+            raise ConfigError(f"grid_attacks={name!r} is unknown: expected one of {known}, or an entry of its own")
+        if meant is not None and entry is not None and made[name] != grid_attack(name, meant, threat):
+            raise ConfigError(f"grid_attacks.{name}={dict(entry)} is not what {name} says: give it another name")
+    return made
 
 
 @dataclass(frozen=True)
@@ -29,57 +104,41 @@ class EpochAttacks:
 
     ``measure`` gives, over the test set (or its class-balanced subset), each in [0, 1]:
 
-    - ``pgd{steps}``: robust accuracy under PGD with cross-entropy from a random start;
+    - ``pgd{steps}``: robust accuracy under the threat model, in the config PGD with cross-entropy from a random start;
     - ``zero_gradient``: share of *all* given samples, misclassified ones included, whose cross-entropy gradient at
       the *clean* image is exactly 0;
     - ``pgd{steps}_audited``: robust accuracy after those that withstood were attacked again, from the same random
       starts, with the margin loss;
     - ``masking_gap``: the first minus the third;
-    - at the grid's epochs ``fgsm``, ``bim5``, ``pgd100``, ``autoattack``, and ``dlr``: robust accuracy after those
-      that withstood PGD were attacked again with the scale-free DLR loss.
+    - at the grid's epochs the robust accuracy under each of ``grid``, by name.
 
     Raises:
-        ConfigError: an attack that is unknown, or settings that no attack can use.
+        ConfigError: an attack of the grid that takes one of these names.
     """
 
-    epsilon: float
-    step_size: float
-    steps: int
-    seed: int
-    limit: int | None
-    audit: bool
-    early_exit: bool
-    precision: str
-    grid_attacks: Sequence[str]
+    threat: ThreatModel
+    seed: int = 0
+    limit: int | None = None
+    audit: bool = True
+    grid: Mapping[str, GridAttack] | None = None
 
     def __post_init__(self) -> None:
-        for name in self.grid_attacks:
-            if name not in GRID_ATTACKS:
-                raise ConfigError(f"grid_attacks={name!r} is unknown: expected one of {', '.join(GRID_ATTACKS)}")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(
-                f"callbacks.robustness.limit={self.limit} must be 1 or more, or null for the whole test set"
-            )
-        check_settings(self._settings())
+        for name in (self.name, f"{self.name}_audited", "zero_gradient", "masking_gap"):
+            if name in (self.grid or {}):
+                raise ConfigError(f"grid_attacks.{name} is measured at every epoch already: give it another name")
+
+    @property
+    def name(self) -> str:
+        return f"pgd{self.threat.steps}"
 
     def warning(self) -> str | None:
-        """What is questionable about the settings, in one line."""
-        if self.steps * self.step_size < self.epsilon:
+        """What is questionable about the threat model, in one line."""
+        if self.threat.reach < self.threat.epsilon:
             return (
-                f"robustness: steps * step_size = {self.steps * self.step_size:.3g} < epsilon = {self.epsilon:.3g}: "
+                f"robustness: steps * step_size = {self.threat.reach:.3g} < epsilon = {self.threat.epsilon:.3g}: "
                 "the attack cannot reach the edge of its ball, robust accuracy is overestimated; raise step_size"
             )
         return None
-
-    def _settings(self, **changes: Any) -> Settings:
-        values: dict[str, Any] = {
-            "epsilon": self.epsilon,
-            "step_size": self.step_size,
-            "steps": self.steps,
-            "early_exit": self.early_exit,
-            "precision": self.precision,
-        }
-        return Settings(**(values | changes))
 
     def measure(
         self,
@@ -91,7 +150,7 @@ class EpochAttacks:
         rank: int = 0,
         world: int = 1,
         total: Callable[[Tensor], Tensor] = lambda counts: counts,
-        bar: Callable[[str], AbstractContextManager[Progress | None]] = lambda name: nullcontext(),
+        bar: Bar = lambda name: nullcontext(),
     ) -> dict[str, float]:
         """Attack the shard ``[rank::world]``; ``total`` adds counts (float64) up over the processes.
 
@@ -102,44 +161,34 @@ class EpochAttacks:
         if self.limit is not None:
             chosen = balanced_subset(test.labels, self.limit)
         mine = chosen[rank::world]
-        samples = Samples(lambda rows: Samples.of(test.images, test.labels).gather(mine[rows]), test.labels[mine], mine)
+        samples = Samples(lambda rows: to_unit_range(test.images[mine[rows]]), test.labels[mine], mine)
+        correct, zero = look_at_gradients(AttackedNetwork(model, device=device), samples)
 
-        def attacked(name: str, among: Tensor | None = None, **changes: Any) -> AttackResult:
+        def withstand(name: str, threat: ThreatModel, among: Tensor) -> Tensor:
+            generator = keyed_generator(self.seed, epoch)
             with bar(name) as progress:
-                return gradient_attack(
-                    model,
-                    samples,
-                    self._settings(**changes),
-                    generator=keyed_generator(self.seed, epoch),
-                    among=among,
-                    progress=progress,
-                )
+                result = gradient_attack(model, samples, threat, generator=generator, among=among, progress=progress)
+            return result.correct_after
 
-        name = f"pgd{self.steps}"
-        result = attacked(name, diagnose="clean")
-        counts = {name: result.correct_after.sum(), "zero_gradient": result.zero_gradient_clean.sum()}
+        first = withstand(self.name, self.threat, correct)
+        counts = {self.name: first.sum(), "zero_gradient": zero.sum()}
         if self.audit:
-            audited = attacked(f"{name} audit", among=result.correct_after, loss="margin", diagnose=False).correct_after
-            counts[f"{name}_audited"] = audited.sum()
-        if grid:
-            settings: dict[str, dict[str, Any]] = {
-                "fgsm": {"steps": 1, "step_size": self.epsilon, "random_start": False},
-                "bim5": {"steps": 5, "random_start": False},
-                "pgd100": {"steps": 100},
-                "dlr": {"among": result.correct_after, "loss": "dlr"},
-            }
-            for other in self.grid_attacks:
-                if other in settings:
-                    counts[other] = attacked(other, diagnose=False, **settings[other]).correct_after.sum()
-                else:
-                    counts[other] = self._auto_attack(model, test, chosen, epoch, rank, world)
+            audited = withstand(f"{self.name} audit", replace(self.threat, loss="margin"), first)
+            counts[f"{self.name}_audited"] = audited.sum()
+        for name, attack in (self.grid or {}).items() if grid else ():
+            if attack.art:
+                counts[name] = self._auto_attack(model, test, chosen, epoch, attack.threat, rank, world)
+            else:
+                counts[name] = withstand(name, attack.threat, first if attack.survivors else correct).sum()
         sums = total(torch.stack(list(counts.values())).double()) / len(chosen)
         values = dict(zip(counts, sums.tolist(), strict=True))
         if self.audit:
-            values["masking_gap"] = values[name] - values[f"{name}_audited"]
+            values["masking_gap"] = values[self.name] - values[f"{self.name}_audited"]
         return values
 
-    def _auto_attack(self, model: nn.Module, test: Split, chosen: Tensor, epoch: int, rank: int, world: int) -> Tensor:
+    def _auto_attack(
+        self, model: nn.Module, test: Split, chosen: Tensor, epoch: int, threat: ThreatModel, rank: int, world: int
+    ) -> Tensor:
         """How many of this process's groups of samples withstand ART's AutoAttack.
 
         ART draws for a batch, not for a sample: whole groups are divided over the processes, each with its own seed.
@@ -151,6 +200,6 @@ class EpochAttacks:
         for number, rows in groups:
             images, labels = to_unit_range(test.images[rows]), test.labels[rows]
             seed = mixed_seed(self.seed, epoch, number)
-            result = auto_attack(model, images, labels, epsilon=self.epsilon, seed=seed, eps_step=self.step_size)
+            result = auto_attack(model, images, labels, epsilon=threat.epsilon, seed=seed, eps_step=threat.step_size)
             withstood += result.correct_after.sum()
         return withstood

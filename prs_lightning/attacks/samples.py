@@ -1,4 +1,4 @@
-"""What goes into an attack and what comes out of it."""
+"""What is attacked, and what came of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prs_lightning.attacks.losses import Loss
 from prs_lightning.data import to_unit_range
+from prs_lightning.errors import ConfigError
 
 Progress = Callable[[int, int, int], None]
 """Called with the samples done, the samples in all, and how many of the done ones withstood."""
@@ -37,22 +37,6 @@ class Samples(NamedTuple):
         return cls(lambda rows: images[rows].to(torch.float32), labels, indices)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """An L-infinity attack by sign steps; see :func:`prs_lightning.attacks.pgd` for each value."""
-
-    epsilon: float
-    step_size: float
-    steps: int
-    loss: str | Loss = "cross_entropy"
-    random_start: bool = True
-    restarts: int = 1
-    early_exit: bool = True
-    precision: str = "float32"
-    batch_size: int = 128
-    diagnose: bool | str = True
-
-
 @dataclass(frozen=True)
 class AttackResult:
     """One row per given sample; N samples of shape (C, H, W).
@@ -66,7 +50,7 @@ class AttackResult:
         zero_gradient_clean: bool (N,): the loss gradient at the clean image is exactly 0 everywhere.
             False where nobody looked (``diagnose``, ART).
         zero_gradient_end: bool (N,): so is the gradient at the image where the attack ended.
-        steps_to_success: int64 (N,): sign steps taken until the sample was first misclassified, restarts counted
+        steps_to_success: int64 (N,): steps taken until the sample was first misclassified, restarts counted
             on; 0 if the clean image or the random start was; -1 if it never was.
     """
 
@@ -81,3 +65,20 @@ class AttackResult:
     def robust_accuracy(self) -> float:
         """Share of *all* given samples that are still classified correctly, in [0, 1]."""
         return float(self.correct_after.double().mean())
+
+
+def check_images(images: Tensor, labels: Tensor) -> None:
+    """Raise ConfigError unless images are float (N, ...) in [0, 1] with integer labels (N,) on the same device."""
+    if not images.is_floating_point():
+        raise ConfigError(f"images are {images.dtype}: expected floating point in [0, 1] (divide uint8 by 255)")
+    if len(images) != len(labels) or labels.ndim != 1:
+        raise ConfigError(f"labels have shape {tuple(labels.shape)}: expected ({len(images)},), one per image")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ConfigError(f"labels are {labels.dtype}: expected whole class numbers")
+    if images.device != labels.device:
+        raise ConfigError(f"images are on {images.device}, labels on {labels.device}: move them to one device")
+    if len(labels) == 0:
+        raise ConfigError("images are empty: expected one sample or more")
+    low, high = torch.stack(images.aminmax()).tolist()
+    if not (low >= 0 and high <= 1):
+        raise ConfigError(f"images lie in [{low:g}, {high:g}]: expected [0, 1]; normalise inside the network")

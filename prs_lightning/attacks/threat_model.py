@@ -1,0 +1,80 @@
+"""What an attacker may do: one frozen object that travels from the config to the engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from prs_lightning.attacks.ball import BALLS, LinfBall
+from prs_lightning.attacks.losses import Loss, resolve
+from prs_lightning.errors import ConfigError
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """An attack that steps along the gradient of a loss and stays in a ball.
+
+    Args:
+        epsilon: radius of the ball, in pixel units of images in [0, 1].
+        step_size: alpha, in pixel units.
+        steps: number of steps.
+        norm: of the ball: ``"linf"``.
+        loss: what is maximised: ``"cross_entropy"``, ``"margin"`` (Carlini & Wagner), ``"dlr"`` (AutoAttack),
+            ``"rescaled_cross_entropy"``, or a function of (logits, labels) that gives one value per sample. It is
+            taken in float32 and summed over the batch.
+        random_start: start uniformly in the ball instead of at the image.
+        restarts: how often those that withstood are attacked again from another random start.
+        early_exit: a sample that is misclassified at any iterate is fooled (worst case, as AutoAttack counts) and
+            leaves; False: only the last iterate counts.
+        precision: ``"float32"``, or ``"bfloat16"`` for the gradients; every success and every zero gradient is then
+            verified in float32.
+
+    Raises:
+        ConfigError: a value that no attack can use; the message names it.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 20
+    norm: str = "linf"
+    loss: str | Loss = "cross_entropy"
+    random_start: bool = True
+    restarts: int = 1
+    early_exit: bool = True
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "step_size"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(
+                    f"{name}={value} must be a finite number, 0 or more, in pixel units of images in [0, 1]"
+                )
+        if self.epsilon > 1:
+            raise ConfigError(f"epsilon={self.epsilon:g} must be 1 or less: pixels lie in [0, 1] (divide by 255)")
+        for name in ("steps", "restarts"):
+            check_count(name, getattr(self, name))
+        if self.restarts > 1 and not self.random_start:
+            raise ConfigError(f"restarts={self.restarts} without random_start would repeat the same attack")
+        for name, known in (("precision", PRECISIONS), ("norm", BALLS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown: expected one of {', '.join(known)}")
+        resolve(self.loss)
+
+    @property
+    def ball(self) -> LinfBall:
+        """The ball of this norm and radius."""
+        return BALLS[self.norm](self.epsilon)
+
+    @property
+    def reach(self) -> float:
+        """How far all steps together can move a pixel."""
+        return self.steps * self.step_size
+
+
+def check_count(name: str, value: float) -> None:
+    """Raise ConfigError unless ``value`` is a whole number of 1 or more."""
+    if int(value) != value or value < 1:
+        raise ConfigError(f"{name}={value} must be a whole number, 1 or more")

@@ -1,0 +1,104 @@
+"""The threat model as one object, and the attacks of the grid that differ from it."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from prs_lightning.attacks import ThreatModel, ball, pgd
+from prs_lightning.attacks.ball import LinfBall
+from prs_lightning.attacks.schedule import EpochAttacks, GridAttack, grid_attacks
+from prs_lightning.errors import ConfigError
+from tests.attacked import digits, trained
+from tests.conftest import PROJECT
+
+THREAT = ThreatModel(epsilon=0.1, step_size=0.02, steps=20)
+
+
+def default_entries(*overrides: str) -> Any:
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        config = compose("train", ["data=mnist5k", *overrides])
+    return OmegaConf.to_container(config, resolve=True)["callbacks"]["robustness"]["grid_attacks"]  # type: ignore[index, call-overload]
+
+
+def test_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        THREAT.epsilon = 0.2  # type: ignore[misc]
+
+
+def test_the_entries_of_the_config_are_what_their_names_say() -> None:
+    entries = default_entries("callbacks.robustness.epsilon=0.1")
+    assert grid_attacks(entries, THREAT) == grid_attacks(list(entries), THREAT)
+    assert list(entries) == ["fgsm", "bim5", "pgd100", "dlr"]
+    often = replace(THREAT, restarts=3)
+    assert grid_attacks(entries, often)["fgsm"].threat.restarts == 1
+
+
+def test_names_and_entries_change_the_threat_model() -> None:
+    named = grid_attacks(["fgsm", "bim5", "pgd100", "dlr", "autoattack"], THREAT)
+    assert named["fgsm"].threat == replace(THREAT, steps=1, step_size=0.1, random_start=False)
+    assert named["bim5"].threat == replace(THREAT, steps=5, random_start=False)
+    assert named["pgd100"].threat == replace(THREAT, steps=100)
+    assert named["dlr"] == GridAttack(replace(THREAT, loss="dlr"), survivors=True)
+    assert named["autoattack"].art
+    own = grid_attacks({"mine": {"loss": "margin", "restarts": 3}, "bim5": None}, THREAT)
+    assert own == {"mine": GridAttack(replace(THREAT, loss="margin", restarts=3))}
+
+
+def test_the_command_line_chooses_adds_and_leaves_out() -> None:
+    assert default_entries("callbacks.robustness.grid_attacks=[fgsm,autoattack]") == ["fgsm", "autoattack"]
+    assert default_entries("callbacks.robustness.grid_attacks=[]") == []
+    more = default_entries(
+        "+callbacks.robustness.grid_attacks.mine={loss: margin}", "~callbacks.robustness.grid_attacks.dlr"
+    )
+    assert list(more) == ["fgsm", "bim5", "pgd100", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["hinge"], "grid_attacks='hinge' is unknown"),
+        (["pgd0"], "grid_attacks='pgd0' is unknown"),
+        ({"mine": {"step": 3}}, "grid_attacks.mine has no step: expected some of"),
+        ({"pgd100": {"steps": 50}}, "pgd100.*is not what pgd100 says"),
+        ({"mine": {"steps": 0}}, "steps=0"),
+    ],
+)
+def test_refuses_entries_that_mean_nothing_or_something_else(entries: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        grid_attacks(entries, THREAT)
+
+
+@pytest.mark.parametrize("name", ["pgd20", "pgd20_audited", "masking_gap", "zero_gradient"])
+def test_refuses_the_name_of_another_number(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"grid_attacks.{name} is measured at every epoch already"):
+        EpochAttacks(THREAT, grid={name: GridAttack(THREAT)})
+
+
+def test_another_norm_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    class L2Ball(LinfBall):
+        def project(self, images: Tensor, clean: Tensor) -> Tensor:
+            offset = images - clean
+            norm = offset.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            return (clean + offset * (self.epsilon / norm).clamp_max(1)).clamp(0, 1)
+
+        def step(self, images: Tensor, gradient: Tensor, step_size: float, clean: Tensor) -> Tensor:
+            norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            return self.project(images + step_size * gradient / norm, clean)
+
+        def excess(self, images: Tensor, clean: Tensor) -> Tensor:
+            return (images - clean).flatten(1).norm(dim=1) - self.epsilon * (1 + 1e-5)
+
+    monkeypatch.setitem(ball.BALLS, "l2", L2Ball)
+    images, labels = digits(40)
+    found = pgd(trained(), images, labels, norm="l2", epsilon=1.0, step_size=0.2, steps=20)
+    moved = (found.adversarial - images).flatten(1).norm(dim=1)
+    assert 0 < found.robust_accuracy < 0.9
+    assert float(moved.max()) <= 1.0001
+    assert not torch.equal(found.adversarial, images)
