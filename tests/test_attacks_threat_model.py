@@ -54,9 +54,7 @@ def test_names_and_entries_change_the_threat_model() -> None:
 def test_the_command_line_chooses_adds_and_leaves_out() -> None:
     assert default_entries("callbacks.robustness.grid_attacks=[fgsm,autoattack]") == ["fgsm", "autoattack"]
     assert default_entries("callbacks.robustness.grid_attacks=[]") == []
-    more = default_entries(
-        "+callbacks.robustness.grid_attacks.mine={loss: margin}", "~callbacks.robustness.grid_attacks.dlr"
-    )
+    more = default_entries("+grid_attacks.mine={loss: margin}", "~grid_attacks.dlr")
     assert list(more) == ["fgsm", "bim5", "pgd100", "mine"]
 
 
