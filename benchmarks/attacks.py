@@ -128,9 +128,7 @@ class Counted(nn.Module):
         return logits
 
 
-def passes(
-    network: nn.Module, images: Tensor, labels: Tensor, attack: Callable[..., AttackResult]
-) -> tuple[float, float]:
+def passes(network: nn.Module, images: Tensor, labels: Tensor, attack: partial[AttackResult]) -> tuple[float, float]:
     """Passes a sample, and the least that PGD allows: the clean image, a gradient for each step, the end."""
     counted = Counted(network)
     steps = attack.keywords["steps"]
@@ -248,11 +246,11 @@ def main() -> None:
     shares = [convolutions(network, images, labels, high, precision) for precision in ("float32", "bfloat16")]
     body = (
         f"PGD-{STEPS}, alpha 2/255, batch {BATCH}, CNN-6 and ResNet-18, {options.images} Fashion-MNIST test images; "
-        f"ways taken in turns, median of {options.repeats}. *ours* counts the worst iterate (`early_exit=True`), others "
-        f"the last. *zero gradients*: the same network with its logits times 10,000, {share:.0%} of the images without "
-        "a gradient. *passes*: 1 for an image's forward pass, 3 with its gradient; least: the clean image, a gradient "
-        "for each step that PGD takes, and the end (circles of iterates are skipped, so that ours may be fewer). At the "
-        f"high robust accuracy {shares[0]:.0%} of our time is spent in the convolutions and their gradients "
+        f"ways taken in turns, median of {options.repeats}. *ours* counts the worst iterate (`early_exit=True`), other "
+        f"ways the last. *zero gradients*: the same network, its logits times 10,000; {share:.0%} of the images have "
+        "no gradient. *passes*: 1 for an image's forward pass, 3 with its gradient; least: the clean image, a gradient "
+        "for each step that PGD takes, and the end (circles of iterates are skipped, so that ours may be fewer). At "
+        f"the high robust accuracy {shares[0]:.0%} of our time is spent in the convolutions and their gradients "
         f"({shares[1]:.0%} in bfloat16), of which the samples that withstand need {STEPS} each.\n\n"
         + table([*header, "times ART", "times foolbox"], lines)
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prs_lightning.attacks.attacks import bim, fgsm, pgd, robust_accuracy
 from prs_lightning.attacks.network import AttackedNetwork
-from prs_lightning.attacks.samples import check_images
+from prs_lightning.attacks.samples import AttackResult, check_images
 
 POINT, FEW = 0.01, 2
 """Differences of robust accuracy up to one percentage point pass, or of two samples if that is more."""
@@ -86,84 +86,63 @@ def audit(
     """
     check_images(images, labels)
     network = AttackedNetwork(model, device=images.device)
-    options: dict[str, Any] = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "batch_size": batch_size}
-    attack = partial(pgd, model, images, labels, keep_adversarial=False, **options)
-
-    def keyed(word: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed + word)
-
-    first = attack(generator=keyed(0))
-    attack = partial(attack, diagnose=False)
+    threat: dict[str, Any] = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "batch_size": batch_size}
+    attack = partial(pgd, model, images, labels, keep_adversarial=False, **threat)
+    first = attack(generator=keyed(seed))
     base, count = first.robust_accuracy, len(labels)
     tolerance = max(POINT, FEW / count)
-    against = partial(_against, base=base, tolerance=tolerance)
     standing = first.correct_after
-    logits = network.logits(images[:batch_size].float())
-    checks = list(_of_the_network(logits, network.logits(images[:batch_size].float())))
+
+    def again(key: int = seed, **changes: Any) -> AttackResult:
+        return attack(diagnose=False, among=first.correct_after, generator=keyed(key), **changes)
+
+    def survivors(name: str, after: AttackResult) -> Check:
+        """A check of an attack on those that withstood the first; ``standing`` is who withstood all."""
+        nonlocal standing
+        standing = standing & after.correct_after
+        # The accuracies are shares of counts: a difference of exactly the tolerance must not hang on rounding.
+        passed = base - after.robust_accuracy <= tolerance + 1e-9
+        return Check(name, passed, f"{base:.3f} -> {after.robust_accuracy:.3f}", f"falls by <= {tolerance:.3g}")
+
+    logits = [network.logits(images[:batch_size].float()) for _ in range(2)]
+    checks = [*_of_the_network(*logits)]
     clean, end = first.zero_gradient_clean.sum(), (first.zero_gradient_end & standing).sum()
-    share = max(int(clean), int(end)) / count
-    checks.append(
-        Check(
-            "zero gradients",
-            share <= tolerance,
-            f"{int(clean) / count:.3f} clean, {int(end) / count:.3f} at the end",
-            f"<= {tolerance:.3g}",
-        )
-    )
+    found = f"{int(clean) / count:.3f} clean, {int(end) / count:.3f} at the end"
+    checks.append(Check("zero gradients", max(int(clean), int(end)) / count <= tolerance, found, f"<= {tolerance:.3g}"))
     reach = steps * step_size
     checks.append(Check("steps * step_size", reach >= epsilon, f"{reach:.4g}", f">= epsilon = {epsilon:.4g}"))
 
-    losses = ["margin", "dlr", "rescaled_cross_entropy"]
-    if logits.shape[1] < 3:
-        losses.remove("dlr")  # it needs three classes
-    gap = 0.0
-    for loss in losses:
-        after = attack(loss=loss, among=first.correct_after, generator=keyed(0))
-        checks.append(against(f"survivors under {loss}", after.robust_accuracy))
-        standing = standing & after.correct_after
-        gap = base - after.robust_accuracy if loss == "margin" else gap
+    masking_gap = base - (margin := again(loss="margin")).robust_accuracy
+    checks.append(survivors("survivors under margin", margin))
+    if logits[0].shape[1] > 2:
+        checks.append(survivors("survivors under dlr", again(loss="dlr")))
+    checks.append(survivors("survivors under rescaled_cross_entropy", again(loss="rescaled_cross_entropy")))
 
     weaker = {
         "FGSM": robust_accuracy(model, images, labels, partial(fgsm, epsilon=epsilon)),
-        "BIM": robust_accuracy(model, images, labels, partial(bim, **options)),
+        "BIM": robust_accuracy(model, images, labels, partial(bim, **threat)),
         "PGD": base,
     }
-    values = list(weaker.values())
-    ordered = all(after <= before + tolerance for before, after in pairwise(values))
+    ordered = all(after <= before + tolerance for before, after in pairwise(weaker.values()))
     found = " ".join(f"{name} {value:.3f}" for name, value in weaker.items())
     checks.append(Check("iterating helps", ordered, found, "FGSM >= BIM >= PGD"))
-
-    longer = attack(steps=5 * steps, among=first.correct_after, generator=keyed(0))
-    checks.append(against(f"PGD-{5 * steps} after PGD-{steps}", longer.robust_accuracy))
-    again = attack(restarts=restarts, among=first.correct_after, generator=keyed(1))
-    checks.append(against(f"{restarts} restarts more", again.robust_accuracy))
+    checks.append(survivors(f"PGD-{5 * steps} after PGD-{steps}", again(steps=5 * steps)))
+    checks.append(survivors(f"{restarts} restarts more", again(seed + 1, restarts=restarts)))
 
     # With the whole cube within reach every image can become any other: only a blind attack leaves survivors.
-    whole = attack(epsilon=1.0, step_size=2.5 / steps, among=first.correct_after, generator=keyed(0)).robust_accuracy
+    whole = again(epsilon=1.0, step_size=2.5 / steps).robust_accuracy
     checks.append(Check("unbounded attack", whole == 0, f"{whole:.3f} at epsilon 1", "0"))
 
     from prs_lightning.attacks.art import square  # imports ART, which takes seconds
 
-    free = square(
-        model,
-        images,
-        labels,
-        epsilon=epsilon,
-        seed=seed,
-        among=first.correct_after,
-        batch_size=batch_size,
-        max_iter=square_steps,
-    )
-    checks.append(against("survivors under Square", free.robust_accuracy))
-    for result in (longer, again, free):
-        standing = standing & result.correct_after
-    return Audit(tuple(checks), base, float(standing.double().mean()), gap)
+    options: dict[str, Any] = {"epsilon": epsilon, "seed": seed, "batch_size": batch_size, "max_iter": square_steps}
+    free = square(model, images, labels, among=first.correct_after, **options)
+    checks.append(survivors("survivors under Square", free))
+    return Audit(tuple(checks), base, float(standing.double().mean()), masking_gap)
 
 
-def _against(name: str, after: float, *, base: float, tolerance: float) -> Check:
-    # The accuracies are shares of counts: a difference of exactly the tolerance must not hang on rounding.
-    passed = base - after <= tolerance + 1e-9
-    return Check(name, passed, f"{base:.3f} -> {after:.3f}", f"falls by <= {tolerance:.3g}")
+def keyed(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _of_the_network(outputs: Tensor, again: Tensor) -> Iterator[Check]:
