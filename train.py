@@ -20,7 +20,7 @@ from prs_lightning import cli
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.measuring import keep_freed_memory
 from prs_lightning.runs import RunDirectory
-from prs_lightning.runs.naming import run_directory, run_name
+from prs_lightning.runs.naming import recorded, run_directory, run_name
 from prs_lightning.sweep.plan import decide
 
 
@@ -31,7 +31,9 @@ def train(cfg: DictConfig) -> None:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     at_least("epochs", cfg.epochs, 1)
     at_least("seed", cfg.seed, 0)
-    run = RunDirectory(run_directory(config, HydraConfig.get().runtime.choices))
+    choices = HydraConfig.get().runtime.choices
+    config = recorded(config, choices)
+    run = RunDirectory(run_directory(config, choices))
     run.check(config)
     if cfg.dry_run:
         print(f"{decide(run, retry_failed=True)}: {run.path}")

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from prs_lightning.cli import CONFIG_FOLDER
-from prs_lightning.runs.naming import run_directory
+from prs_lightning.runs.naming import recorded, run_directory
 from prs_lightning.sweep.plugins import register
 
 
@@ -27,7 +27,7 @@ def directory(*overrides: str) -> Path:
     choices = composed.hydra.runtime.choices
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
     config: Any = OmegaConf.to_container(plain, resolve=True)
-    return run_directory(config, choices)
+    return run_directory(recorded(config, choices), choices)
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:
@@ -63,6 +63,16 @@ def test_the_hash_follows_from_the_values_and_not_from_who_set_them() -> None:
     assert directory("epochs=300") == directory()
     assert directory("model=resnet18", "model.stem=imagenet") == directory("model=resnet18")
     assert directory("model=resnet18", "model.stem=cifar") != directory("model=resnet18")
+
+
+def test_attacks_of_the_grid_count_by_what_they_are() -> None:
+    names = "callbacks.robustness.grid_attacks=[fgsm,bim5,pgd100,dlr]"
+    assert directory(names) == directory() == directory("grid_attacks.pgd100.steps=100")
+    assert directory("callbacks.robustness.grid_attacks=[]").name == "cifar10-cnn6-bs128-seed0-8c5711"
+    others = {
+        directory(change) for change in ("grid_attacks.pgd100.steps=99", "~grid_attacks.dlr", "grid_attacks.dlr=null")
+    }
+    assert len({*others, directory()}) == 4
 
 
 def test_a_run_of_the_papers_grid_by_hand_lands_in_the_grids_directory() -> None:

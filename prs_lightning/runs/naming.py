@@ -30,13 +30,36 @@ def run_directory(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Path
     """The directory of the run of ``config``.
 
     Args:
-        config: the composed config, as plain values.
+        config: the composed config, as it is recorded.
         choices: the options chosen of the groups ``model`` and ``data``, for example ``{"model": "cnn6", ...}``.
     """
     if config["run_dir"]:
         return Path(config["run_dir"])
-    name = run_name(config) + hash_of_changes(config, defaults_for(config, choices))
+    defaults = defaults_for(config, choices)
+    name = run_name(config) + hash_of_changes(config, with_named_attacks(defaults, defaults["grid_attacks"]))
     return Path(config["runs"], config["sweep"] or "", name)
+
+
+def recorded(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """A composed config, as plain values, as a run directory keeps it. Needs a running Hydra."""
+    return with_named_attacks(config, defaults_for(config, choices)["grid_attacks"])
+
+
+def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The config whose grid attacks, if all are ``usual`` ones, are a list of their names, as they once were.
+
+    So a run is the same run whether its attacks were given as entries or by name, then or now.
+
+    >>> entries = {"pgd100": {"steps": 100}}
+    >>> with_named_attacks({"callbacks": {"robustness": {"grid_attacks": entries}}, "grid_attacks": entries}, entries)
+    {'callbacks': {'robustness': {'grid_attacks': ['pgd100']}}}
+    """
+    kept = {key: value for key, value in config.items() if key != "grid_attacks"}
+    robustness = (config.get("callbacks") or {}).get("robustness") or {}
+    entries = robustness.get("grid_attacks")
+    if isinstance(entries, Mapping) and all(usual.get(name) == entry for name, entry in entries.items()):
+        kept["callbacks"] = config["callbacks"] | {"robustness": robustness | {"grid_attacks": list(entries)}}
+    return kept
 
 
 def hash_of_changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.runs import RunDirectory
-from prs_lightning.runs.naming import run_directory
+from prs_lightning.runs.naming import recorded, run_directory
 from prs_lightning.sweep import gpus as graphics
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.board import Board
@@ -107,7 +107,8 @@ class SweepLauncher(Launcher):
                 )
             if not composed.sweep:
                 overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            config: Any = OmegaConf.to_container(composed, resolve=True)
+            plain: Any = OmegaConf.to_container(composed, resolve=True)
+            config = recorded(plain, chosen)
             run = RunDirectory(run_directory(config, chosen))
             run.check(config)
             jobs.setdefault(run.path, Job(tuple(overrides), run, config))
