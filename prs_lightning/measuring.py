@@ -1,4 +1,4 @@
-"""What measuring a network needs and must not leave behind: modes, gradient flags, precision, freed memory."""
+"""What measuring a network needs and must not leave behind: modes, precision, freed memory."""
 
 from __future__ import annotations
 
@@ -30,22 +30,6 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Let no parameter ask for a gradient; each flag is restored at the end.
-
-    The gradient with respect to an input then costs no gradient with respect to the weights.
-    """
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    for parameter, _ in flags:
-        parameter.requires_grad_(False)
-    try:
-        yield model
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 @contextmanager
