@@ -205,12 +205,6 @@ class ProcessLauncher(SweepLauncher):
             return {}
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.at_once))}
 
-    def collect(self) -> None:
-        """Take note of the jobs that have ended."""
-        for process in [process for process in self.processes if not process.running()]:
-            self.gpus.release(self.processes.pop(process))
-            self.board.ended(process.job, process.close(), process.seconds)
-
     def stop(self, futures: Sequence[Future[None]]) -> None:
         """Stop every job so that it can be taken up again; a second Ctrl-C kills those that have not stopped yet."""
         self.board.say("stopping: give the same command to go on", "bold yellow")
@@ -220,7 +214,8 @@ class ProcessLauncher(SweepLauncher):
         try:
             for process in [*self.processes]:
                 process.ask_to_stop()
-            wait(futures, timeout=GRACE_SECONDS)
+            # To wait(), one that was cancelled in the queue is never done.
+            wait([future for future in futures if not future.cancelled()], timeout=GRACE_SECONDS)
         except KeyboardInterrupt:
             self.board.say("killing the jobs", "bold yellow")
         for process in [*self.processes]:
