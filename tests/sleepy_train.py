@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning import cli
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.naming import run_directory
+from prs_lightning.sweep import cli
 
 FAILING, DYING = 666, 667
 

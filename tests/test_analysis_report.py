@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 
 from analyze import analyze
 from prs_lightning.analysis.claims import RULE
-from prs_lightning.cli import CONFIG_FOLDER
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import write_text
+from prs_lightning.sweep.cli import CONFIG_FOLDER
 from tests.synthetic_runs import write_grid, write_run
 
 PROJECT = Path(__file__).parent.parent

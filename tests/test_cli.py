@@ -10,8 +10,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 import train as train_script
-from prs_lightning import cli
 from prs_lightning.runs import RunDirectory
+from prs_lightning.sweep import cli
 from tests.conftest import PROJECT, SMALL, RunTrain
 
 

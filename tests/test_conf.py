@@ -9,7 +9,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from prs_lightning.cli import CONFIG_FOLDER
+from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 FOLDER = Path(CONFIG_FOLDER)
 PARTS = {"base"}

@@ -10,14 +10,12 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from prs_lightning.cli import CONFIG_FOLDER
 from prs_lightning.runs.naming import recorded, run_directory
-from prs_lightning.sweep.plugins import register
+from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _hydra() -> Iterator[None]:
-    register()
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         yield
 

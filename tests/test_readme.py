@@ -10,7 +10,7 @@ import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from prs_lightning.cli import CONFIG_FOLDER
+from prs_lightning.sweep.cli import CONFIG_FOLDER
 from prs_lightning.sweep.ranges import jobs
 from tests.conftest import PROJECT
 

@@ -7,16 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.runs import RunDirectory
-from prs_lightning.sweep import status
+from prs_lightning.runs import RunDirectory, status
+from prs_lightning.runs.status import note_runs, noted_runs
 from prs_lightning.sweep.board import estimated_seconds
 from prs_lightning.sweep.gpus import GPUs, visible
-from prs_lightning.sweep.plan import Job, claim, decide, note_jobs, noted_jobs
+from prs_lightning.sweep.plan import claim, decide
 from prs_lightning.sweep.processes import PARENT, log_tail, mark_failed, quoted
 from tests.sweeping import PROJECT, wait_for
 
@@ -58,24 +60,58 @@ def test_only_one_sweep_can_claim_a_run_and_a_dead_one_claims_nothing(tmp_path: 
 
 
 def test_noted_jobs_add_up(tmp_path: Path) -> None:
-    jobs = [Job((), RunDirectory(tmp_path / name), {}) for name in "abc"]
-    note_jobs(jobs[:2])
-    note_jobs(jobs[1:])
-    assert noted_jobs(tmp_path) == ["a", "b", "c"]
+    runs = [RunDirectory(tmp_path / name) for name in "abc"]
+    note_runs(runs[:2])
+    note_runs(runs[1:])
+    assert noted_runs(tmp_path) == ["a", "b", "c"]
 
 
 def test_each_job_has_its_own_gpus_and_the_least_used_come_first() -> None:
     gpus = GPUs(["0", "1", "2"])
-    assert gpus.acquire(2) == ("0", "1")
-    assert gpus.acquire(2) is None
-    assert gpus.acquire(1) == ("2",)
-    gpus.release(("0", "1"))
-    assert gpus.acquire(2) == ("0", "1")
+    later: list[tuple[str, ...]] = []
+
+    def two() -> None:
+        with gpus.lent(2) as taken:
+            later.append(taken)
+
+    waiting = threading.Thread(target=two)
+    with gpus.lent(1) as one:
+        assert one == ("0",)
+        with gpus.lent(1) as other:
+            assert other == ("1",)
+            waiting.start()
+            waiting.join(0.2)
+            assert later == []
+        waiting.join(10)
+    assert later == [("1", "2")]
 
     shared = GPUs(["0", "1"], jobs_per_gpu=2)
     assert shared.slots == 4
-    taken = [shared.acquire(1) for _ in range(5)]
-    assert taken == [("0",), ("1",), ("0",), ("1",), None]
+    with ExitStack() as jobs:
+        taken = [jobs.enter_context(shared.lent(1)) for _ in range(4)]
+        assert taken == [("0",), ("1",), ("0",), ("1",)]
+        fifth = threading.Thread(target=lambda: jobs.enter_context(shared.lent(1)), daemon=True)
+        fifth.start()
+        fifth.join(0.2)
+        assert fifth.is_alive()
+    fifth.join(10)
+
+
+def test_many_jobs_of_two_gpus_do_not_wait_for_each_other_for_ever() -> None:
+    gpus = GPUs(["0", "1", "2"])
+    done: list[tuple[str, ...]] = []
+
+    def job(count: int) -> None:
+        with gpus.lent(count) as taken:
+            done.append(taken)
+
+    threads = [threading.Thread(target=job, args=(1 + number % 3,), daemon=True) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(done) == 30
+    assert all(len(set(taken)) == len(taken) for taken in done)
 
 
 def test_a_job_wants_as_many_gpus_as_it_has_devices() -> None:
@@ -159,7 +195,7 @@ def test_status_names_every_run_with_its_reason(tmp_path: Path, capsys: pytest.C
     folder = tmp_path / "sweep"
     for name, said in {"a": "finished", "b": "failed", "c": "interrupted", "d": "running"}.items():
         run_with(folder / name, said)
-    note_jobs([Job((), RunDirectory(folder / name), {}) for name in "abcde"])
+    note_runs(RunDirectory(folder / name) for name in "abcde")
     assert status.status_of(folder) == [
         ("failed", "b", "it broke"),
         ("interrupted", "c", "its process 1 is gone without a word; the same command goes on"),
@@ -194,8 +230,13 @@ def test_what_is_uploaded_is_what_finished_runs_kept_offline(tmp_path: Path, mon
 
 def test_the_launchers_are_known_where_no_other_plugin_of_hydra_is_installed() -> None:
     code = (
-        "import sys; sys.modules['hydra_plugins'] = None; sys.argv = ['train.py', '--info', 'plugins']\n"
-        "import train; from prs_lightning import cli; cli.run(train.train, 'train')"
+        "import sys; sys.argv = ['train.py', '--info', 'plugins']\n"
+        "from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
+        "def without(name, path=None, target=None):\n"
+        "    if name == 'hydra_plugins': path = [entry for entry in sys.path if 'site-packages' not in entry]\n"
+        "    return find(name, path, target)\n"
+        "PathFinder.find_spec = without\n"
+        "import train; from prs_lightning.sweep import cli; cli.run(train.train, 'train')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -17,10 +17,10 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
 import train as train_script
-from prs_lightning.cli import CONFIG_FOLDER
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from prs_lightning.sweep.cli import CONFIG_FOLDER
 from tests.conftest import PROJECT, SMALL
 
 NETWORK = "model._target_=tests.networks.SmallNetwork"

@@ -13,8 +13,8 @@ from lightning.pytorch import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from prs_lightning.cli import CONFIG_FOLDER
 from prs_lightning.runs.checkpoints import read_checkpoint
+from prs_lightning.sweep.cli import CONFIG_FOLDER
 from tests.networks import SmallNetwork
 
 

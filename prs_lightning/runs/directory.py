@@ -11,7 +11,6 @@ It needs no torch, so that the analysis and the sweep can read runs quickly.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -21,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,10 +28,23 @@ import yaml
 
 from prs_lightning.errors import RunError
 from prs_lightning.measures import COLUMNS
+from prs_lightning.runs.locks import held
 from prs_lightning.runs.naming import differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
 
-STATUSES = ("running", "interrupted", "failed", "finished")
+
+class Status(StrEnum):
+    """What a run is, what a sweep does about it, and what became of it. The first four stand in run.json."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    FINISHED = "finished"
+    LEFT = "left"
+    ELSEWHERE = "running elsewhere"
+    START = "start"
+    RESUME = "resume"
+    RETRY = "retry"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -69,6 +82,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.previous_checkpoint = self.checkpoints / "previous.ckpt"
+        self.lock_file = self.path / ".lock"
         self._new_wandb_id = uuid.uuid4().hex[:12]
 
     def checkpoint(self, epoch: int) -> Path:
@@ -98,26 +112,21 @@ class RunDirectory:
             return list(csv.DictReader(file))
 
     @property
-    def status(self) -> str | None:
-        """One of ``STATUSES``, or None where no run was started.
+    def status(self) -> Status | None:
+        """What run.json says, or None where no run was started.
 
         A run whose process is gone without having said so (killed, power cut) counts as interrupted.
         """
-        status = self.record().get("status")
-        return "interrupted" if status == "running" and not self.locked else status
+        status = Status(record["status"]) if (record := self.record()) else None
+        return Status.INTERRUPTED if status == Status.RUNNING and not self.locked else status
 
     @property
     def locked(self) -> bool:
         """Whether a live process of this machine (or of one that shares the file system) is training here."""
-        lock = self.path / ".lock"
-        if not lock.exists():
+        if not self.lock_file.exists():  # looking must not make one
             return False
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        with held(self.lock_file) as free:
+            return not free
 
     def wandb_id(self) -> str:
         """Id of the W&B run, made once and kept in run.json: a resumed run goes on in the same W&B run."""
@@ -165,19 +174,17 @@ class RunDirectory:
         """
         self.check(config)
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with held(self.lock_file) as free:
+            if not free:
                 other = self.record()
                 raise RunError(
                     f"{self.path} is being trained by process {other.get('pid')} on {other.get('host')}: "
                     "wait for it, or choose another run_dir"
-                ) from None
+                )
             if not self.config_file.exists():
                 write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
             self.update_record(
-                status="running",
+                status=Status.RUNNING,
                 reason=None,
                 wandb_id=self.wandb_id(),
                 started=self.record().get("started", _now()),
@@ -194,11 +201,11 @@ class RunDirectory:
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(error).__name__
                 reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-                self._close("interrupted" if interrupted else "failed", reason)
+                self._close(Status.INTERRUPTED if interrupted else Status.FAILED, reason)
                 raise
-            self._close("finished", None)
+            self._close(Status.FINISHED, None)
 
-    def _close(self, status: str, reason: str | None) -> None:
+    def _close(self, status: Status, reason: str | None) -> None:
         try:
             self.update_record(status=status, reason=reason, ended=_now())
         except RunError as error:

@@ -1,12 +1,16 @@
-"""``python -m prs_lightning.runs status FOLDER`` and ``sync FOLDER``."""
+"""What became of the runs of a folder: ``python -m prs_lightning.runs status FOLDER`` and ``sync FOLDER``.
+
+A sweep notes the names of its runs in ``sweep.json``, so that the status can tell what was never started.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,14 +18,33 @@ from rich.table import Table
 from rich.text import Text
 
 from prs_lightning.errors import RunError
-from prs_lightning.runs import RunDirectory, find_runs
-from prs_lightning.sweep.plan import SWEEP_FILE, noted_jobs
+from prs_lightning.runs import RunDirectory, Status, find_runs, write_text
+from prs_lightning.runs.locks import held
 
-LEFT = "left"
-ORDER = ("running", "failed", "interrupted", LEFT, "finished")
+ORDER = (Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
+SWEEP_FILE = "sweep.json"
+SWEEP_LOCK = ".sweep.lock"
 
 
-def status_of(folder: Path) -> list[tuple[str, str, str]]:
+def note_runs(runs: Iterable[RunDirectory]) -> None:
+    """Add the runs to ``sweep.json`` of their folders."""
+    folders: dict[Path, list[str]] = {}
+    for run in runs:
+        folders.setdefault(run.path.parent, []).append(run.path.name)
+    for folder, names in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
+            all_names = list(dict.fromkeys([*noted_runs(folder), *names]))
+            write_text(folder / SWEEP_FILE, json.dumps({"runs": all_names}, indent=2) + "\n")
+
+
+def noted_runs(folder: Path) -> list[str]:
+    """Names of the runs that sweeps in ``folder`` were to make."""
+    file = folder / SWEEP_FILE
+    return json.loads(file.read_text())["runs"] if file.exists() else []
+
+
+def status_of(folder: Path) -> list[tuple[Status, str, str]]:
     """(status, name, reason) of every run under ``folder``, and of those that a sweep there noted but never started.
 
     Raises:
@@ -31,17 +54,19 @@ def status_of(folder: Path) -> list[tuple[str, str, str]]:
         raise RunError(f"{folder} is no folder: expected one that holds runs, such as runs/sweep")
     found = {run.path: run for run in find_runs(folder)}
     for file in folder.rglob(SWEEP_FILE):
-        for name in noted_jobs(file.parent):
+        for name in noted_runs(file.parent):
             found.setdefault(file.parent / name, RunDirectory(file.parent / name))
-    lines = [(run.status or LEFT, str(path.relative_to(folder)), _reason(run)) for path, run in sorted(found.items())]
+    lines = [
+        (run.status or Status.LEFT, str(path.relative_to(folder)), _reason(run)) for path, run in sorted(found.items())
+    ]
     return sorted(lines, key=lambda line: ORDER.index(line[0]))
 
 
 def _reason(run: RunDirectory) -> str:
     status, record = run.status, run.record()
-    if status == "interrupted" and not record.get("reason"):
+    if status == Status.INTERRUPTED and not record.get("reason"):
         return f"its process {record.get('pid')} is gone without a word; the same command goes on"
-    if status == "running":
+    if status == Status.RUNNING:
         return f"process {record.get('pid')} on {record.get('host')}, epoch {len(run.rows()) + 1}"
     return str(record.get("reason") or "") if status else "not started"
 
@@ -50,19 +75,18 @@ def show_status(folder: Path) -> None:
     """Print a table of the runs that are not finished, and the counts of all."""
     lines = status_of(folder)
     console = Console()
-    if any(status != "finished" for status, _, _ in lines):
+    if open_lines := [line for line in lines if line[0] != Status.FINISHED]:
         table = Table("status", "run", "reason")
-        for line in lines:
-            if line[0] != "finished":
-                table.add_row(*(Text(cell, overflow="fold") for cell in line))
+        for line in open_lines:
+            table.add_row(*(Text(cell, overflow="fold") for cell in line))
         console.print(table)
     counts = Counter(status for status, _, _ in lines)
-    console.print(", ".join(f"{counts[name]} {name}" for name in ("finished", *ORDER[:-1])), soft_wrap=True)
+    console.print(", ".join(f"{counts[name]} {name}" for name in (Status.FINISHED, *ORDER[:-1])), soft_wrap=True)
 
 
 def offline_folders(folder: Path) -> list[Path]:
     """The offline W&B folders of the finished runs under ``folder``, in the order in which they were written."""
-    runs = [run for run in find_runs(folder) if run.status == "finished"]
+    runs = [run for run in find_runs(folder) if run.status == Status.FINISHED]
     return [path for run in runs for path in sorted(run.path.glob("wandb/offline-run-*"))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from prs_lightning.sweep.plan import FAILED, FINISHED, Job
+from prs_lightning.runs import Status
+from prs_lightning.sweep.plan import Job
 from prs_lightning.sweep.processes import LOG_FILE, log_tail
 
 
@@ -43,7 +45,7 @@ class Board:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], outcomes: Iterable[str], running: Callable[[], list[tuple[Job, float]]]
+        self, jobs: Sequence[Job], outcomes: Iterable[Status], running: Callable[[], list[tuple[Job, float]]]
     ) -> None:
         self.jobs, self.running = jobs, running
         self.outcomes = Counter(outcomes)
@@ -54,6 +56,7 @@ class Board:
         self.epochs_of_ended = 0
         self.failures: list[tuple[Job, str]] = []
         self.console = Console()
+        self.counting = threading.Lock()
         self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> Board:
@@ -71,19 +74,20 @@ class Board:
         """Print a line above the live table."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def ended(self, job: Job, outcome: str, seconds: float) -> None:
+    def ended(self, job: Job, outcome: Status, seconds: float) -> None:
         """Count a job that ended, and show why it failed."""
-        self.outcomes[outcome] += 1
-        del self.open[job.name]
-        self.epochs_of_ended += max(0, job.epochs_done - self.at_start[job.name])
-        style = {FINISHED: "green", FAILED: "bold red"}.get(outcome, "yellow")
-        self.say(f"{outcome}: {job.name} after {clock(seconds)} ({self.outcomes.total()} of {self.total})", style)
-        if outcome == FAILED:
-            why = str(job.run.record().get("reason"))
-            self.failures.append((job, why))
-            self.say(f"  {why}; the end of {job.run.path / LOG_FILE}:", "red")
-            for line in log_tail(job.run):
-                self.say(f"  | {line}", "dim")
+        with self.counting:  # jobs end in threads of their own
+            self.outcomes[outcome] += 1
+            del self.open[job.name]
+            self.epochs_of_ended += max(0, job.epochs_done - self.at_start[job.name])
+            style = {Status.FINISHED: "green", Status.FAILED: "bold red"}.get(outcome, "yellow")
+            self.say(f"{outcome}: {job.name} after {clock(seconds)} ({self.outcomes.total()} of {self.total})", style)
+            if outcome == Status.FAILED:
+                why = str(job.run.record().get("reason"))
+                self.failures.append((job, why))
+                self.say(f"  {why}; the end of {job.run.path / LOG_FILE}:", "red")
+                for line in log_tail(job.run):
+                    self.say(f"  | {line}", "dim")
 
     def seconds_left(self) -> float | None:
         """Estimate from the epochs that this sweep has trained so far."""

@@ -24,17 +24,17 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.runs import RunDirectory
+from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import SweepLauncher, raise_if_failed
-from prs_lightning.sweep.plan import ELSEWHERE, FAILED, FINISHED, RUNNABLE, Job
-from prs_lightning.sweep.processes import INTERRUPTED, PARENT, JobProcess, command, quoted
+from prs_lightning.sweep.plan import Job
+from prs_lightning.sweep.processes import PARENT, JobProcess, command, quoted
 
 POLL_SECONDS = 2.0
 
 
-def run_job(cfg: DictConfig, *, script: Path, folder: Path) -> str:
+def run_job(cfg: DictConfig, *, script: Path, folder: Path) -> Status:
     """The task of a job where the engine put it: train in a process of its own, and give the outcome.
 
     With one task per device (Slurm) every task starts its rank, and the first keeps the record.
@@ -45,14 +45,8 @@ def run_job(cfg: DictConfig, *, script: Path, folder: Path) -> str:
         environment = {**os.environ, PARENT: str(os.getpid())}
         line = command(script, job.overrides, job.run.path)
         code = subprocess.run(line, cwd=folder, env=environment, check=False).returncode
-        return FINISHED if code == 0 else FAILED
-    process = JobProcess(job, script, folder=folder)
-    try:
-        if process.process is not None:
-            process.process.wait()
-    finally:
-        outcome = process.close()
-    return outcome
+        return Status.FINISHED if code == 0 else Status.FAILED
+    return JobProcess(job, script, folder=folder).end()
 
 
 class EngineLauncher(SweepLauncher):
@@ -80,8 +74,7 @@ class EngineLauncher(SweepLauncher):
         task = partial(run_job, script=self.script, folder=Path.cwd())
         self.engine.setup(hydra_context=hydra_context, task_function=task, config=config)
 
-    def conduct(self, jobs: Sequence[Job], decisions: dict[Job, str]) -> None:
-        skipped = [decision for decision in decisions.values() if decision not in RUNNABLE]
+    def conduct(self, jobs: Sequence[Job], skipped: Sequence[Status]) -> None:
         overrides = [[*job.overrides, f"run_dir={quoted(str(job.run.path.absolute()))}"] for job in jobs]
         watch = Watch(jobs)
         try:
@@ -151,18 +144,18 @@ class Watch:
             record = job.run.record()
             if record == before:
                 continue
-            if record["status"] == "running":
+            if record["status"] == Status.RUNNING:
                 self.since.setdefault(job, time.monotonic())
             else:
-                self._end(job, record["status"], board)
+                self._end(job, Status(record["status"]), board)
 
     def close(self, board: Board) -> None:
         """Take note of the rest, when no job is left: a run that is not finished or failed can be taken up again."""
         self.look(board)
         for job in list(self.before):
-            self._end(job, ELSEWHERE if job.run.locked else INTERRUPTED, board)
+            self._end(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED, board)
 
-    def _end(self, job: Job, outcome: str, board: Board) -> None:
+    def _end(self, job: Job, outcome: Status, board: Board) -> None:
         seconds = time.monotonic() - self.since.pop(job, time.monotonic())
         del self.before[job]
         board.ended(job, outcome, seconds)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from prs_lightning.errors import ConfigError
 
@@ -28,6 +31,9 @@ class GPUs:
             nothing.
         jobs_per_gpu: how many jobs share one.
 
+    Attributes:
+        slots: how many one-GPU jobs fit at a time.
+
     Raises:
         ConfigError: ``jobs_per_gpu`` below 1.
     """
@@ -35,13 +41,9 @@ class GPUs:
     def __init__(self, ids: Sequence[str], jobs_per_gpu: int = 1) -> None:
         if jobs_per_gpu < 1:
             raise ConfigError(f"hydra.launcher.jobs_per_gpu={jobs_per_gpu} must be 1 or more")
-        self.jobs_per_gpu = jobs_per_gpu
-        self.load = dict.fromkeys(ids, 0)
-
-    @property
-    def slots(self) -> int:
-        """How many one-GPU jobs fit at a time."""
-        return len(self.load) * self.jobs_per_gpu
+        self.free = Counter(dict.fromkeys(ids, jobs_per_gpu))
+        self.slots = self.free.total()
+        self.turn, self.changed = threading.Lock(), threading.Condition()
 
     def wanted(self, trainer: dict[str, object]) -> int:
         """How many GPUs a job with this ``trainer`` config needs.
@@ -49,29 +51,35 @@ class GPUs:
         Raises:
             ConfigError: more than there are.
         """
-        if not self.load or trainer.get("accelerator") == "cpu":
+        if not self.free or trainer.get("accelerator") == "cpu":
             return 0
         devices = trainer.get("devices", 1)
         if isinstance(devices, list):
             devices = len(devices)
-        count = len(self.load) if devices in ("auto", -1, "-1") else int(str(devices))
-        if count > len(self.load):
+        count = len(self.free) if devices in ("auto", -1, "-1") else int(str(devices))
+        if count > len(self.free):
             raise ConfigError(
-                f"trainer.devices={count}, but the sweep has {len(self.load)} GPUs: {', '.join(self.load)}"
+                f"trainer.devices={count}, but the sweep has {len(self.free)} GPUs: {', '.join(self.free)}"
             )
         return count
 
-    def acquire(self, count: int) -> tuple[str, ...] | None:
-        """``count`` different GPUs, the least used first; None while there are not enough."""
-        free = sorted((gpu for gpu, load in self.load.items() if load < self.jobs_per_gpu), key=self.load.__getitem__)
-        if len(free) < count:
-            return None
-        taken = tuple(free[:count])
-        for gpu in taken:
-            self.load[gpu] += 1
-        return taken
+    @contextmanager
+    def lent(self, count: int) -> Iterator[tuple[str, ...]]:
+        """Wait for ``count`` different GPUs, the least used first, and have them until the end of the block.
 
-    def release(self, taken: Sequence[str]) -> None:
-        """Give back what ``acquire`` gave."""
-        for gpu in taken:
-            self.load[gpu] -= 1
+        They are taken all at once, and who came first waits first: a job of two would otherwise wait for ever beside
+        another such job, or behind jobs of one.
+        """
+        with self.turn, self.changed:
+            self.changed.wait_for(lambda: len(self._available()) >= count)
+            taken = self._available()[:count]
+            self.free.subtract(taken)
+        try:
+            yield taken
+        finally:
+            with self.changed:
+                self.free.update(taken)
+                self.changed.notify()
+
+    def _available(self) -> tuple[str, ...]:
+        return tuple(gpu for gpu, slots in self.free.most_common() if slots > 0)

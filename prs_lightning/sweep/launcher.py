@@ -7,53 +7,53 @@ import os
 import re
 import signal
 import sys
-import time
-from collections import deque
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from prs_lightning.errors import ConfigError, RunError, at_least
-from prs_lightning.runs import RunDirectory
+from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.naming import recorded, run_directory
+from prs_lightning.runs.status import note_runs
 from prs_lightning.sweep import gpus as graphics
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.plan import ELSEWHERE, FAILED, RUNNABLE, Job, decide, note_jobs
-from prs_lightning.sweep.processes import INTERRUPTED, JobProcess, stop_all
+from prs_lightning.sweep.plan import RUNNABLE, Job, decide
+from prs_lightning.sweep.processes import JobProcess
 
 DEFAULT_SWEEP = "sweep"
-POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0
 VARIED = re.compile(r"(batch_size|seed)=(\d+)")
 
 
-class RangeSweeper(Sweeper):
-    """Every combination of the values of the overrides, as Hydra's own sweeper, which also knows ``seed=0..4``.
+class RangeSweeper(BasicSweeper):
+    """Hydra's own sweeper, which also knows ``seed=0..4``, and gives all jobs to the launcher at once.
+
+    The launcher composes the jobs and makes the directories: Hydra would leave a file behind after a dry run.
 
     Args:
         params: overrides that the config brings along, for example ``{"seed": "0..4"}``; the command line wins.
     """
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        self.params = params or {}
+    launcher: Launcher
+    hydra_context: HydraContext
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        super().__init__(max_batch_size=None, params=params)
 
     def sweep(self, arguments: list[str]) -> Any:
-        brought = [f"{key}={value}" for key, value in self.params.items()]
-        return self.launcher.launch(ranges.jobs(self.parser.parse_overrides([*brought, *arguments])), initial_job_idx=0)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        return self.launcher.launch(ranges.jobs(overrides), initial_job_idx=0)
 
 
 class SweepLauncher(Launcher):
@@ -76,12 +76,17 @@ class SweepLauncher(Launcher):
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
                 print(f"{word:<22} {job.run.path}")
             return []
-        note_jobs(jobs)
-        self.conduct([job for job in jobs if decisions[job] in RUNNABLE], decisions)
+        note_runs(job.run for job in jobs)
+        skipped = [decision for decision in decisions.values() if decision not in RUNNABLE]
+        self.conduct([job for job in jobs if decisions[job] in RUNNABLE], skipped)
         return []
 
-    def conduct(self, jobs: Sequence[Job], decisions: dict[Job, str]) -> None:
+    def conduct(self, jobs: Sequence[Job], skipped: Sequence[Status]) -> None:
         """Run the jobs.
+
+        Args:
+            jobs: those that are to run.
+            skipped: why each of the others needs no run.
 
         Raises:
             RunError: some of them failed.
@@ -141,42 +146,57 @@ class ProcessLauncher(SweepLauncher):
         self.at_once = max(1, self.gpus.slots) if jobs is None else jobs
         at_least("hydra.launcher.jobs", self.at_once, 1)
 
-    def conduct(self, jobs: Sequence[Job], decisions: dict[Job, str]) -> None:
-        skipped = [decision for decision in decisions.values() if decision not in RUNNABLE]
-        self.waiting, self.processes = deque(jobs), dict[JobProcess, tuple[str, ...]]()
+    def conduct(self, jobs: Sequence[Job], skipped: Sequence[Status]) -> None:
         self.wanted = {job: self.gpus.wanted(job.config["trainer"]) for job in jobs}
+        self.processes: list[JobProcess] = []
+        self.starting, self.stopping = threading.Lock(), False
         self.board = Board(jobs, skipped, lambda: [(process.job, process.seconds) for process in [*self.processes]])
         if skipped:
             self.board.say(self.board.summary())
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             with self.board:
-                while self.waiting or self.processes:
-                    self.start_some()
-                    self.collect()
-                    time.sleep(POLL_SECONDS)
+                self.run_all(jobs)
         except KeyboardInterrupt:
-            self.stop()
+            self.board.close()
+            raise SystemExit(128 + signal.SIGINT) from None
         finally:
             signal.signal(signal.SIGTERM, previous)
         self.board.close()
         raise_if_failed(self.board)
 
-    def start_some(self) -> None:
-        """Start jobs while there is room; what another sweep or a hand-started run has finished meanwhile is left."""
-        while self.waiting and len(self.processes) < self.at_once:
-            job = self.waiting[0]
-            if (taken := self.gpus.acquire(self.wanted[job])) is None:
-                return
-            self.waiting.popleft()
-            decision = decide(job.run, retry_failed=self.config.retry_failed)
-            process = JobProcess(job, self.script, self.environment(taken)) if decision in RUNNABLE else None
-            if process is None or not process.claimed:
-                self.gpus.release(taken)
-                self.board.ended(job, decision if process is None else process.close(), 0.0)
-            else:
-                self.processes[process] = taken
-                self.board.say(f"{decision}: {job.run.path}")
+    def run_all(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs in threads, ``at_once`` of them; whatever goes wrong, none is left behind."""
+        futures: list[Future[None]] = []
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                for job in jobs:
+                    futures.append(pool.submit(self.run, job))
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.stop(futures)
+                raise
+
+    def run(self, job: Job) -> None:
+        """Wait for GPUs, start the job and wait for its end; one that another sweep finished meanwhile is left."""
+        with self.gpus.lent(self.wanted[job]) as taken:
+            with self.starting:
+                if self.stopping:
+                    return
+                decision = decide(job.run, retry_failed=self.config.retry_failed)
+                if decision not in RUNNABLE:
+                    self.board.ended(job, decision, 0.0)
+                    return
+                process = JobProcess(job, self.script, self.environment(taken))
+                if process.claimed:
+                    self.processes.append(process)
+                    self.board.say(f"{decision}: {job.run.path}")
+            outcome = process.end()
+        if process.claimed:
+            self.processes.remove(process)
+        self.board.ended(job, outcome, process.seconds)
 
     def environment(self, taken: Sequence[str]) -> dict[str, str]:
         """The job's GPUs; without GPUs, its share of the cores when several jobs run at a time."""
@@ -186,26 +206,21 @@ class ProcessLauncher(SweepLauncher):
             return {}
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.at_once))}
 
-    def collect(self) -> None:
-        """Take note of the jobs that have ended."""
-        for process in [process for process in self.processes if not process.running()]:
-            self.gpus.release(self.processes.pop(process))
-            self.board.ended(process.job, process.close(), process.seconds)
-
-    def stop(self) -> NoReturn:
-        """Stop every job so that it can be taken up again, and leave."""
+    def stop(self, futures: Sequence[Future[None]]) -> None:
+        """Stop every job so that it can be taken up again; a second Ctrl-C kills those that have not stopped yet."""
         self.board.say("stopping: give the same command to go on", "bold yellow")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with self.starting:
+            self.stopping = True
         try:
-            stop_all(list(self.processes))
+            for process in [*self.processes]:
+                process.ask_to_stop()
+            # To wait(), one that was cancelled in the queue is never done.
+            wait([future for future in futures if not future.cancelled()], timeout=GRACE_SECONDS)
         except KeyboardInterrupt:
             self.board.say("killing the jobs", "bold yellow")
-        for process in list(self.processes):
-            process.stopped = True
-            self.board.ended(process.job, process.close(), process.seconds)
-        self.processes.clear()
-        self.board.close()
-        raise SystemExit(128 + signal.SIGINT)
+        for process in [*self.processes]:
+            process.kill()
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -218,12 +233,14 @@ def raise_if_failed(board: Board) -> None:
     Raises:
         RunError: says how many and what to do.
     """
-    bad = {outcome: board.outcomes[outcome] for outcome in (FAILED, INTERRUPTED) if board.outcomes[outcome]}
+    bad = {
+        outcome: board.outcomes[outcome] for outcome in (Status.FAILED, Status.INTERRUPTED) if board.outcomes[outcome]
+    }
     if bad:
         counts = " and ".join(f"{count} {outcome}" for outcome, count in bad.items())
         raise RunError(
             f"{counts} of {board.total} runs: the same command goes on with interrupted runs, "
             "and tries failed ones again with retry_failed=true"
         )
-    if board.outcomes[ELSEWHERE]:
+    if board.outcomes[Status.ELSEWHERE]:
         board.say("runs that another sweep holds were left to it")

@@ -17,13 +17,11 @@ from typing import Any
 
 import yaml
 
-from prs_lightning.runs import RunDirectory, write_text
-from prs_lightning.sweep.plan import ELSEWHERE, FAILED, FINISHED, Job, claim
+from prs_lightning.runs import RunDirectory, Status, write_text
+from prs_lightning.sweep.plan import Job, claim
 
-INTERRUPTED = "interrupted"
 LOG_FILE = "train.log"
 PARENT = "PRS_LIGHTNING_SWEEP"  # environment variable: process id of the sweep that a job belongs to
-GRACE_SECONDS = 20.0
 
 
 def quoted(value: str) -> str:
@@ -57,7 +55,10 @@ def die_with_parent() -> None:
 
 
 class JobProcess:
-    """A started job. Nobody else can start it before ``close``.
+    """A started job. Nobody else can start it before ``end``.
+
+    It must be started by the main thread or by one that stays for its ``end``: to the system, the thread that started
+    a process is the parent with which it dies.
 
     Args:
         job: what to run.
@@ -102,32 +103,40 @@ class JobProcess:
         if self.process is not None and self.running():
             self.process.terminate()
 
-    def close(self) -> str:
-        """Kill what is left of the job, let go of the run, and give its outcome.
+    def kill(self) -> None:
+        """End the job and the ranks that it started, at once."""
+        self.stopped = True
+        if self.process is not None and self.running():
+            _kill_group(self.process.pid)
+
+    def end(self) -> Status:
+        """Wait for the job, kill what is left of it, let go of the run, and give its outcome.
 
         A run that ended without saying why is marked failed with the reason, unless it was asked to stop.
         """
-        try:
+        with self.resources:
             if self.process is None:
-                return ELSEWHERE
-            _kill_group(self.process.pid)
-            return self._outcome(self.process.wait())
-        finally:
-            self.resources.close()
+                return Status.ELSEWHERE
+            try:
+                self.process.wait()
+            finally:
+                _kill_group(self.process.pid)
+                outcome = self._outcome(self.process.wait())
+            return outcome
 
-    def _outcome(self, code: int) -> str:
+    def _outcome(self, code: int) -> Status:
         run, record = self.job.run, self.job.run.record()
         if run.locked:  # by a run that was started by hand
-            return ELSEWHERE
-        if code == 0 and record.get("status") == "finished":
-            return FINISHED
-        if self.stopped and record.get("status") == "running":
-            run.update_record(status="interrupted", reason="stopped with its sweep")
-        if self.stopped or (record != self.record_before and record.get("status") == "interrupted"):
-            return INTERRUPTED
-        if record == self.record_before or record.get("status") != "failed":
+            return Status.ELSEWHERE
+        if code == 0 and record.get("status") == Status.FINISHED:
+            return Status.FINISHED
+        if self.stopped and record.get("status") == Status.RUNNING:
+            run.update_record(status=Status.INTERRUPTED, reason="stopped with its sweep")
+        if self.stopped or (record != self.record_before and record.get("status") == Status.INTERRUPTED):
+            return Status.INTERRUPTED
+        if record == self.record_before or record.get("status") != Status.FAILED:
             mark_failed(run, self.job.config, reason(code, log_tail(run)))
-        return FAILED
+        return Status.FAILED
 
 
 def _kill_group(leader: int) -> None:
@@ -141,7 +150,7 @@ def mark_failed(run: RunDirectory, config: Mapping[str, Any], why: str) -> None:
     """Say in the run directory that the run failed, also if it failed before it could make its record."""
     if not run.config_file.exists():
         write_text(run.config_file, yaml.safe_dump(dict(config), sort_keys=False))
-    run.update_record(status="failed", reason=why, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+    run.update_record(status=Status.FAILED, reason=why, ended=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def reason(code: int, tail: Sequence[str]) -> str:
@@ -167,12 +176,3 @@ def log_tail(run: RunDirectory, lines: int = 12) -> list[str]:
         log.seek(max(0, file.stat().st_size - 20_000))
         text = log.read().decode(errors="replace")
     return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-lines:]
-
-
-def stop_all(processes: Sequence[JobProcess], grace: float = GRACE_SECONDS) -> None:
-    """Ask every job to stop, and wait up to ``grace`` seconds; ``close`` kills those that do not."""
-    for process in processes:
-        process.ask_to_stop()
-    end = time.monotonic() + grace
-    while any(process.running() for process in processes) and time.monotonic() < end:
-        time.sleep(0.1)

@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import flatten
-from prs_lightning.sweep.plugins import register
 from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-CONFIG_FOLDER = Path(__file__).parent.parent / "conf"
+CONFIG_FOLDER = Path(__file__).parents[2] / "conf"
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -31,7 +32,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     HYDRA_FULL_ERROR=1 every error shows its traceback.
     """
     die_with_parent()
-    register()
+    only_our_launchers()
     if os.environ.get(FULL_ERROR) == "1":
         hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(task)()
         return
@@ -44,6 +45,18 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
 
     with _one_line_errors(config_name), _hydra_raises(True):
         hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(quiet)()
+
+
+def only_our_launchers() -> None:
+    """Hide the launchers that other plugins bring.
+
+    Used directly, they would know neither our directories nor what to skip; conf/hydra/launcher has ours. One of the
+    same name would count as a schema that ours must obey, and --help copies each of them 80 times.
+    """
+    Plugins.instance()  # imports the plugins, which then store their configs
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in launchers.keys() - {"basic.yaml"}:
+        del launchers[name]
 
 
 @contextmanager
