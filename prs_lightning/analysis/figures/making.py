@@ -150,13 +150,12 @@ def _make(
     for file in files.values():  # what is there shows other data: it must not be taken for this figure
         file.unlink(missing_ok=True)
     try:
-        draw: Callable[..., Figure] = getattr(import_module(entry.module), entry.function)
         if entry.needs == "networks":
-            pair = networks()
+            pair = networks()  # before the module, which loads torch: there may be none
             progress(f"figure {entry.number}: {entry.title} ...")
-            figure = draw(pair, sizes=_complete(sizes))
+            figure = _function(entry)(pair, sizes=_complete(sizes))
         else:
-            figure = draw(frames[entry.needs])
+            figure = _function(entry)(frames[entry.needs])
         _save(figure, files, key)
     except Exception as error:  # whatever went wrong is in the report, beside the other figures
         seconds = time.perf_counter() - start
@@ -171,6 +170,11 @@ def _complete(sizes: Sizes | Mapping[str, int] | None) -> Sizes:
     import torch
 
     return replace(Sizes() if torch.accelerator.is_available() else Sizes.for_cpu(), **(sizes or {}))
+
+
+def _function(entry: Entry) -> Callable[..., Figure]:
+    function: Callable[..., Figure] = getattr(import_module(entry.module), entry.function)
+    return function
 
 
 def _finished(files: dict[str, Path], key: str) -> dict[str, Any] | None:
