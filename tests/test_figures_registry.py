@@ -135,7 +135,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_sizes_that_are_not_given_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prs_lightning.analysis.figures.registry import _complete
+    from prs_lightning.analysis.figures.making import _complete
 
     for accelerator, default in ((False, figures.Sizes.for_cpu()), (True, figures.Sizes())):
         monkeypatch.setattr("torch.accelerator.is_available", lambda accelerator=accelerator: accelerator)

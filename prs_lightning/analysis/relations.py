@@ -37,23 +37,37 @@ def label(column: str) -> str:
 
 @dataclass(frozen=True)
 class Relation:
-    """One scatter figure: ``y`` against ``x``.
+    """``y`` against ``x``: a panel of a scatter figure, and a row of the statistics, per architecture and data set.
 
-    ``expected`` is the sign of the slope that the paper claims, or None where it claims nothing. ``controls`` are
-    held fixed in the partial Spearman correlation, beside log batch size, epoch and test accuracy.
+    ``controls`` are held fixed: in the figure, by taking out what is linear in them; in the partial Spearman
+    correlation, beside batch size, epoch and test accuracy.
     """
 
     figure: str
     y: str
     x: str = PRS_RATIO
-    expected: int | None = None
     controls: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """``y against x`` in words."""
-        fixed = f", at fixed {' and '.join(label(name) for name in self.controls)}" if self.controls else ""
+        fixed = f", at fixed {self._fixed}" if self.controls else ""
         return f"{label(self.y)} against {label(self.x)}{fixed}"
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """Names of the axes of x and y."""
+        fixed = f", {self._fixed} fixed" if self.controls else ""
+        return label(self.x) + fixed, label(self.y) + fixed
+
+    @property
+    def columns(self) -> list[str]:
+        """x, y and what is held fixed."""
+        return [self.x, self.y, *self.controls]
+
+    @property
+    def _fixed(self) -> str:
+        return " and ".join(label(name) for name in self.controls)
 
     @property
     def key(self) -> str:
@@ -62,13 +76,13 @@ class Relation:
 
 
 RELATIONS = (
-    Relation("4", ROBUST_ACCURACY, expected=-1),
-    Relation("4b", AUDITED_ACCURACY, expected=-1),
-    Relation("4b", DLR, expected=-1),
-    Relation("4b", AUTOATTACK, expected=-1),
-    Relation("8", COSINE_SIMILARITY, expected=-1),
-    Relation("10", INCLUSION_RATIO, expected=-1),
-    Relation("12", SPARSITY, expected=-1),
+    Relation("4", ROBUST_ACCURACY),
+    Relation("4b", AUDITED_ACCURACY),
+    Relation("4b", DLR),
+    Relation("4b", AUTOATTACK),
+    Relation("8", COSINE_SIMILARITY),
+    Relation("10", INCLUSION_RATIO),
+    Relation("12", SPARSITY),
     Relation("14", MASKING_GAP),
     Relation("14", ZERO_GRADIENT),
     Relation("15", PRS_RATIO, x=DEAD_UNITS),
@@ -76,24 +90,18 @@ RELATIONS = (
 )
 """The relations of the scatter figures, in the figures' order."""
 
-PAPER_MODELS = ("cnn6", "vgg16", "resnet18")
-PAPER_DATA = ("mnist", "fashion_mnist", "cifar10")
-
-_SLOPES = {
-    "4": ((-0.30, -0.45, -0.23), (-14.32, -2.52, -0.86), (-0.80, -0.90, -0.11)),
-    "8": ((-0.76, -0.58, -0.65), (-14.70, -3.38, 0.28), (-2.88, -2.24, -1.29)),
-    "10": ((-0.72, -0.79, -0.80), (-0.53, -0.48, -0.79), (-0.53, -0.65, -0.71)),
-    "12": ((-0.49, -0.23, -0.15), (-1.99, -2.24, -0.90), (0.05, 0.08, -0.03)),
-}
-_PAPER_Y = {"4": ROBUST_ACCURACY, "8": COSINE_SIMILARITY, "10": INCLUSION_RATIO, "12": SPARSITY}
-
 PAPER_SLOPES = {
-    (_PAPER_Y[figure], model, data): slope
-    for figure, table in _SLOPES.items()
-    for model, slopes in zip(PAPER_MODELS, table, strict=True)
-    for data, slope in zip(PAPER_DATA, slopes, strict=True)
+    (y, model, data): slope
+    for y, table in {
+        ROBUST_ACCURACY: ((-0.30, -0.45, -0.23), (-14.32, -2.52, -0.86), (-0.80, -0.90, -0.11)),
+        COSINE_SIMILARITY: ((-0.76, -0.58, -0.65), (-14.70, -3.38, 0.28), (-2.88, -2.24, -1.29)),
+        INCLUSION_RATIO: ((-0.72, -0.79, -0.80), (-0.53, -0.48, -0.79), (-0.53, -0.65, -0.71)),
+        SPARSITY: ((-0.49, -0.23, -0.15), (-1.99, -2.24, -0.90), (0.05, 0.08, -0.03)),
+    }.items()
+    for model, slopes in zip(("cnn6", "vgg16", "resnet18"), table, strict=True)
+    for data, slope in zip(("mnist", "fashion_mnist", "cifar10"), slopes, strict=True)
 }
-"""(y, model, data) -> the OLS slope against the PRS ratio that the paper prints."""
+"""(y, model, data) -> the OLS slope against the PRS ratio that the paper prints (figures 4, 8, 10 and 12)."""
 
 PAPER_NOTE = (
     "The paper's slopes were extracted from the text of its figures; which slope belongs to which data set is "

@@ -58,15 +58,15 @@ class Table:
 
 def write_report(evidence: Evidence, folder: Path) -> Path:
     """Write ``report.html`` and ``report.md`` into ``folder`` and return the path of the first."""
-    content = _content(evidence)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
-        autoescape=jinja2.select_autoescape(("html.jinja",)), trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"inlined": _inlined, "cell": _markdown_cell}
-    css = (Path(__file__).parent / "report.css").read_text()
-    for name in ("report.html", "report.md"):
-        text = environment.get_template(f"{name}.jinja").render(content, css=css)
+    here = Path(__file__).parent
+    content = _content(evidence) | {"css": (here / "report.css").read_text()}
+    for markup, name in (("html.jinja", "report.html"), ("markdown.jinja", "report.md")):
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=markup == "html.jinja",
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        environment.filters |= {"inlined": _inlined, "cell": _markdown_cell}
+        text = environment.get_template("report.jinja").render(content, markup=markup)
         write_text(folder / name, text.rstrip() + "\n")
     return folder / "report.html"
 

@@ -167,6 +167,8 @@ class _Moments:
 def holm(p_values: Array) -> Array:
     """Holm's step-down correction over the p-values that are not NaN; NaN stays NaN.
 
+    statsmodels' multipletests gives the same, but runs the garbage collector at each call: seconds for a report.
+
     >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
     [0.03, 0.06, 0.06]
     """

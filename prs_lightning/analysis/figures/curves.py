@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from prs_lightning.analysis.figures.registry import figure
 from prs_lightning.analysis.figures.style import (
     COLUMN,
     LINES,
     PAGE,
-    Figure,
+    Drawing,
     colour_of,
     legend,
     over_epochs,
     panels,
     ratio_limits,
     say,
-    styled,
 )
 from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, label
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
@@ -89,8 +89,8 @@ BAND = (
 )
 
 
-@styled
-def figure_5(rows: pd.DataFrame) -> Figure:
+@figure("5", "Test accuracy, PRS ratio and RA over epochs", needs="rows")
+def figure_5(rows: pd.DataFrame) -> Drawing:
     """Test accuracy, PRS ratio and RA over epochs, mean and standard deviation over seeds."""
     measures = (TEST_ACCURACY, PRS_RATIO, ROBUST_ACCURACY)
     pairs = settings(rows)
@@ -118,12 +118,11 @@ def figure_5(rows: pd.DataFrame) -> Figure:
         "To see: the paper says that the PRS ratio falls and RA rises as training goes on, after test accuracy has "
         "levelled off, and that smaller batches go further."
     )
-    title = "Test accuracy, PRS ratio and RA over epochs"
-    return Figure("5", title, caption, canvas, pd.concat(tables, ignore_index=True))
+    return caption, canvas, pd.concat(tables, ignore_index=True)
 
 
-@styled
-def figure_7b(rows: pd.DataFrame) -> Figure:
+@figure("7b", "Cosine similarity of the final layer's weights over epochs", needs="rows")
+def figure_7b(rows: pd.DataFrame) -> Drawing:
     """Mean cosine similarity of the final layer's weights over epochs, mean and standard deviation over seeds."""
     table, pairs = over_seeds(rows, COSINE_SIMILARITY), settings(rows)
     columns = min(max(len(pairs), 1), 3)
@@ -150,7 +149,7 @@ def figure_7b(rows: pd.DataFrame) -> Figure:
         "To see: whether the weight vectors of the classes draw together (similarity rises) as training goes on. Ten "
         "vectors cannot all point apart by more than a mean similarity of -1/9."
     )
-    return Figure("7b", "Cosine similarity of the final layer's weights over epochs", caption, canvas, table)
+    return caption, canvas, table
 
 
 def contrasting_runs(rows: pd.DataFrame) -> list[str]:
@@ -171,8 +170,8 @@ def contrasting_runs(rows: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([str(group["run"].iloc[0]), str(group["run"].iloc[-1])]))
 
 
-@styled
-def figure_2b(rows: pd.DataFrame) -> Figure:
+@figure("2b", "Accuracy and PRS ratio over epochs", needs="rows")
+def figure_2b(rows: pd.DataFrame) -> Drawing:
     """Accuracy on the training and test set, and PRS ratio, over the epochs of two contrasting runs."""
     runs = contrasting_runs(rows)
     canvas, grid = panels(1, 2, height=2.1)
@@ -224,4 +223,4 @@ def figure_2b(rows: pd.DataFrame) -> Figure:
     table = (
         pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame(columns=["run", "epoch", "measure", "value"])
     )
-    return Figure("2b", "Accuracy and PRS ratio over epochs", caption, canvas, table)
+    return caption, canvas, table

@@ -10,19 +10,18 @@ import torch
 from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures.inference import Named, both, on_device_of, outputs
-from prs_lightning.analysis.figures.registry import Sizes
+from prs_lightning.analysis.figures.registry import Sizes, figure
 from prs_lightning.analysis.figures.robustness import epsilons, thrifty
 from prs_lightning.analysis.figures.style import (
     BLUE,
     LINES,
     MARKERS,
     VERMILION,
-    Figure,
+    Drawing,
     legend,
     note,
     panels,
     say,
-    styled,
 )
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.attacks import AttackResult, pgd, robustness_curve
@@ -122,8 +121,8 @@ def _draw(axes: Axes, table: pd.DataFrame, handles: dict[str, object]) -> None:
     axes.set_title(axes.get_title() + "\n" + ", ".join(told) + f", {table['seed'].nunique()} seed(s)")
 
 
-@styled
-def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("9", "RA of the inclusion and exclusion groups", needs="networks")
+def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """RA over epsilon of the inclusion and the exclusion group, mean over seeds, for both networks."""
     canvas, grid = panels(1, 2, height=2.3, sharey=True)
     handles: dict[str, object] = {}
@@ -140,5 +139,4 @@ def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         "samples (inclusion) and outside of all of them (exclusion), under PGD-20; mean over seeds, band of one "
         "standard deviation. To see: whether the inclusion group keeps a higher RA. A group of few samples says little."
     )
-    title = "RA of the inclusion and exclusion groups"
-    return Figure("9", title, caption, canvas, pd.concat(tables, ignore_index=True))
+    return caption, canvas, pd.concat(tables, ignore_index=True)

@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 
 from prs_lightning.analysis.figures.inference import both, first_samples, outputs
-from prs_lightning.analysis.figures.registry import Sizes
-from prs_lightning.analysis.figures.style import LINES, MARKERS, Figure, legend, panels, styled
+from prs_lightning.analysis.figures.registry import Sizes, figure
+from prs_lightning.analysis.figures.style import LINES, MARKERS, Drawing, legend, panels
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.metrics import cosine_matrix, cosine_similarity
 from prs_lightning.models.base import ImageClassifier
@@ -46,8 +46,8 @@ def ratios_by_layer(network: ImageClassifier, images: torch.Tensor) -> pd.DataFr
     )  # fmt: skip
 
 
-@styled
-def figure_2a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("2a", "PRS ratio by layer", needs="networks")
+def figure_2a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """PRS ratio of every hidden layer of both networks."""
     split = first_samples(networks.train, sizes.layers)
     canvas, grid = panels(1, 1, height=2.2)
@@ -74,11 +74,11 @@ def figure_2a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         "layers nearly every sample has a region of its own in both networks; they differ towards the penultimate "
         "layer."
     )
-    return Figure("2a", "PRS ratio by layer", caption, canvas, pd.concat(numbers, ignore_index=True))
+    return caption, canvas, pd.concat(numbers, ignore_index=True)
 
 
-@styled
-def figure_7a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("7a", "Cosine similarity of the final layer's weights", needs="networks")
+def figure_7a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """Cosine similarity between the final layer's weight vectors of the classes, for both networks."""
     canvas, grid = panels(1, 2, height=3.1)
     numbers, drawn = [], None
@@ -102,5 +102,4 @@ def figure_7a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         "measure weights/cosine_similarity. To see: whether the classes' vectors of network B lie closer to each other "
         "(more orange) than those of network A."
     )
-    title = "Cosine similarity of the final layer's weights"
-    return Figure("7a", title, caption, canvas, pd.DataFrame(numbers))
+    return caption, canvas, pd.DataFrame(numbers)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from prs_lightning.analysis.figures.inference import both, first_samples, outputs
 from prs_lightning.analysis.figures.plane import three_images
-from prs_lightning.analysis.figures.registry import Sizes
-from prs_lightning.analysis.figures.style import Figure, class_colour, panels, say, styled
+from prs_lightning.analysis.figures.registry import Sizes, figure
+from prs_lightning.analysis.figures.style import Drawing, class_colour, panels, say
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.data import to_unit_range
 from prs_lightning.errors import RunError
@@ -74,8 +74,8 @@ def montage(maps: Tensor) -> tuple[np.ndarray, list[int]]:
     return picture, strongest.tolist()
 
 
-@styled
-def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("11", "Feature maps by depth", needs="networks")
+def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """The strongest feature maps of one test image at up to six depths, for both networks."""
     chosen = three_images(networks)[:1]
     image, split = networks.test.images[chosen], first_samples(networks.train, sizes.layers)
@@ -115,7 +115,7 @@ def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         f"after each ReLU, brightness scaled to the layer's maximum; share of zeros over n = {len(split.labels):,} "
         f"training samples. {words}. To see: whether network B's maps become sparser with depth than network A's."
     )
-    return Figure("11", "Feature maps by depth", caption, canvas, pd.DataFrame(rows))
+    return caption, canvas, pd.DataFrame(rows)
 
 
 def embedding(features: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -133,8 +133,8 @@ def embedding(features: np.ndarray, seed: int = 0) -> np.ndarray:
     return found
 
 
-@styled
-def figure_13(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("13", "t-SNE of the penultimate features", needs="networks")
+def figure_13(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """t-SNE of the features that enter the final layer, coloured by class, for both networks."""
     split = first_samples(networks.test, sizes.embedded)
     labels = split.labels.cpu().numpy()
@@ -165,4 +165,4 @@ def figure_13(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         "form tighter, better separated clusters than those of network A."
     )
     numbers = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["network", "label", "x", "y"])
-    return Figure("13", "t-SNE of the penultimate features", caption, canvas, numbers)
+    return caption, canvas, numbers

@@ -13,8 +13,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
 from prs_lightning.analysis.figures.inference import both, correct, outputs
-from prs_lightning.analysis.figures.registry import Sizes
-from prs_lightning.analysis.figures.style import Figure, class_colour, panels, styled
+from prs_lightning.analysis.figures.registry import Sizes, figure
+from prs_lightning.analysis.figures.style import Drawing, class_colour, panels
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.data import Split, to_unit_range
 from prs_lightning.errors import RunError
@@ -115,8 +115,8 @@ def on_plane(network: ImageClassifier, plane: Plane) -> tuple[np.ndarray, np.nda
     return tuple(values.cpu().numpy().reshape(shape) for values in (predicted, region, highest))  # type: ignore[return-value]
 
 
-@styled
-def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("1", "Decision regions on a plane through three images", needs="networks")
+def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """Regions of the penultimate layer, decision boundaries and the highest logit, for both networks."""
     chosen = three_images(networks)
     images, labels = to_unit_range(networks.test.images[chosen].cpu()), networks.test.labels[chosen].tolist()
@@ -154,5 +154,4 @@ def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         "whether network A cuts the plane into many small regions, network B covers it with few large ones, and its "
         "logits reach higher."
     )
-    title = "Decision regions on a plane through three images"
-    return Figure("1", title, caption, canvas, pd.concat(numbers, ignore_index=True))
+    return caption, canvas, pd.concat(numbers, ignore_index=True)

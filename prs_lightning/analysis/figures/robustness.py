@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from prs_lightning.analysis.figures.inference import both, first_samples, on_device_of, outputs
-from prs_lightning.analysis.figures.registry import Sizes
+from prs_lightning.analysis.figures.registry import Sizes, figure
 from prs_lightning.analysis.figures.style import (
     BLUE,
     COLOURS,
@@ -22,11 +22,10 @@ from prs_lightning.analysis.figures.style import (
     ORANGE,
     SKY,
     VERMILION,
-    Figure,
+    Drawing,
     legend,
     panels,
     say,
-    styled,
 )
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.attacks import AttackResult, bim, fgsm, pgd, robustness_curve
@@ -98,8 +97,8 @@ def accuracy_curves(
     return curves
 
 
-@styled
-def figure_3(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("3", "RA over epsilon", needs="networks")
+def figure_3(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """RA over epsilon for FGSM, BIM-5, PGD-20 and PGD-100, on the training and the test set, for both networks."""
     canvas, grid = panels(2, 2, height=1.9, sharex=True, sharey=True)
     radii, handles, rows = epsilons(networks), {}, []
@@ -129,7 +128,7 @@ def figure_3(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         "of the attack; a curve that stays high, and is the same for one step and for a hundred, points to gradients "
         "that give the attack nothing to follow."
     )
-    return Figure("3", "RA over epsilon", caption, canvas, pd.DataFrame(rows))
+    return caption, canvas, pd.DataFrame(rows)
 
 
 class Attacked(NamedTuple):
@@ -169,8 +168,8 @@ def attack_outcomes(networks: NetworkPair, samples: int) -> dict[str, Attacked]:
     return found
 
 
-@styled
-def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("6a", "Outcomes of PGD-20", needs="networks")
+def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """Shares of successful attacks, failures with a gradient and failures with zero gradient."""
     found = attack_outcomes(networks, sizes.attacked)
     canvas, grid = panels(1, 1, height=1.5, width=4.6)
@@ -199,7 +198,7 @@ def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Figure:
         f"samples. {words}.{_reach(networks, 'PGD-20')} To see: an attack that fails where the loss gradient is "
         "exactly 0 was never tried; such failures say nothing about robustness."
     )
-    return Figure("6a", "Outcomes of PGD-20", caption, canvas, pd.DataFrame(rows))
+    return caption, canvas, pd.DataFrame(rows)
 
 
 def sizes_shown(found: dict[str, Attacked]) -> str:
@@ -219,8 +218,8 @@ def true_and_other(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
     return logits[rows, labels], others.max(axis=1)
 
 
-@styled
-def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Figure:
+@figure("6b", "Logits before and after PGD-20", needs="networks")
+def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """The true class's logit against the highest other one, before and after PGD-20, for both networks."""
     found = attack_outcomes(networks, sizes.attacked)
     canvas, grid = panels(1, 2, height=2.8)
@@ -243,7 +242,7 @@ def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Figure:
     )
     empty = pd.DataFrame(columns=["moment", "label", "true_logit", "highest_other_logit", "outcome", "network"])
     numbers = pd.concat(tables, ignore_index=True) if tables else empty
-    return Figure("6b", "Logits before and after PGD-20", caption, canvas, numbers)
+    return caption, canvas, numbers
 
 
 def _logits(axes: Axes, attacked: Attacked, handles: dict[str, object]) -> pd.DataFrame:

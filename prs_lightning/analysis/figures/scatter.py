@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from prs_lightning.analysis.figures.registry import figure
 from prs_lightning.analysis.figures.style import (
     MARKERS,
-    Figure,
+    Drawing,
     colour_of,
     legend,
     note,
     panels,
     ratio_limits,
     say,
-    styled,
 )
-from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, label
-from prs_lightning.measures import (
-    AUDITED_ACCURACY,
-    AUTOATTACK,
-    COSINE_SIMILARITY,
-    DEAD_UNITS,
-    DLR,
-    INCLUSION_RATIO,
-    MASKING_GAP,
-    PRS_RATIO,
-    ROBUST_ACCURACY,
-    SPARSITY,
-    ZERO_GRADIENT,
-)
+from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, RELATIONS, Relation, label
+from prs_lightning.analysis.statistics import is_constant
+from prs_lightning.measures import MASKING_GAP, find
 
 IDENTITY = ["model", "data", "run", "epoch", "batch_size", "seed"]
 COLUMNS = ["panel", *IDENTITY, "x", "y", "slope", "intercept", "n_models", "n_runs"]
-RATIOS = {
-    PRS_RATIO, ROBUST_ACCURACY, AUDITED_ACCURACY, DLR, AUTOATTACK, INCLUSION_RATIO, SPARSITY, ZERO_GRADIENT,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Panel:
-    """``y`` against ``x``; with ``fixed``, both after their linear dependence on that column was taken out."""
-
-    y: str
-    x: str = PRS_RATIO
-    fixed: str | None = None
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """Axis names of x and y."""
-        if self.fixed is None:
-            return label(self.x), label(self.y)
-        return f"{label(self.x)}, {label(self.fixed)} fixed", f"{label(self.y)}, {label(self.fixed)} fixed"
 
 
 def fitted_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -63,8 +31,7 @@ def fitted_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     >>> fitted_line(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
     (2.0, 1.0)
     """
-    # Rounding leaves residuals of a constant at 1e-17: that is constant too.
-    if len(x) < 3 or np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):
+    if len(x) < 3 or is_constant(x):  # residuals of a constant are constant but for rounding
         return float("nan"), float("nan")
     centred = x - x.mean()
     slope = float(centred @ (y - y.mean()) / (centred @ centred))
@@ -78,22 +45,20 @@ def residual(values: np.ndarray, given: np.ndarray) -> np.ndarray:
     return values - values.mean() if np.isnan(slope) else values - intercept - slope * given
 
 
-def points(models: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+def points(models: pd.DataFrame, relation: Relation) -> pd.DataFrame:
     """The points of a panel with the line of their model and data set; empty where a column was not measured."""
-    needed = [panel.x, panel.y, *([panel.fixed] if panel.fixed else [])]
-    if not set(needed) <= set(models.columns):
+    if not set(relation.columns) <= set(models.columns):
         return pd.DataFrame(columns=COLUMNS)
-    known = models.dropna(subset=needed)
+    known = models.dropna(subset=relation.columns)
     drawn = []
     for _, group in known.groupby(["model", "data"], sort=False, observed=True):
-        x, y = (group[name].to_numpy(dtype=float) for name in (panel.x, panel.y))
-        if panel.fixed:
-            given = group[panel.fixed].to_numpy(dtype=float)
+        x, y, *fixed = (group[name].to_numpy(dtype=float) for name in relation.columns)
+        for given in fixed:
             x, y = residual(x, given), residual(y, given)
         slope, intercept = fitted_line(x, y)
         drawn.append(
             group[IDENTITY].assign(
-                panel=panel.labels[1] + " against " + panel.labels[0], x=x, y=y, slope=slope, intercept=intercept,
+                panel=" against ".join(reversed(relation.axes)), x=x, y=y, slope=slope, intercept=intercept,
                 n_models=len(group), n_runs=group["run"].nunique(),
             )[COLUMNS]
         )  # fmt: skip
@@ -129,54 +94,52 @@ def _no_line(x: np.ndarray) -> str:
     return "too few models for a line" if len(x) < 3 else "no line, x is constant"
 
 
-def scatter(
-    models: pd.DataFrame, wanted: list[Panel], number: str, title: str, caption: str, *, one_scale: bool = False
-) -> Figure:
-    """The panels ``wanted`` for every architecture in ``models``: a row per panel, a column per architecture.
+def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = False) -> Drawing:
+    """The relations of ``figures`` for every architecture in ``models``: a row per relation, a column per architecture.
 
     With one architecture the panels stand side by side, up to three in a row; four stand two by two. ``one_scale``
     gives all panels the same y axis.
     """
+    wanted = [relation for relation in RELATIONS if relation.figure in figures]
     architectures = _in_order(models["model"], MODEL_LABELS) or ["no network"]
     data = _in_order(models["data"], DATA_LABELS)
     alone = len(architectures) == 1
     columns = len(wanted) if len(wanted) <= 3 else 2
     shape = (-(-len(wanted) // columns), columns) if alone else (len(wanted), len(architectures))
-    tables = [points(models, panel) for panel in wanted]
+    tables = [points(models, relation) for relation in wanted]
     # A row of panels that only say why they are empty takes less of the page.
     heights = [1.0] * shape[0] if alone else [0.45 if table.empty else 1.0 for table in tables]
     canvas, grid = panels(*shape, height=2.25 * sum(heights) / len(heights), height_ratios=heights)
     handles: dict[str, object] = {}
     together = pd.concat(tables, ignore_index=True)
-    for row, (panel, found) in enumerate(zip(wanted, tables, strict=True)):
+    for row, (relation, found) in enumerate(zip(wanted, tables, strict=True)):
         for column, architecture in enumerate(architectures):
             axes = grid.flat[row] if alone else grid[row, column]
             chosen = found[found["model"] == architecture]
-            axes.set_title(label(architecture))
-            axes.set_xlabel(panel.labels[0])
-            axes.set_ylabel(panel.labels[1])
+            axes.set(title=label(architecture), xlabel=relation.axes[0], ylabel=relation.axes[1])
             if chosen.empty:
-                say(axes, _why_empty(models, panel))
+                say(axes, _why_empty(models, relation))
                 continue
             _draw(axes, chosen, data, handles)
-            _limits(axes, panel, chosen, together["y"] if one_scale else chosen["y"])
+            _limits(axes, relation, chosen, together["y"] if one_scale else chosen["y"])
             if chosen["run"].nunique() == 1:
                 note(axes, "one run only")
     legend(canvas, handles)
-    return Figure(number, title, caption, canvas, together)
+    return LINES + to_see, canvas, together
 
 
-def _limits(axes: Axes, panel: Panel, chosen: pd.DataFrame, heights: pd.Series) -> None:
-    for which, name, values in (("x", panel.x, chosen["x"]), ("y", panel.y, heights)):
-        if name in RATIOS and panel.fixed is None:
+def _limits(axes: Axes, relation: Relation, chosen: pd.DataFrame, heights: pd.Series) -> None:
+    for which, name, values in (("x", relation.x, chosen["x"]), ("y", relation.y, heights)):
+        measure = find(name)
+        # The masking gap is a difference of shares: it is seen best at its own scale.
+        if measure and measure.unit == "share" and name != MASKING_GAP and not relation.controls:
             ratio_limits(axes, values.to_numpy(float), which=which)
 
 
-def _why_empty(models: pd.DataFrame, panel: Panel) -> str:
+def _why_empty(models: pd.DataFrame, relation: Relation) -> str:
     if models.empty:
         return "no model passed the selection"
-    names = [name for name in (panel.x, panel.y, panel.fixed) if name]
-    absent = [name for name in names if name not in models or models[name].isna().all()]
+    absent = [name for name in relation.columns if name not in models or models[name].isna().all()]
     if absent:
         return f"{' and '.join(label(name) for name in absent)}: not measured in these runs"
     return "not measured for this network"
@@ -188,79 +151,73 @@ LINES = (
 )
 
 
-@styled
-def figure_4(models: pd.DataFrame) -> Figure:
+@figure("4", "RA against PRS ratio", needs="models")
+def figure_4(models: pd.DataFrame) -> Drawing:
     """PRS ratio against RA."""
-    caption = LINES + (
+    to_see = (
         "To see: the paper says that a lower PRS ratio goes with a higher RA, that is lines that fall from left to "
         "right."
     )
-    return scatter(models, [Panel(ROBUST_ACCURACY)], "4", "RA against PRS ratio", caption)
+    return scatter(models, to_see, "4")
 
 
-@styled
-def figure_4b(models: pd.DataFrame) -> Figure:
+@figure("4b", "RA after the audit against PRS ratio", needs="models")
+def figure_4b(models: pd.DataFrame) -> Drawing:
     """RA after the audit against PRS ratio, beside figure 4."""
-    wanted = [Panel(ROBUST_ACCURACY), Panel(AUDITED_ACCURACY), Panel(DLR), Panel(AUTOATTACK)]
-    caption = LINES + (
+    to_see = (
         "RA under PGD-20 with cross-entropy (as in figure 4), after the survivors were attacked again with the margin "
         "loss (the audit) or with the scale-free DLR loss, and under AutoAttack. To see: whether lines that fall under "
         "cross-entropy still fall when saturated gradients no longer hide the decision boundary; if they turn flat, "
         "the relation was one of masking."
     )
-    return scatter(models, wanted, "4b", "RA after the audit against PRS ratio", caption, one_scale=True)
+    return scatter(models, to_see, "4", "4b", one_scale=True)
 
 
-@styled
-def figure_8(models: pd.DataFrame) -> Figure:
+@figure("8", "Cosine similarity of the final layer's weights against PRS ratio", needs="models")
+def figure_8(models: pd.DataFrame) -> Drawing:
     """PRS ratio against the cosine similarity of the final layer's weights."""
-    caption = LINES + (
+    to_see = (
         "To see: whether a lower PRS ratio goes with a higher mean cosine similarity of the final layer's weight "
         "vectors."
     )
-    title = "Cosine similarity of the final layer's weights against PRS ratio"
-    return scatter(models, [Panel(COSINE_SIMILARITY)], "8", title, caption)
+    return scatter(models, to_see, "8")
 
 
-@styled
-def figure_10(models: pd.DataFrame) -> Figure:
+@figure("10", "Inclusion ratio against PRS ratio", needs="models")
+def figure_10(models: pd.DataFrame) -> Drawing:
     """PRS ratio against the inclusion ratio."""
-    caption = (
-        LINES + "To see: whether test samples fall into the training set's regions more often where these are few."
-    )
-    return scatter(models, [Panel(INCLUSION_RATIO)], "10", "Inclusion ratio against PRS ratio", caption)
+    to_see = "To see: whether test samples fall into the training set's regions more often where these are few."
+    return scatter(models, to_see, "10")
 
 
-@styled
-def figure_12(models: pd.DataFrame) -> Figure:
+@figure("12", "Sparsity against PRS ratio", needs="models")
+def figure_12(models: pd.DataFrame) -> Drawing:
     """PRS ratio against the sparsity of the features."""
-    caption = LINES + (
+    to_see = (
         "Sparsity is the share of zeros in the ReLU outputs over the training set, mean over layers. To see: "
         "whether networks with few populated regions have sparser features."
     )
-    return scatter(models, [Panel(SPARSITY)], "12", "Sparsity against PRS ratio", caption)
+    return scatter(models, to_see, "12")
 
 
-@styled
-def figure_14(models: pd.DataFrame) -> Figure:
+@figure("14", "Masking gap and zero-gradient share against PRS ratio", needs="models")
+def figure_14(models: pd.DataFrame) -> Drawing:
     """Masking gap and zero-gradient share against the PRS ratio."""
-    caption = LINES + (
+    to_see = (
         "The masking gap is RA under cross-entropy minus RA after the audit; the zero-gradient share counts samples "
         "whose loss gradient is exactly 0, which no sign step can move. To see: if both rise towards low PRS ratios, "
         "the robustness of low-PRS networks is partly an attack that could not move."
     )
-    wanted = [Panel(MASKING_GAP), Panel(ZERO_GRADIENT)]
-    return scatter(models, wanted, "14", "Masking gap and zero-gradient share against PRS ratio", caption)
+    return scatter(models, to_see, "14")
 
 
-@styled
-def figure_15(models: pd.DataFrame) -> Figure:
+@figure("15", "What the PRS ratio is made of: dead units", needs="models")
+def figure_15(models: pd.DataFrame) -> Drawing:
     """Dead units against the PRS ratio, and RA against the PRS ratio at fixed dead units."""
-    caption = LINES + (
+    to_see = (
         "Dead units are penultimate units that are positive for no training sample. The second panel shows what is "
         "left of RA and PRS ratio once their linear dependence on the dead units of the same data set is taken out (an "
         "added-variable plot). To see: if the ratio follows from the dead units alone, the first relation is tight "
         "and the second flat."
     )
-    wanted = [Panel(PRS_RATIO, x=DEAD_UNITS), Panel(ROBUST_ACCURACY, fixed=DEAD_UNITS)]
-    return scatter(models, wanted, "15", "What the PRS ratio is made of: dead units", caption)
+    return scatter(models, to_see, "15")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -44,23 +43,8 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Figure:
-    """What a figure function returns: the drawing, the numbers in it, and what to see there.
-
-    Attributes:
-        number: as in the paper, for example ``"4b"``.
-        numbers: every number that is drawn, one row per point.
-    """
-
-    number: str
-    title: str
-    caption: str
-    figure: Canvas
-    numbers: pd.DataFrame
-
-
-Parameters = ParamSpec("Parameters")
+Drawing = tuple[str, Canvas, pd.DataFrame]
+"""What a function under ``@figure`` returns: the caption, the drawing, and every number in it, a row per point."""
 
 
 @contextmanager
@@ -71,17 +55,6 @@ def paper_style() -> Iterator[None]:
         for name, value in SETTINGS.items():
             mpl.rcParams[name] = value  # type: ignore[index]
         yield
-
-
-def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
-    """Draw under ``paper_style``, whatever the caller has set."""
-
-    @wraps(draw)
-    def wrapper(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Figure:
-        with paper_style():
-            return draw(*arguments, **keywords)
-
-    return wrapper
 
 
 def panels(
@@ -101,8 +74,9 @@ def panels(
 
 def say(axes: Axes, message: str) -> None:
     """Write in a panel why nothing is drawn there."""
-    wrapped = "\n".join(_wrapped(message, 30))
-    axes.text(0.5, 0.5, wrapped, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
+    axes.text(
+        0.5, 0.5, textwrap.fill(message, 30), transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7
+    )
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
 
@@ -113,12 +87,6 @@ def note(axes: Axes, message: str) -> None:
         0.98, 0.97, message, transform=axes.transAxes, ha="right", va="top", fontsize=6, color=GREY, linespacing=1.3,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}, zorder=5,
     )  # fmt: skip
-
-
-def _wrapped(text: str, width: int) -> Sequence[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width)
 
 
 def legend(canvas: Canvas, handles: dict[str, Any], *, columns: int | None = None) -> None:
