@@ -73,9 +73,9 @@ def test_the_numbers_are_those_of_the_network_on_all_images(trained_network: CNN
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: [output]}))
     with torch.no_grad():
-        test_regions = patterns(trained_network.logits_and_features(test)[1])
+        test_regions = patterns(trained_network.logits_and_pre_activations(test)[1])
         outputs["relu"] = []
-        z = trained_network.logits_and_features(train)[1]
+        z = trained_network.logits_and_pre_activations(train)[1]
     regions = patterns(z)
     assert found["prs/count"] == len(set(regions))
     assert found["prs/ratio"] == pytest.approx(len(set(regions)) / 63)

@@ -14,12 +14,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from scipy.spatial.distance import pdist
-from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.utilities.distributed import gather_all_tensors
-
-from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.metrics import (
     CosineSimilarity,
     InclusionRatio,
@@ -28,6 +22,12 @@ from prs_lightning.metrics import (
     Sparsity,
     count_zeros,
 )
+from scipy.spatial.distance import pdist
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.regions import inclusion_ratio, prs_ratio
 
 
