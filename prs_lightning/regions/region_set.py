@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch  # noqa: F401 - for the doctests
 from torch import Tensor
 
 from prs_lightning.errors import ConfigError
