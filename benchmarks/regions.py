@@ -2,7 +2,7 @@
 
     python -m benchmarks.regions --data fashion_mnist --root data
 
-Features are the penultimate pre-activations of networks that were trained for a moment (CNN-6 of 128 units on 12,800
+Counted are the penultimate pre-activations of networks that were trained for a moment (CNN-6 of 128 units on 12,800
 images, VGG-16 of 4,096 units on 25,600) on 60,000 images. They take half an hour on two cores; ``--keep FOLDER``
 keeps and finds them.
 """
@@ -33,7 +33,7 @@ STREAM = 10_000_000
 
 
 def pre_activations(network: ImageClassifier, name: str, root: str, keep: Path | None) -> Tensor:
-    """Features (60000, units) of the network, trained for a moment."""
+    """Those (60000, units) of the network, trained for a moment."""
     file = None if keep is None else keep / f"{type(network).__name__}.pt"
     if file is not None and file.exists():
         return torch.load(file, weights_only=True)
@@ -49,7 +49,7 @@ def pre_activations(network: ImageClassifier, name: str, root: str, keep: Path |
     print(f"{type(network).__name__}: the last loss is {loss.item():.2f}", flush=True)
     network.eval()
     with torch.no_grad():
-        z = torch.cat([network.logits_and_features(batch)[1] for batch in images.split(200)])
+        z = torch.cat([network.logits_and_pre_activations(batch)[1] for batch in images.split(200)])
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(z, file)
@@ -66,7 +66,7 @@ def counting(z: Tensor) -> list[list[object]]:
     """One row a way: seconds and how many times as long as ours."""
     units = z.shape[1]
     ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: len(RegionSet.from_features(z)),
+        "ours": lambda: len(RegionSet.from_pre_activations(z)),
         "set of tuples": lambda: set_of_tuples(z),
         "np.unique(axis=0)": lambda: len(np.unique((z > 0).numpy(), axis=0)),
         "torch.unique(dim=0)": lambda: len(torch.unique(z > 0, dim=0)),
@@ -92,7 +92,7 @@ def share_of_forward(network: ImageClassifier, z: Tensor, images: int) -> list[o
         seconds = interleaved_medians(
             {
                 "forward": lambda: [network(batch) for batch in inputs.split(100)],
-                "count": lambda: len(RegionSet.from_features(z)),
+                "count": lambda: len(RegionSet.from_pre_activations(z)),
             },
             repeats=3,
         )
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--root", default="data")
-    parser.add_argument("--keep", type=Path, help="folder in which features are kept and found")
+    parser.add_argument("--keep", type=Path, help="folder in which pre-activations are kept and found")
     arguments = parser.parse_args()
     # As train.py does; for all ways alike. Without it the system takes away what a set of tuples held, 2 GB of wide
     # ones, while the next way is timed.

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from prs_lightning.measuring import log_measure
-from prs_lightning.metrics import cosine_matrix, cosine_similarity
+from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
 
 PIXELS = 24
 """Width of one cell of the picture."""

@@ -10,8 +10,8 @@ from torch.utils.hooks import RemovableHandle
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import log_measure
-from prs_lightning.metrics import InclusionRatio, PopulatedRegions, RegionStatistics
 from prs_lightning.regions.layers import find_layer, hidden_layers, watch
+from prs_lightning.regions.metrics import PopulatedRegions, RegionStatistics
 
 
 class Regions(pl.Callback):
@@ -36,7 +36,7 @@ class Regions(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         final = pl_module.final
         assert isinstance(final, nn.Linear)
-        self.statistics, self.inclusion = RegionStatistics(classes=final.out_features), InclusionRatio()
+        self.statistics = RegionStatistics(classes=final.out_features)
         names = {"penultimate": [], "all": hidden_layers(pl_module, final)}
         chosen = names[self.layers] if isinstance(self.layers, str) else list(self.layers)
         for name in chosen:
@@ -44,7 +44,7 @@ class Regions(pl.Callback):
         self.further = {name: PopulatedRegions() for name in chosen}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for metric in (self.statistics, self.inclusion, *self.further.values()):
+        for metric in (self.statistics, *self.further.values()):
             metric.to(pl_module.device).reset()
         self.handles = watch(pl_module, list(self.further), self._count)
 
@@ -61,15 +61,13 @@ class Regions(pl.Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self.counting = False
-        if dataloader_idx == 0:
-            self.statistics.update(outputs["features"], batch[1])
-        self.inclusion.update(outputs["features"], train=dataloader_idx == 0)
+        self.statistics.update(outputs["pre_activations"], batch[1] if dataloader_idx == 0 else None)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._remove_hooks()
         if trainer.sanity_checking:
             return
-        values = {**self.statistics.compute(), "inclusion_ratio": self.inclusion.compute()}
+        values = self.statistics.compute()
         values |= {f"ratio/{name}": metric.compute()["ratio"] for name, metric in self.further.items()}
         for name, value in values.items():
             log_measure(pl_module, f"prs/{name}", value.float())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from prs_lightning.measuring import log_measure
-from prs_lightning.metrics import Sparsity as SparsityMetric
+from prs_lightning.regions.sparsity import Sparsity as SparsityMetric
 
 
 class Sparsity(pl.Callback):

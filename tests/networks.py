@@ -18,5 +18,5 @@ class SmallNetwork(ImageClassifier):
         self.activation = nn.ReLU()
         self.final = nn.Linear(16, classes)
 
-    def features(self, images: Tensor) -> Tensor:
+    def pre_activations(self, images: Tensor) -> Tensor:
         return self.hidden(self.convolutions(images))

@@ -73,9 +73,9 @@ def test_the_numbers_are_those_of_the_network_on_all_images(trained_network: CNN
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: [output]}))
     with torch.no_grad():
-        test_regions = patterns(trained_network.logits_and_features(test)[1])
+        test_regions = patterns(trained_network.logits_and_pre_activations(test)[1])
         outputs["relu"] = []
-        z = trained_network.logits_and_features(train)[1]
+        z = trained_network.logits_and_pre_activations(train)[1]
     regions = patterns(z)
     assert found["prs/count"] == len(set(regions))
     assert found["prs/ratio"] == pytest.approx(len(set(regions)) / 63)
@@ -211,3 +211,28 @@ def test_two_processes_log_what_one_logs(trained_network: CNN6, tmp_path: Path) 
     # Batches of other sizes add in another order: a unit within rounding of zero may change its sign.
     assert first == pytest.approx(alone, abs=2 / 63)
     assert first["prs/count"] == pytest.approx(alone["prs/count"], abs=2)
+
+
+class Counted(Tensor):
+    """Pre-activations that count how often signs are taken of them: each time they are detached first."""
+
+    looks = 0
+
+    def detach(self) -> Tensor:
+        self.looks += 1
+        return self.as_subclass(Tensor).detach()
+
+
+def test_each_batch_is_keyed_once(trained_network: CNN6) -> None:
+    callback = Regions()
+    callback.setup(None, trained_network, "fit")
+    callback.on_validation_start(None, trained_network)
+    batches = [torch.randn(9, 128).as_subclass(Counted) for _ in range(4)]
+    for number, z in enumerate(batches):
+        batch = (None, torch.arange(9))
+        callback.on_validation_batch_end(None, trained_network, {"pre_activations": z}, batch, 0, number // 2)
+    assert [z.looks for z in batches] == [1] * 4
+    first, second = (patterns(torch.cat(half).as_subclass(Tensor)) for half in (batches[:2], batches[2:]))
+    found = callback.statistics.compute()
+    assert found["count"] == len(set(first))
+    assert found["inclusion_ratio"] == sum(pattern in set(first) for pattern in second) / 18

@@ -98,7 +98,7 @@ def test_figure_1_colours_each_region_and_class_of_the_plane(networks: NetworkPa
     for row, (letter, network) in enumerate((("A", networks.a), ("B", networks.b))):
         regions, logits = figure.figure.axes[2 * row : 2 * row + 2]
         with torch.no_grad():
-            scores, features = network.logits_and_features(surface.points())
+            scores, features = network.logits_and_pre_activations(surface.points())
         side = SIZES.plane
         np.testing.assert_allclose(
             logits.images[0].get_array(), scores.max(1).values.view(side, side), rtol=1e-4, atol=1e-4
@@ -126,7 +126,7 @@ def test_figure_2a_counts_the_regions_of_every_layer(networks: NetworkPair) -> N
     for line, network in zip(figure.figure.axes[0].lines, (networks.a, networks.b), strict=True):
         with torch.no_grad():
             first = network.convolutions[1](network.convolutions[0]((images - network.mean) / network.std))
-            last = network.logits_and_features(images)[1]
+            last = network.logits_and_pre_activations(images)[1]
         expected = [len(set(patterns(z))) / len(images) for z in (first, last)]
         np.testing.assert_allclose(line.get_ydata(), expected)
     assert expected[1] < 1
@@ -223,8 +223,8 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
     for network in (networks.a, networks.b):
         found = groups.groups(network, networks.train, given, 1000)
         with torch.no_grad():
-            _, train = network.logits_and_features(to_unit_range(networks.train.images))
-            logits, test = network.logits_and_features(to_unit_range(networks.test.images))
+            _, train = network.logits_and_pre_activations(to_unit_range(networks.train.images))
+            logits, test = network.logits_and_pre_activations(to_unit_range(networks.test.images))
         populated, right = set(patterns(train)), (logits.argmax(1) == wrong).tolist()
         inside = [pattern in populated for pattern in patterns(test)]
         every = range(len(inside))
@@ -328,7 +328,7 @@ def test_figure_11_shows_the_strongest_maps_and_the_share_of_zeros(networks: Net
 
 def test_relu_outputs_of_one_module_called_twice_count_as_two(networks: NetworkPair) -> None:
     class Twice(SmallNetwork):
-        def features(self, images: torch.Tensor) -> torch.Tensor:
+        def pre_activations(self, images: torch.Tensor) -> torch.Tensor:
             first = self.convolutions[:3](images)
             return self.hidden(torch.flatten(self.convolutions[2](first - 1e6), 1))
 

@@ -1,4 +1,4 @@
-"""Networks: parameter counts, shapes, normalisation inside, features and logits of one pass."""
+"""Networks: parameter counts, shapes, normalisation inside, pre-activations and logits of one pass."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def test_the_cifar_stem_is_a_3x3_convolution_and_ends_at_4x4() -> None:
 
 @pytest.mark.parametrize(("architecture", "width"), [(CNN6, 128), (VGG16, 4096), (ResNet18, 512)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_logits_are_the_final_layer_of_the_rectified_features(
+def test_logits_are_the_final_layer_of_the_rectified_pre_activations(
     architecture: type[ImageClassifier], width: int, channels: int
 ) -> None:
     network = architecture(channels=channels, classes=7).eval()
     images = torch.rand(3, channels, 32, 32)
-    logits, features = network.logits_and_features(images)
-    assert features.shape == (3, width)
+    logits, pre_activations = network.logits_and_pre_activations(images)
+    assert pre_activations.shape == (3, width)
     assert logits.shape == (3, 7)
-    torch.testing.assert_close(network.final(features.relu()), logits)
+    torch.testing.assert_close(network.final(pre_activations.relu()), logits)
     torch.testing.assert_close(network(images), logits)
 
 
-def test_the_penultimate_features_of_cnn6_and_vgg16_are_before_the_relu() -> None:
+def test_the_penultimate_pre_activations_of_cnn6_and_vgg16_are_before_the_relu() -> None:
     for architecture in (CNN6, VGG16):
-        features = architecture().eval().logits_and_features(torch.rand(8, 3, 32, 32))[1]
-        assert (features < 0).any()
+        pre_activations = architecture().eval().logits_and_pre_activations(torch.rand(8, 3, 32, 32))[1]
+        assert (pre_activations < 0).any()
 
 
 def test_normalisation_is_inside() -> None:

@@ -28,7 +28,7 @@ def tuples(z: Tensor) -> list[tuple[bool, ...]]:
 
 
 @st.composite
-def features(draw: st.DrawFn, width: int | None = None) -> Tensor:
+def pre_activations(draw: st.DrawFn, width: int | None = None) -> Tensor:
     """Few distinct rows, so that regions are shared; zeros of both signs, the smallest positive number, infinities."""
     units = width or draw(st.sampled_from(WIDTHS))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -40,9 +40,9 @@ def features(draw: st.DrawFn, width: int | None = None) -> Tensor:
 
 
 @quick
-@given(features())
+@given(pre_activations())
 def test_regions_and_their_populations_are_those_of_a_set_of_tuples(z: Tensor) -> None:
-    found = RegionSet.from_features(z)
+    found = RegionSet.from_pre_activations(z)
     oracle = Counter(tuples(z))
     assert len(found) == len(oracle)
     assert sorted(found.populations().tolist()) == sorted(oracle.values())
@@ -51,14 +51,14 @@ def test_regions_and_their_populations_are_those_of_a_set_of_tuples(z: Tensor) -
 
 
 @quick
-@given(st.sampled_from(WIDTHS).flatmap(lambda width: st.tuples(features(width), features(width))))
+@given(st.sampled_from(WIDTHS).flatmap(lambda width: st.tuples(pre_activations(width), pre_activations(width))))
 def test_membership_inclusion_and_union_are_those_of_sets(pair: tuple[Tensor, Tensor]) -> None:
     first, second = pair
     inside = [pattern in set(tuples(first)) for pattern in tuples(second)]
-    assert RegionSet.from_features(first).contains(second).tolist() == inside
+    assert RegionSet.from_pre_activations(first).contains(second).tolist() == inside
     if len(second):
         assert inclusion_ratio(first, second) == sum(inside) / len(second)
-    both = RegionSet.from_features(first) | RegionSet.from_features(second)
+    both = RegionSet.from_pre_activations(first) | RegionSet.from_pre_activations(second)
     oracle = Counter(tuples(first)) + Counter(tuples(second))
     assert (len(both), both.samples) == (len(oracle), oracle.total())
     assert sorted(both.populations().tolist()) == sorted(oracle.values())
@@ -66,7 +66,7 @@ def test_membership_inclusion_and_union_are_those_of_sets(pair: tuple[Tensor, Te
 
 @pytest.mark.parametrize("many", [2**20, 8])
 @quick
-@given(z=features(), batch=st.integers(1, 9))
+@given(z=pre_activations(), batch=st.integers(1, 9))
 def test_a_stream_of_batches_gives_the_set_of_the_whole(many: int, z: Tensor, batch: int) -> None:
     stream = RegionSet()
     with pytest.MonkeyPatch.context() as patch:
@@ -77,8 +77,8 @@ def test_a_stream_of_batches_gives_the_set_of_the_whole(many: int, z: Tensor, ba
         assert len(stream | stream) == len(stream)
         assert stream.population_of(z).tolist() == [Counter(tuples(z))[pattern] for pattern in tuples(z)]
         assert (stream | stream).populations().tolist() == [2 * count for count in stream.populations().tolist()]
-    assert torch.equal(stream.keys(), RegionSet.from_features(z).keys())
-    assert torch.equal(stream.populations(), RegionSet.from_features(z).populations())
+    assert torch.equal(stream.keys(), RegionSet.from_pre_activations(z).keys())
+    assert torch.equal(stream.populations(), RegionSet.from_pre_activations(z).populations())
     assert stream.keys().nbytes == 16 * len(stream)
 
 
@@ -86,17 +86,17 @@ def test_zero_is_negative_and_the_smallest_positive_number_is_not() -> None:
     z = torch.tensor([[0.0, -0.0, 1e-45, -1e-45, torch.inf, -torch.inf]])
     assert sign_patterns(z).tolist() == [[False, False, True, False, True, False]]
     # The same region as that of the ReLU's output, where negative and zero are one.
-    assert len(RegionSet.from_features(torch.cat([z, z.relu()]))) == 1
+    assert len(RegionSet.from_pre_activations(torch.cat([z, z.relu()]))) == 1
 
 
 def test_a_feature_that_is_always_zero_divides_nothing() -> None:
     z = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, 2.0]])
-    assert len(RegionSet.from_features(z)) == len(RegionSet.from_features(z[:, 1:])) == 2
+    assert len(RegionSet.from_pre_activations(z)) == len(RegionSet.from_pre_activations(z[:, 1:])) == 2
 
 
 def test_images_of_features_count_like_their_flat_rows() -> None:
     z = torch.randn(20, 3, 4, 5)
-    assert torch.equal(RegionSet.from_features(z).keys(), RegionSet.from_features(z.flatten(1)).keys())
+    assert torch.equal(RegionSet.from_pre_activations(z).keys(), RegionSet.from_pre_activations(z.flatten(1)).keys())
     assert torch.equal(regions.region_keys(z.to(memory_format=torch.channels_last)), regions.region_keys(z))
 
 
@@ -105,9 +105,9 @@ def test_bad_features_are_refused() -> None:
         with pytest.raises(ConfigError, match="expected"):
             sign_patterns(z)
     with pytest.raises(RunError, match="NaN"):
-        RegionSet.from_features(torch.tensor([[1.0, 2.0], [torch.nan, 1.0]]))
+        RegionSet.from_pre_activations(torch.tensor([[1.0, 2.0], [torch.nan, 1.0]]))
     with pytest.raises(ConfigError, match="3 units met 2"):
-        RegionSet.from_features(torch.zeros(1, 3)).add(torch.zeros(1, 2))
+        RegionSet.from_pre_activations(torch.zeros(1, 3)).add(torch.zeros(1, 2))
     with pytest.raises(ConfigError, match="one label a sample"):
         major_regions(torch.zeros(3, 2), torch.zeros(2))
 
@@ -125,7 +125,7 @@ def test_a_set_can_be_filled_in_and_outside_of_inference_mode() -> None:
 
 def test_no_samples() -> None:
     empty, some = torch.zeros(0, 5), torch.ones(2, 5)
-    assert len(RegionSet.from_features(empty)) == 0
+    assert len(RegionSet.from_pre_activations(empty)) == 0
     assert np.isnan(prs_ratio(empty))
     assert inclusion_ratio(empty, some) == 0
     assert np.isnan(inclusion_ratio(some, empty))
@@ -135,7 +135,7 @@ def test_no_samples() -> None:
 
 
 @quick
-@given(features())
+@given(pre_activations())
 def test_major_regions_are_those_of_a_counter(z: Tensor) -> None:
     labels = torch.arange(len(z)) % 3
     majors = major_regions(z, labels)

@@ -23,10 +23,10 @@ SPLITS = ("train", "test")
 
 
 class ImageClassifier(LightningModule):
-    """A classifier of (N, channels, 32, 32) images in [0, 1] that ends in ``final(activation(features(x)))``.
+    """A classifier of (N, channels, 32, 32) images in [0, 1] that ends in ``final(activation(pre_activations(x)))``.
 
-    ``network(images)`` gives logits (N, classes); ``network.logits_and_features(images)`` gives the logits and the
-    penultimate pre-activations (N, D) of the same pass. Trained with Adam on cross-entropy (paper, section 4).
+    ``network(images)`` gives logits (N, classes); ``network.logits_and_pre_activations(images)`` gives the logits and
+    the penultimate pre-activations (N, D) of the same pass. Trained with Adam on cross-entropy (paper, section 4).
 
     Args:
         channels: channels of the images.
@@ -89,17 +89,17 @@ class ImageClassifier(LightningModule):
         """Make the layers, among them ``activation`` and ``final``."""
 
     @abstractmethod
-    def features(self, images: Tensor) -> Tensor:
+    def pre_activations(self, images: Tensor) -> Tensor:
         """Penultimate pre-activations (N, D) of images that are normalised already."""
 
-    def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_and_pre_activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, classes) and penultimate pre-activations (N, D) of images (N, C, 32, 32) in [0, 1]."""
-        features = self.features((images - self.mean) / self.std)
-        return self.final(self.activation(features)), features
+        pre_activations = self.pre_activations((images - self.mean) / self.std)
+        return self.final(self.activation(pre_activations)), pre_activations
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, 32, 32) in [0, 1]."""
-        return self.logits_and_features(images)[0]
+        return self.logits_and_pre_activations(images)[0]
 
     def setup(self, stage: str) -> None:
         """On a CPU, keep convolutions channels-last: about 1.5 times as fast there."""
@@ -147,14 +147,14 @@ class ImageClassifier(LightningModule):
     def validation_step(
         self, batch: tuple[Tensor, Tensor], batch_index: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """One measuring pass in float32: ``logits`` and ``features`` for the callbacks that watch the loop."""
+        """One measuring pass in float32: ``logits`` and ``pre_activations`` for the callbacks that watch the loop."""
         images, labels = batch
         with float32(self.device):
-            logits, features = self.logits_and_features(images)
+            logits, pre_activations = self.logits_and_pre_activations(images)
         scores = self._scores(SPLITS[dataloader_idx])
         scores["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
         scores["accuracy"].update(logits, labels)
-        return {"logits": logits, "features": features}
+        return {"logits": logits, "pre_activations": pre_activations}
 
     def on_validation_epoch_end(self) -> None:
         for split in SPLITS:

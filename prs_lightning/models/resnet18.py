@@ -18,7 +18,7 @@ STEMS = ("imagenet", "cifar")
 class ResNet18(ImageClassifier):
     """ResNet-18 (He et al. 2016, table 1) with batch normalisation; 512 penultimate units.
 
-    The penultimate features are the globally pooled ones, already non-negative.
+    The penultimate pre-activations are the globally pooled features, already non-negative.
 
     Args:
         stem: ``imagenet`` (7x7 convolution of stride 2 and a pool: a 32 x 32 input ends at 1 x 1, where pooled > 0
@@ -46,5 +46,5 @@ class ResNet18(ImageClassifier):
         self.convolutions = nn.Sequential(children)
         self.activation = nn.Identity()
 
-    def features(self, images: Tensor) -> Tensor:
+    def pre_activations(self, images: Tensor) -> Tensor:
         return torch.flatten(self.convolutions(images), 1)

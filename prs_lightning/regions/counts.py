@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from mmap import mmap
 
 import torch
 from torch import Tensor
 
-from prs_lightning.regions.keys import Counts, count_keys, find_keys, sort_words
+from prs_lightning.regions.sorting import Counts, count_keys, find_keys, sort_words
 
 # Merging waits until so many keys, or a quarter of the distinct ones, are there: a stream costs O(N log N) in all.
 _MERGE_AT = 2**16
@@ -37,7 +35,8 @@ class KeyCounts:
             return
         if self._waiting_keys + len(keys) > len(self._waiting):
             room = max(_MERGE_AT, len(self) // 4)  # its length merges what waits
-            self._waiting = _empty(room, 2, device=keys.device)
+            with torch.inference_mode(False):  # or it could not be written to outside that mode
+                self._waiting = torch.empty(room, 2, dtype=torch.int64, device=keys.device)
         self._waiting[self._waiting_keys : self._waiting_keys + len(keys)] = keys
         self._waiting_keys += len(keys)
 
@@ -88,8 +87,7 @@ class KeyCounts:
         for number, rows in enumerate(_by_range(keys, len(tables))):
             distinct, counts = tables[number]
             more = torch.ones_like(rows) if weights is None else weights[rows]
-            merged = count_keys(torch.cat([distinct, keys[rows]]), torch.cat([counts, more]))
-            tables[number] = merged if len(tables) == 1 else (_settled(merged[0]), _settled(merged[1]))
+            tables[number] = count_keys(torch.cat([distinct, keys[rows]]), torch.cat([counts, more]))
 
 
 def _by_range(keys: Tensor, ranges: int) -> Iterator[Tensor]:
@@ -102,15 +100,3 @@ def _by_range(keys: Tensor, ranges: int) -> Iterator[Tensor]:
     numbers = torch.cat([(bits + ranges // 2).to(torch.uint8) for bits in first_bits])
     for number in range(ranges):
         yield (numbers == number).nonzero().flatten()
-
-
-def _settled(tensor: Tensor) -> Tensor:
-    return _empty(*tensor.shape, device=tensor.device).copy_(tensor)
-
-
-def _empty(*shape: int, device: torch.device) -> Tensor:
-    """int64 in memory of its own, for what lives long: on the heap it would leave holes as large as itself."""
-    with torch.inference_mode(False):  # or it could not be written to outside that mode
-        if device.type != "cpu" or 0 in shape:
-            return torch.empty(*shape, dtype=torch.int64, device=device)
-        return torch.frombuffer(mmap(-1, 8 * math.prod(shape)), dtype=torch.int64).view(shape)

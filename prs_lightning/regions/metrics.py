@@ -14,25 +14,15 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.regions.keys import (
-    PLAIN_UNITS,
-    count_keys,
-    find_keys,
-    group_keys,
-    keys_of_patterns,
-    pack,
-    packed_words,
-)
-from prs_lightning.regions.region_set import has_nan, refuse_nan, region_keys, sign_patterns
+from prs_lightning.regions.keys import PLAIN_UNITS, keys_of_words, pack, packed_words, region_keys, unpack
+from prs_lightning.regions.signs import has_nan, refuse_nan, sign_patterns
+from prs_lightning.regions.sorting import count_keys, find_keys, group_keys
 from prs_lightning.regions.statistics import (
     added_up,
     entropy,
     hamming_to_major,
-    kept_patterns,
     major_keys,
-    patterns_of_keys,
     positives_by_class,
-    possible_majors,
     purity,
     singleton_share,
     unit_activity,
@@ -77,10 +67,10 @@ class _Keyed(Measure):
         # After an exchange the state is one tensor, before it a list.
         return dim_zero_cat(parts) if len(parts) else empty
 
-    def patterns_of(self, z: Tensor) -> Tensor:
-        """The sign patterns of a batch; a NaN is noted."""
+    def keys_of(self, z: Tensor) -> Tensor:
+        """The keys of a batch; a NaN is noted."""
         self.nan_batches = self.nan_batches + has_nan(z)
-        return sign_patterns(z, check=False)
+        return region_keys(z, check=False)
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         # A process without samples must send rows of the right shape and type too.
@@ -111,8 +101,7 @@ class PopulatedRegions(_Keyed):
 
     def update(self, z: Tensor) -> None:
         """Count the samples of one batch of pre-activations."""
-        self.nan_batches = self.nan_batches + has_nan(z)
-        self.keys.append(region_keys(z, check=False))
+        self.keys.append(self.keys_of(z))
         self.samples = self.samples + len(z)
 
     def compute(self) -> dict[str, Tensor]:
@@ -127,79 +116,74 @@ class PopulatedRegions(_Keyed):
 
 
 class RegionStatistics(_Keyed):
-    """All figures of the populated regions of one layer, labels known; the functions of `region_statistics`.
+    """All figures of the populated regions of one layer, labels known; the functions of `regions.statistics`.
 
-    ``compute`` returns ``count``, ``ratio``, ``entropy`` (nats), ``singleton_share``, ``purity``,
-    ``hamming_to_major`` (units), and the numbers of units ``dead_units``, ``always_positive_units`` and
-    ``mean_positive_units``. 24 bytes a sample are kept and exchanged. Of layers of more than 128 units, patterns are
-    kept (D / 8 bytes each) of the latest samples and of the regions that can still be the largest of their class.
+    ``compute`` returns ``count``, ``ratio``, ``entropy`` (nats), ``singleton_share``, ``purity``, ``inclusion_ratio``
+    (of test samples, NaN without), ``hamming_to_major`` (units), and the numbers of units ``dead_units``,
+    ``always_positive_units`` and ``mean_positive_units``. Each batch is keyed once. 24 bytes a training sample and 16
+    a test sample are kept and exchanged. Of layers of more than 128 units, the patterns are kept too (D / 8 bytes a
+    training sample), and of those the major regions' exchanged.
 
     Args:
         classes: labels lie in [0, classes).
     """
 
-    # `forward` must count a batch in the running states themselves: pruning needs all samples so far.
-    full_state_update = True
-    PRUNE_AT = 8192
-    """Patterns wait to be pruned until there are this many, or a sixteenth of the samples if that is more."""
-
     plot_lower_bound = 0.0
     labelled_keys: list[Tensor]
+    test_keys: list[Tensor]
     positives: list[Tensor]
-    candidates: list[Tensor]
+    keyed_patterns: list[Tensor]
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.classes = classes
         self.add_rows("labelled_keys", 3)
+        self.add_rows("test_keys", 2)
         # At most one tensor (classes, units); not known before how many units there are.
         self.add_state("positives", default=[], dist_reduce_fx=None)
-        # Packed patterns: first those that were kept at the last pruning, then those of the batches since.
-        self.add_state("candidates", default=[], dist_reduce_fx=None)
+        # Rows of a key and the packed pattern that it stands for; none where keys are patterns.
+        self.add_state("keyed_patterns", default=[], dist_reduce_fx=None)
 
-    def update(self, z: Tensor, labels: Tensor) -> None:
-        """Count one batch of pre-activations (N, D) or (N, C, H, W) with their labels, int (N,)."""
-        patterns, labels = self.patterns_of(z), labels.to(torch.int64)
-        keys = keys_of_patterns(patterns)
+    def update(self, z: Tensor, labels: Tensor | None = None) -> None:
+        """Count one batch of pre-activations (N, D) or (N, C, H, W): of training samples with their labels, int (N,),
+        or without labels of test samples, which the inclusion ratio is about and nothing else."""
+        if labels is None:
+            self.test_keys.append(self.keys_of(z))
+            return
+        self.nan_batches = self.nan_batches + has_nan(z)
+        patterns, labels = sign_patterns(z, check=False), labels.to(torch.int64)
+        words = pack(patterns)
+        keys = keys_of_words(words)
         self.labelled_keys.append(torch.cat([keys, labels.unsqueeze(1)], dim=1))
         self.positives = [added_up([*self.positives, positives_by_class(patterns, labels, self.classes)])]
         if patterns.shape[1] > PLAIN_UNITS:
-            self.candidates.append(pack(patterns))
-        if sum(map(len, self.candidates[1:])) > max(self.PRUNE_AT, sum(map(len, self.labelled_keys)) // 16):
-            self._prune()
-
-    def _prune(self) -> None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        processes = torch.distributed.get_world_size(self.process_group) if distributed else 1
-        keys, labels = self._keys_and_labels()
-        possible = possible_majors(keys, labels, self.classes, processes)
-        self.candidates = [kept_patterns(torch.cat(self.candidates), possible)]
+            self.keyed_patterns.append(torch.cat([keys, words], dim=1))
 
     def _keys_and_labels(self) -> tuple[Tensor, Tensor]:
         rows = self.rows("labelled_keys")
         return rows[:, :2], rows[:, 2]
 
     def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
-        candidates, self.candidates = self.candidates, []
+        keyed_patterns, self.keyed_patterns = self.keyed_patterns, []
         none = torch.zeros(0, 0, dtype=torch.int64, device=self.device)
         self.positives = [added_up([*self.positives, none])]
         super()._sync_dist(dist_sync_fn, process_group)
         units = added_up(self.positives).shape[1]
         if units > PLAIN_UNITS:
-            majors = major_keys(*self._keys_and_labels(), self.classes)
-            words = torch.cat([*candidates, none.new_zeros(0, packed_words(units))])
-            found = dist_sync_fn(kept_patterns(words, majors), group=process_group or self.process_group)
-            self.candidates = list(found)
+            rows = torch.cat([*keyed_patterns, none.new_zeros(0, 2 + packed_words(units))])
+            majors = count_keys(major_keys(*self._keys_and_labels(), self.classes))[0]
+            self.keyed_patterns = dist_sync_fn(_first_rows(rows, majors), group=process_group or self.process_group)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures as scalars on the metric's device; those that are shares or means are NaN without samples."""
         refuse_nan(self.nan_batches > 0)
         keys, labels = self._keys_and_labels()
         positives = added_up(self.positives)
-        _, populations = count_keys(keys)
+        distinct, populations = count_keys(keys)
+        count = torch.tensor(len(populations), device=self.device)
         figures = {
-            "count": torch.tensor(len(populations), device=self.device),
-            "ratio": torch.tensor(len(populations), device=self.device).double() / len(keys),
+            "count": count,
+            "ratio": count.double() / len(keys),
             "entropy": entropy(populations),
             "singleton_share": singleton_share(populations),
             "purity": purity(group_keys(keys)[1], labels),
@@ -212,10 +196,20 @@ class RegionStatistics(_Keyed):
                 f"labels from {low} to {high}: expected 0 to {self.classes - 1}, as classes={self.classes}"
             )
         present = class_samples > 0
-        words = torch.cat(self.candidates) if len(self.candidates) else None
-        majors = patterns_of_keys(major_keys(keys, labels, self.classes)[present], words, positives.shape[1])
+        majors = self._patterns(major_keys(keys, labels, self.classes)[present], positives.shape[1])
         figures["hamming_to_major"] = hamming_to_major(positives[present], majors, class_samples[present])
+        figures["inclusion_ratio"] = (find_keys(distinct, self.rows("test_keys")) >= 0).double().mean()
         return figures
+
+    def _patterns(self, wanted: Tensor, units: int) -> Tensor:
+        """Boolean patterns (K, units) of the wanted keys (K, 2)."""
+        if units <= PLAIN_UNITS:
+            return unpack(wanted, units)
+        rows = _first_rows(torch.cat(list(self.keyed_patterns)), count_keys(wanted)[0])
+        places = find_keys(rows[:, :2], wanted)
+        if (places < 0).any():
+            raise ConfigError("the pattern of a major region is not there: states of several metrics cannot be merged")
+        return unpack(rows[places, 2:], units)
 
 
 class InclusionRatio(_Keyed):
@@ -242,8 +236,7 @@ class InclusionRatio(_Keyed):
 
     def update(self, z: Tensor, *, train: bool) -> None:
         """Take the regions of one batch of training (``train=True``) or test samples (``train=False``)."""
-        self.nan_batches = self.nan_batches + has_nan(z)
-        (self.train_keys if train else self.test_keys).append(region_keys(z, check=False))
+        (self.train_keys if train else self.test_keys).append(self.keys_of(z))
 
     def compute(self) -> Tensor:
         """The ratio, float64; NaN without test samples."""
@@ -260,3 +253,13 @@ class InclusionRatio(_Keyed):
         self.nan_batches = torch.stack(dist_sync_fn(self.nan_batches, group=group)).sum()
         # Of all training regions, those that hold a test sample tell the ratio.
         self.train_keys, self.test_keys = [test_keys[included]], [test_keys]
+
+
+def _first_rows(rows: Tensor, wanted: Tensor) -> Tensor:
+    """Of rows (M, 2 + W) that start with a key, the first for each of the distinct, ordered keys (K, 2), in order."""
+    places = find_keys(wanted, rows[:, :2])
+    numbers = torch.arange(len(rows), device=rows.device)
+    first = torch.full((len(wanted),), len(rows), device=rows.device)
+    found = places >= 0
+    first.scatter_reduce_(0, places[found], numbers[found], "amin")
+    return rows[first[first < len(rows)]]

@@ -1,101 +1,23 @@
-"""Populated decision regions: which sign patterns of a layer's pre-activations hold samples.
-
-The sets and ratios of section 2 of the design ("Empirical Study of the Decision Region and Robustness in Deep Neural
-Networks", section 3): a decision region is a sign pattern, a unit is positive iff z > 0.
-"""
+"""The set of populated regions of a layer, PRS(X, f, l): which regions hold samples, and how many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+import torch  # noqa: F401 - for the doctests
+from torch import Tensor
 
-from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.measuring import evaluating, float32
+from prs_lightning.errors import ConfigError
 from prs_lightning.regions.counts import KeyCounts
-from prs_lightning.regions.keys import group_keys, keys_of_blocks, keys_of_patterns
-from prs_lightning.regions.layers import watching
-
-# Elements taken at once beside a CPU, so that signs need little memory.
-_BLOCK = 2**27
-
-
-def has_nan(z: Tensor) -> Tensor:
-    """Whether any element is NaN, as a boolean scalar on the tensor's device; no host sync."""
-    # A maximum is NaN as soon as one element is, and needs no mask of the tensor's size.
-    return z.amax().isnan() if z.numel() else torch.zeros((), dtype=torch.bool, device=z.device)
-
-
-def refuse_nan(found: Tensor | bool) -> None:
-    """Raise RunError if the flag of `has_nan` is set."""
-    if found:
-        raise RunError("a pre-activation is NaN, which has no sign: check the network's weights and the images")
-
-
-def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
-    """The sign pattern of each sample: True where a unit is positive, that is z > 0; zero counts as negative.
-
-    `_positive` is the only place that decides what positive means.
-
-    Args:
-        z: pre-activations (N, D) or (N, C, H, W), any floating type.
-        check: refuse NaN at once; on a GPU that waits for the device.
-
-    Returns:
-        Boolean (N, D), or (N, C * H * W).
-
-    Raises:
-        ConfigError: not a floating tensor of at least two dimensions, or no units.
-        RunError: NaN.
-
-    >>> sign_patterns(torch.tensor([[0.5, 0.0, -1.0]]))
-    tensor([[ True, False, False]])
-    """
-    _check_shape(z)
-    if check:
-        refuse_nan(has_nan(z))
-    return _positive(z.detach().flatten(1))
-
-
-def _positive(z: Any, signs: NDArray[np.bool_] | None = None) -> Any:
-    """The one place of ``z > 0``, for a tensor, or for a numpy array with an array for the result."""
-    return z > 0 if signs is None else np.greater(z, 0, out=signs)
-
-
-def _check_shape(z: Tensor) -> None:
-    if z.ndim < 2 or not z.is_floating_point():
-        raise ConfigError(
-            f"pre-activations of shape {tuple(z.shape)}, {z.dtype}: expected floating (N, D) or (N, C, H, W)"
-        )
-    if not z.shape[1:].numel():
-        raise ConfigError(f"pre-activations of shape {tuple(z.shape)} have no units: expected at least one")
-
-
-def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
-    """The keys, int64 (N, 2), of the regions of pre-activations (N, D) or (N, C, H, W): 16 bytes a sample."""
-    _check_shape(z)
-    z = z.detach().flatten(1)
-    # numpy knows these types of a CPU, and compares them several times faster than torch.
-    if z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64):
-        return keys_of_blocks(z.numpy(), _write_checked_signs if check else _positive)
-    blocks = z.split(max(1, _BLOCK // z.shape[1]))
-    return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in blocks])
-
-
-def _write_checked_signs(block: NDArray[Any], signs: NDArray[np.bool_]) -> None:
-    refuse_nan(bool(np.isnan(block.max())))
-    _positive(block, signs)
+from prs_lightning.regions.keys import region_keys
+from prs_lightning.regions.signs import sign_patterns
+from prs_lightning.regions.sorting import group_keys
 
 
 class RegionSet:
     """The populated regions of a layer, and how many samples each holds: 24 bytes a region, whatever D is.
 
-    >>> regions = RegionSet.from_features(torch.tensor([[1.0, -1.0], [2.0, -3.0], [-1.0, 1.0]]))
+    >>> regions = RegionSet.from_pre_activations(torch.tensor([[1.0, -1.0], [2.0, -3.0], [-1.0, 1.0]]))
     >>> len(regions), regions.samples, regions.populations().tolist()
     (2, 3, [2, 1])
     >>> regions.contains(torch.tensor([[9.0, 0.0], [1.0, 1.0]])).tolist()
@@ -108,7 +30,7 @@ class RegionSet:
         self._counts = KeyCounts()
 
     @classmethod
-    def from_features(cls, z: Tensor) -> RegionSet:
+    def from_pre_activations(cls, z: Tensor) -> RegionSet:
         """The regions of pre-activations (N, D) or (N, C, H, W)."""
         return cls().add(z)
 
@@ -184,7 +106,7 @@ def prs_ratio(z: Tensor) -> float:
     >>> prs_ratio(torch.tensor([[1.0], [2.0], [-1.0], [0.0]]))
     0.5
     """
-    return RegionSet.from_features(z).ratio
+    return RegionSet.from_pre_activations(z).ratio
 
 
 def inclusion_ratio(z_train: Tensor, z_test: Tensor) -> float:
@@ -193,7 +115,7 @@ def inclusion_ratio(z_train: Tensor, z_test: Tensor) -> float:
     >>> inclusion_ratio(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 3.0], [-1.0, 1.0]]))
     0.5
     """
-    return RegionSet.from_features(z_train).inclusion_ratio(RegionSet.from_features(z_test))
+    return RegionSet.from_pre_activations(z_train).inclusion_ratio(RegionSet.from_pre_activations(z_test))
 
 
 @dataclass(frozen=True)
@@ -234,43 +156,3 @@ def _largest(places: Tensor) -> tuple[int, int]:
     counts = places.bincount()
     largest = int(counts.max())
     return int((counts == largest).nonzero()[0]), largest
-
-
-def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
-    """The populated regions of one layer of any torch module over all samples of a loader.
-
-    The network runs in eval mode, without gradients and in float32; afterwards its modes, its hooks and torch's random
-    state are as before. Name the layer before the ReLU: it does not matter if that ReLU works in place.
-
-    Args:
-        model: takes a batch of inputs; they are moved to the device of its parameters.
-        loader: batches, each a tensor or a tuple or list whose first element is one.
-        layer: a name of ``model.named_modules()``, with an output (N, D) or (N, C, H, W).
-
-    Raises:
-        ConfigError: an unknown layer (with near names), one that does not run once in each forward pass, or a batch
-            of another kind.
-
-    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> measure(network, [torch.zeros(5, 4), torch.zeros(3, 4)], layer="0").ratio
-    0.125
-    """
-    regions, outputs = RegionSet(), 0
-
-    def seen(name: str, output: Tensor) -> None:
-        nonlocal outputs
-        outputs += 1
-        regions.add(output)
-
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with torch.random.fork_rng(devices=[]), evaluating(model), float32(device), torch.no_grad():
-        with watching(model, [layer], seen):
-            for batch in loader:
-                images = batch[0] if isinstance(batch, tuple | list) and batch else batch
-                if not isinstance(images, Tensor):
-                    raise ConfigError(f"a batch of type {type(batch).__name__}: expected a tensor, or a tuple with one")
-                outputs = 0
-                model(images.to(device))
-                if outputs != 1:
-                    raise ConfigError(f"layer {layer!r} ran {outputs} times in a forward pass: expected once")
-    return regions

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prs_lightning.errors import ConfigError
-from prs_lightning.regions.keys import count_keys, find_keys, group_keys, keys_of_words, unpack
+from prs_lightning.regions.sorting import count_keys
 
 
 def added_up(parts: Sequence[Tensor]) -> Tensor:
@@ -85,36 +84,6 @@ def major_keys(keys: Tensor, labels: Tensor, classes: int) -> Tensor:
     return majors
 
 
-def possible_majors(keys: Tensor, labels: Tensor, classes: int, processes: int) -> Tensor:
-    """The keys (K, 2), in order, of this process's regions that can still turn out to be the major region of a class.
-
-    With one process that is the largest region so far of each class: to overtake it another region must get a
-    further sample, which brings its pattern along. With several, the region that is the largest of all has on some
-    process at least 1 / processes of that process's largest population.
-    """
-    if processes == 1:
-        return count_keys(major_keys(keys, labels, classes))[0]
-    possible = []
-    for label in range(classes):
-        found, populations = count_keys(keys[labels == label])
-        if len(found):
-            possible.append(found[populations * processes >= populations.max()])
-    return count_keys(torch.cat(possible))[0]
-
-
-def kept_patterns(words: Tensor, wanted: Tensor) -> Tensor:
-    """Of packed patterns (M, W), one for each of the wanted keys (K, 2) that occurs among them."""
-    known, rows = _known_patterns(words)
-    return words[rows[find_keys(count_keys(wanted)[0], known) >= 0]]
-
-
-def _known_patterns(words: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct keys, in order, of packed patterns (M, W), and a row in which each is found."""
-    known, places = group_keys(keys_of_words(words))
-    rows = torch.zeros(len(known), dtype=torch.int64, device=words.device)
-    return known, rows.scatter_(0, places, torch.arange(len(words), device=words.device))
-
-
 def hamming_to_major(positives: Tensor, majors: Tensor, class_samples: Tensor) -> Tensor:
     """Mean over all samples of the Hamming distance, in units, to the major pattern of their class: float64.
 
@@ -128,17 +97,3 @@ def hamming_to_major(positives: Tensor, majors: Tensor, class_samples: Tensor) -
     """
     differing = torch.where(majors, class_samples.unsqueeze(1) - positives, positives)
     return differing.sum().double() / class_samples.sum()
-
-
-def patterns_of_keys(wanted: Tensor, words: Tensor | None, units: int) -> Tensor:
-    """Boolean patterns (K, units) of the wanted keys (K, 2), which up to 128 units are the patterns themselves.
-
-    Those of more units are looked up among packed patterns ``words`` (M, W).
-    """
-    if words is None:
-        return unpack(wanted, units)
-    known, rows = _known_patterns(words)
-    found = find_keys(known, wanted)
-    if (found < 0).any():
-        raise ConfigError("the pattern of a major region is not there: states of several metrics cannot be merged")
-    return unpack(words[rows[found]], units)

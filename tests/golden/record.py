@@ -149,7 +149,7 @@ def regions(folder: Path) -> dict[str, Any]:
         found[str(units)] = {
             "keys": digest(keys),
             "first": keys[0].tolist(),
-            "regions": len(RegionSet.from_features(z)),
+            "regions": len(RegionSet.from_pre_activations(z)),
             "major": {str(label): [region.count, digest(region.pattern)] for label, region in major.items()},
         }
     return found

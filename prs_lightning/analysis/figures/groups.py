@@ -40,7 +40,7 @@ def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> d
 
     Random, because a test set may come in the order of its classes.
     """
-    populated = RegionSet.from_features(outputs(network, train.images)[1])
+    populated = RegionSet.from_pre_activations(outputs(network, train.images)[1])
     logits, features = outputs(network, test.images)
     right = logits.argmax(dim=1).cpu() == test.labels.cpu()
     inside = populated.contains(features).cpu()

@@ -61,9 +61,10 @@ def outputs(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
     with evaluating(network), float32(device), torch.no_grad():
         for batch in images.split(BATCH):
             moved = batch.to(device)
-            found.append(network.logits_and_features(to_unit_range(moved) if moved.dtype == torch.uint8 else moved))
-    logits, features = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(features)
+            pixels = to_unit_range(moved) if moved.dtype == torch.uint8 else moved
+            found.append(network.logits_and_pre_activations(pixels))
+    logits, pre_activations = zip(*found, strict=True)
+    return torch.cat(logits), torch.cat(pre_activations)
 
 
 def correct(network: ImageClassifier, split: Split) -> Tensor:

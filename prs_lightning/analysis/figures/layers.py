@@ -9,9 +9,9 @@ from prs_lightning.analysis.figures.inference import both, first_samples, output
 from prs_lightning.analysis.figures.registry import Sizes, figure
 from prs_lightning.analysis.figures.style import LINES, MARKERS, Drawing, legend, panels
 from prs_lightning.analysis.networks import NetworkPair
-from prs_lightning.metrics import cosine_matrix, cosine_similarity
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
+from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
 from prs_lightning.regions.layers import find_layer, hidden_layers, watching
 
 

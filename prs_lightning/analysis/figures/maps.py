@@ -14,9 +14,9 @@ from prs_lightning.analysis.figures.style import Drawing, class_colour, panels, 
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.data import to_unit_range
 from prs_lightning.errors import RunError
-from prs_lightning.metrics import count_zeros
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions.layers import watching
+from prs_lightning.regions.sparsity import count_zeros
 
 SIDE = 4
 """A montage shows the SIDE x SIDE channels with the largest mean."""

@@ -20,7 +20,7 @@ from prs_lightning.data import Split, to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import region_keys
-from prs_lightning.regions.keys import group_keys
+from prs_lightning.regions.sorting import group_keys
 
 MARGIN = 0.35
 """How far the plane reaches beyond the three images, as a share of the triangle's width and height."""
