@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,8 @@ def art_attack(
     correct_after = torch.zeros_like(correct)
     if len(attacked):
         parameters |= {"eps": epsilon, "batch_size": batch_size}
-        with _random_state(seed), float32(images.device), torch.enable_grad(), _current(images.device):
+        # ART takes the current GPU, whatever the network is on.
+        with _random_state(seed), float32(images.device), torch.enable_grad(), torch.cuda.device_of(images):
             found = _silent(attack, _classifier(network, images, logits.shape[1]), parameters).generate(
                 adversarial[attacked].cpu().numpy(), labels[attacked].cpu().numpy()
             )
@@ -117,11 +118,6 @@ def _silent(attack: type[EvasionAttack], classifier: PyTorchClassifier, paramete
         if hasattr(part, "verbose"):
             part.verbose = False
     return made
-
-
-def _current(device: torch.device) -> Any:
-    """ART takes the current GPU, whatever the network is on: make it this process's own."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

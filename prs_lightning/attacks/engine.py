@@ -28,22 +28,9 @@ def gradient_attack(
     batch_size: int = 128,
     progress: Progress | None = None,
 ) -> AttackResult:
-    """Attack samples under a threat model.
+    """Attack samples under a threat model; the keywords and errors are those of :func:`prs_lightning.attacks.pgd`.
 
-    Args:
-        samples: where images and labels come from. Unless images are kept, nothing but one batch of them is held.
-        generator: gives one key per restart; the random starts follow from the key and ``samples.indices``. None
-            stands for a generator seeded with 0.
-        among: bool (N,), samples known to be classified correctly: only they are attacked, the others are reported
-            as misclassified. None: all are looked at.
-        keep_adversarial: give the images at which the attack ended.
-        diagnose: tell of every sample whether its gradient is exactly zero, at the clean image and at the end.
-        batch_size: samples per pass; about 100 to 250 is fastest on a CPU.
-        progress: called whenever samples are done.
-
-    Raises:
-        ConfigError: samples or a network that cannot work.
-        RunError: a network that returns values that are not finite, or an attack that left the ball.
+    Unless adversarial images are kept or gradients diagnosed, nothing but one batch of images is held at a time.
     """
     check_count("batch_size", batch_size)
     if not isinstance(diagnose, bool):

@@ -84,17 +84,19 @@ def grid_attacks(
         ConfigError: a name that stands for nothing, an entry that cannot work, or one that is not what its name says:
             the number would carry the name of another attack.
     """
-    made = {}
-    for name in entries:
-        meant = entry_of(name)
-        entry = entries[name] if isinstance(entries, Mapping) else meant
-        if entry is not None:
-            made[name] = grid_attack(name, entry, threat)
-        elif not isinstance(entries, Mapping):
+    meant = {name: entry_of(name) for name in entries}
+    if not isinstance(entries, Mapping):
+        if unknown := [name for name, entry in meant.items() if entry is None]:
             known = ", ".join(["fgsm", "bim5", "pgd100", *LOSSES, "autoattack"])
-            raise ConfigError(f"grid_attacks={name!r} is unknown: expected one of {known}, or an entry of its own")
-        if meant is not None and entry is not None and made[name] != grid_attack(name, meant, threat):
-            raise ConfigError(f"grid_attacks.{name}={dict(entry)} is not what {name} says: give it another name")
+            raise ConfigError(
+                f"grid_attacks={unknown[0]!r} is unknown: expected one of {known}, or an entry of its own"
+            )
+        entries = meant
+    made = {name: grid_attack(name, entry, threat) for name, entry in entries.items() if entry is not None}
+    for name, attack in made.items():
+        expected = meant[name]
+        if expected is not None and attack != grid_attack(name, expected, threat):
+            raise ConfigError(f"grid_attacks.{name}={entries[name]} is not what {name} says: give it another name")
     return made
 
 
