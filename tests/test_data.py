@@ -13,7 +13,6 @@ from PIL import Image
 from torchvision.datasets import FashionMNIST
 
 from prs_lightning.data import (
-    MD5,
     ImageData,
     MeasuringBatches,
     Split,
@@ -22,6 +21,7 @@ from prs_lightning.data import (
     load,
     to_unit_range,
 )
+from prs_lightning.data.datasets import MD5
 from prs_lightning.errors import ConfigError, RunError
 from tests.conftest import DIGITS
 

