@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, at_least
-from prs_lightning.measuring import keep_freed_memory
+from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
 from prs_lightning.sweep import cli

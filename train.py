@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, at_least
-from prs_lightning.measuring import keep_freed_memory
+from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.naming import recorded, run_directory, run_name
 from prs_lightning.sweep import cli

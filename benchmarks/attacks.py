@@ -25,7 +25,7 @@ from benchmarks.before import Before
 from benchmarks.harness import table, write_section
 from prs_lightning.attacks import AttackResult, pgd, robust_accuracy
 from prs_lightning.data import TrainingBatches, balanced_subset, load, to_unit_range
-from prs_lightning.measuring import keep_freed_memory
+from prs_lightning.memory import keep_freed_memory
 from prs_lightning.models import CNN6, ResNet18
 from tests.attacked import Scaled
 

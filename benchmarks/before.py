@@ -18,10 +18,7 @@ from functools import partial
 import torch
 from prs_lightning import models
 from prs_lightning.attacks import pgd, robust_accuracy
-try:
-    from prs_lightning.measuring import keep_freed_memory
-except ImportError:
-    from prs_lightning.memory import keep_freed_memory
+from prs_lightning.memory import keep_freed_memory
 from tests.attacked import Scaled
 keep_freed_memory()
 kept = torch.load(sys.argv[1], weights_only=True)

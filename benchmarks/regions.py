@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.harness import interleaved_medians, table, write_section
 from benchmarks.stream import BATCH, UNITS
 from prs_lightning.data import load, to_unit_range
-from prs_lightning.measuring import keep_freed_memory
+from prs_lightning.memory import keep_freed_memory
 from prs_lightning.models import CNN6, VGG16
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet

@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from prs_lightning.measuring import keep_freed_memory
+from prs_lightning.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def work():
@@ -34,7 +34,7 @@ def test_the_next_batch_finds_the_memory_of_the_last() -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prs_lightning import measuring
+    from prs_lightning import memory
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
-    assert measuring.keep_freed_memory() is False
+    assert memory.keep_freed_memory() is False
