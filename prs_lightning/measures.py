@@ -30,8 +30,8 @@ class Measure:
         label: in words, for axes and table heads.
         meaning: what it is, one line.
         unit: ``share`` (a ratio in [0, 1]), or what is counted.
-        low, high: the range; None where it has no bound.
         better: 1 where more is better, -1 where less is, 0 where neither is.
+        low, high: the range; None where it has no bound.
         column: it has a place of its own among the columns of metrics.csv and on the dashboard; others follow by name.
         bar: it is shown beside the progress bar.
     """
@@ -40,15 +40,25 @@ class Measure:
     label: str
     meaning: str
     unit: str = "share"
-    low: float | None = 0
-    high: float | None = 1
     better: int = 0
+    low: float = 0
+    high: float | None = 1
     column: bool = True
     bar: bool = False
 
     @property
     def group(self) -> str:
         return self.name.split("/")[0]
+
+
+def share(name: str, label: str, meaning: str, better: int = 0, *, column: bool = True, bar: bool = False) -> Measure:
+    """A ratio in [0, 1]."""
+    return Measure(name, label, meaning, better=better, column=column, bar=bar)
+
+
+def amount(name: str, label: str, meaning: str, unit: str, better: int = 0, *, column: bool = True) -> Measure:
+    """0 or more of a unit."""
+    return Measure(name, label, meaning, unit, better, high=None, column=column)
 
 
 PRS_RATIO = "prs/ratio"
@@ -64,116 +74,56 @@ DLR = "robust/dlr"
 AUTOATTACK = "robust/autoattack"
 TEST_ACCURACY = "test/accuracy"
 
+LOSS, CORRECT = "cross-entropy of the", "share classified correctly of the"
+UNDER = "share of all test samples still classified correctly under"
+
 MEASURES = (
-    Measure("train/loss", "training loss", "cross-entropy over the training set", "nats", high=None, better=-1),
-    Measure("train/accuracy", "training accuracy", "share of training samples classified correctly", better=1),
-    Measure("test/loss", "test loss", "cross-entropy over the test set", "nats", high=None, better=-1),
-    Measure(TEST_ACCURACY, "test accuracy", "share of test samples classified correctly", better=1, bar=True),
-    Measure(
-        PRS_RATIO,
-        "PRS ratio",
-        "populated regions of the penultimate layer over the whole training set, per sample",
-        bar=True,
+    amount("train/loss", "training loss", f"{LOSS} training set", "nats", -1),
+    share("train/accuracy", "training accuracy", f"{CORRECT} training set", 1),
+    amount("test/loss", "test loss", f"{LOSS} test set", "nats", -1),
+    share(TEST_ACCURACY, "test accuracy", f"{CORRECT} test set", 1, bar=True),
+    share(PRS_RATIO, "PRS ratio", "populated regions of the penultimate layer per training sample", bar=True),
+    amount("prs/count", "populated regions", "penultimate regions that hold a training sample", "regions"),
+    share(INCLUSION_RATIO, "inclusion ratio", "share of test samples whose region holds a training sample"),
+    amount(DEAD_UNITS, "dead units", "penultimate units that are positive for no training sample", "units"),
+    Measure(COSINE_SIMILARITY, "cosine similarity", "mean over pairs of rows of the final weight", "cosine", low=-1),
+    share(SPARSITY, "sparsity", "zeros of each ReLU output over the training set, mean over the layers"),
+    share(ROBUST_ACCURACY, "RA (PGD-20)", f"robust accuracy: {UNDER} PGD with cross-entropy", 1, bar=True),
+    share(AUDITED_ACCURACY, "RA after the audit", "robust accuracy after PGD and a margin loss", 1, bar=True),
+    share(
+        MASKING_GAP, "masking gap", "`robust/pgd20` minus its audited twin: how much was only a vanished gradient", -1
     ),
-    Measure("prs/count", "populated regions", "populated regions of the training set", "regions", high=None),
-    Measure(INCLUSION_RATIO, "inclusion ratio", "share of test samples whose region holds a training sample"),
-    Measure(DEAD_UNITS, "dead units", "penultimate units that are positive for no training sample", "units", high=None),
-    Measure(
-        COSINE_SIMILARITY,
-        "cosine similarity",
-        "mean over pairs of rows of the final layer's weight",
-        "cosine",
-        low=-1,
-    ),
-    Measure(
-        SPARSITY,
-        "sparsity",
-        "share of zeros of every ReLU output over the training set, mean over the layers",
-    ),
-    Measure(
-        ROBUST_ACCURACY,
-        "RA (PGD-20)",
-        "robust accuracy: share of all test samples still classified correctly under PGD with cross-entropy",
-        better=1,
-        bar=True,
-    ),
-    Measure(
-        AUDITED_ACCURACY,
-        "RA after the audit",
-        "the same after the survivors were attacked again with a margin loss",
-        better=1,
-        bar=True,
-    ),
-    Measure(
-        MASKING_GAP,
-        "masking gap",
-        "the first minus the second: how much of the robustness was only a vanished gradient",
-        better=-1,
-    ),
-    Measure(
-        ZERO_GRADIENT,
-        "zero-gradient share",
-        "share of test samples whose loss gradient is exactly 0 at the clean image",
-        better=-1,
-    ),
-    Measure("robust/fgsm", "RA (FGSM)", "robust accuracy under one step, at the grid's epochs", better=1),
-    Measure("robust/bim5", "RA (BIM-5)", "under BIM of five steps, there too", better=1),
-    Measure("robust/pgd100", "RA (PGD-100)", "under PGD of a hundred steps, there too", better=1, bar=True),
-    Measure(
-        DLR,
-        "RA after DLR",
-        "there too: after the survivors of `robust/pgd20` were attacked again with the DLR loss",
-        better=1,
-    ),
-    Measure(AUTOATTACK, "RA (AutoAttack)", "under ART's AutoAttack, there too if asked for", better=1),
-    Measure("time/train_s", "training time", "seconds of the epoch's training", "s", high=None, better=-1),
-    Measure("time/measure_s", "measuring time", "seconds of the epoch's measures", "s", high=None, better=-1),
-    Measure(
-        "prs/always_positive_units",
-        "always positive units",
-        "penultimate units that are positive for every training sample",
-        "units",
-        high=None,
-        column=False,
-    ),
-    Measure("prs/entropy", "entropy", "of the samples' spread over the regions", "nats", high=None, column=False),
-    Measure(
-        "prs/hamming_to_major",
-        "Hamming distance to the major region",
-        "units in which a training sample differs from its class's major region, mean over the samples",
-        "units",
-        high=None,
-        column=False,
-    ),
-    Measure(
+    share(ZERO_GRADIENT, "zero-gradient share", "all test samples whose loss gradient at the clean image is 0", -1),
+    share("robust/fgsm", "RA (FGSM)", f"{UNDER} FGSM, at the grid's epochs as all below", 1),
+    share("robust/bim5", "RA (BIM-5)", f"{UNDER} BIM of 5 steps", 1),
+    share("robust/pgd100", "RA (PGD-100)", f"{UNDER} PGD of 100 steps", 1, bar=True),
+    share(DLR, "RA after DLR", "robust accuracy after PGD and the DLR loss", 1),
+    share(AUTOATTACK, "RA (AutoAttack)", f"{UNDER} ART's AutoAttack, if asked for", 1),
+    amount("time/train_s", "training time", "time that the epoch's training took", "seconds", -1),
+    amount("time/measure_s", "measuring time", "time that its measures took", "seconds", -1),
+    amount("prs/always_positive_units", "always positive units", "of the penultimate layer", "units", column=False),
+    amount("prs/entropy", "entropy", "of the training samples' spread over the regions", "nats", column=False),
+    amount("prs/hamming_to_major", "distance to the major region", "mean over the samples", "units", column=False),
+    amount(
         "prs/mean_positive_units",
         "positive units",
-        "penultimate units that are positive for a training sample, mean over the samples",
+        "of the penultimate layer, mean over the samples",
         "units",
-        high=None,
         column=False,
     ),
-    Measure(
-        "prs/purity", "purity", "share of training samples whose region holds one class only", column=False, better=1
-    ),
-    Measure("prs/singleton_share", "singleton share", "share of training samples alone in a region", column=False),
-    Measure(
-        "prs/ratio/<layer>",
-        "PRS ratio of a layer",
-        "the PRS ratio of a further layer (`callbacks.regions.layers`)",
-        column=False,
-    ),
-    Measure(
-        "robust/pgd<steps>",
-        "RA (PGD)",
-        "robust accuracy under another number of steps",
-        better=1,
+    share("prs/purity", "purity", "training samples whose region holds one class only", column=False),
+    share("prs/singleton_share", "singleton share", "training samples alone in their region", column=False),
+    share("prs/ratio/<layer>", "PRS ratio of a layer", "the PRS ratio of a further layer", column=False),
+    share("robust/pgd<steps>", "RA (PGD)", f"{UNDER} PGD of other steps", 1, column=False, bar=True),
+    share(
+        "robust/pgd<steps>_audited",
+        "RA after the audit",
+        "after PGD of other steps and a margin loss",
+        1,
         column=False,
         bar=True,
     ),
-    Measure(
-        "robust/pgd<steps>_audited", "RA after the audit", "the same after the audit", better=1, column=False, bar=True
-    ),
+    share("robust/<attack>", "RA", f"{UNDER} an attack of `grid_attacks`", 1, column=False),
 )
 
 COLUMNS = ("epoch", "step", *(measure.name for measure in MEASURES if measure.column))
@@ -189,7 +139,7 @@ def find(name: str) -> Measure | None:
     named = {measure.name: measure for measure in MEASURES}
     if name in named:
         return named[name]
-    patterns = ((m, m.name.replace("<layer>", ".+").replace("<steps>", "[0-9]+")) for m in MEASURES)
+    patterns = ((m, re.sub("<(layer|attack)>", ".+", m.name.replace("<steps>", "[0-9]+"))) for m in MEASURES)
     return next((measure for measure, pattern in patterns if re.fullmatch(pattern, name)), None)
 
 
