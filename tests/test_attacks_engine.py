@@ -98,6 +98,36 @@ def test_where_the_fast_network_is_blind_the_exact_one_gives_the_gradient(diagno
     assert torch.equal(fast.steps_to_success, exact.steps_to_success)
 
 
+def test_where_the_fast_network_sees_again_at_the_last_iterate_no_step_follows() -> None:
+    """Under autocast its gradient is zero until the first pixel has made all five steps."""
+    network, steps = trained(), 5
+
+    class Recovering(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            first = images[:, 0, 0, 0]
+            logits = network(images) + first[:, None] * torch.arange(10) / 10
+            blind = ((first - 0.5).abs() < (steps - 0.5) * STEP) & torch.is_autocast_enabled("cpu")
+            return torch.where(blind[:, None], 0.0, 1.0) * logits
+
+    images, labels = digits(60)
+    images = images.clone()
+    images[:, 0, 0, 0] = 0.5
+    attack = partial(pgd, Recovering().eval(), images, labels, epsilon=0.1, step_size=STEP, steps=steps)
+    exact, fast = (attack(random_start=False, precision=precision) for precision in ("float32", "bfloat16"))
+    assert 0 < exact.robust_accuracy < 0.95
+    torch.testing.assert_close(fast.adversarial, exact.adversarial)
+    assert torch.equal(fast.steps_to_success, exact.steps_to_success)
+
+
+def test_a_success_is_checked_once_where_the_last_iterate_counts() -> None:
+    network, (images, labels) = Counting().eval(), digits(100)
+    attack = partial(pgd, network, images, labels, epsilon=0.1, step_size=STEP, steps=10, diagnose=False)
+    found = attack(precision="bfloat16", early_exit=False)
+    fooled_on_the_way = int((found.steps_to_success[found.correct_before] >= 0).sum())
+    assert fooled_on_the_way > 50
+    assert network.judgements - 8 <= 100 + int(found.correct_before.sum()) + fooled_on_the_way + 5
+
+
 @pytest.mark.parametrize("early_exit", [True, False])
 def test_samples_at_a_zero_gradient_leave_the_batch(early_exit: bool) -> None:
     seen = []
