@@ -1,4 +1,4 @@
-"""Checkpoints (law 6): plain values only, refused when damaged or foreign, the one before as a fallback."""
+"""Checkpoints (docs/architecture.md, law 6): plain values only, refused when damaged or foreign, or the one before."""
 
 from __future__ import annotations
 

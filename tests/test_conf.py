@@ -1,4 +1,4 @@
-"""Every file under conf/ is composed and instantiated (law 7)."""
+"""Every file under conf/ is composed and instantiated (docs/architecture.md, law 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same network gives the same numbers on 1 and 2 processes, with uneven shards (law 2)."""
+"""The same network gives the same numbers on 1 and 2 processes, with uneven shards (docs/architecture.md, law 2)."""
 
 from __future__ import annotations
 

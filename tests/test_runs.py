@@ -1,4 +1,4 @@
-"""The run directory (law 5): complete, resumable or marked failed, and never half-written."""
+"""The run directory (docs/architecture.md, law 5): complete, resumable or marked failed, and never half-written."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_bookkeeping_does_not_make_another_config() -> None:
     assert differing_keys(CONFIG, {**CONFIG, "seed": 4}) == ["seed"]
 
 
-def test_rows_come_back_in_the_order_of_the_design(run: RunDirectory) -> None:
+def test_rows_come_back_in_the_order_of_the_registry(run: RunDirectory) -> None:
     run.write_rows(
         [
             {"time/train_s": "1.5", "epoch": 1, "prs/entropy": "0.1", "prs/ratio": "0.5"},

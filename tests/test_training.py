@@ -1,4 +1,4 @@
-"""The main job: measuring leaves no trace (law 1), a resumed run ends as if never interrupted (law 5)."""
+"""The main job: measuring leaves no trace, a resumed run ends as an uncut one (docs/architecture.md: law 1, law 5)."""
 
 from __future__ import annotations
 

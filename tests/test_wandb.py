@@ -1,4 +1,4 @@
-"""W&B offline: the scalars under the names of the design, the similarity matrix, config, group and job type."""
+"""W&B offline: the scalars under the names of metrics.csv, the similarity matrix, config, group and job type."""
 
 from __future__ import annotations
 
