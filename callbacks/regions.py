@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import log_measure
-from prs_lightning.regions.layers import find_layer, hidden_layers, watch
+from prs_lightning.regions.layers import find_layer, hidden_layers, watching
 from prs_lightning.regions.metrics import PopulatedRegions, RegionStatistics
 
 
@@ -30,7 +30,7 @@ class Regions(pl.Callback):
             raise ConfigError(f"layers={layers!r}: expected penultimate, all or a list of names")
         self.layers = layers
         self.further: dict[str, PopulatedRegions] = {}
-        self.handles: list[RemovableHandle] = []
+        self.hooks = ExitStack()
         self.counting = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -46,7 +46,7 @@ class Regions(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for metric in (self.statistics, *self.further.values()):
             metric.to(pl_module.device).reset()
-        self.handles = watch(pl_module, list(self.further), self._count)
+        self.hooks.enter_context(watching(pl_module, list(self.further), self._count))
 
     def _count(self, name: str, output: Tensor) -> None:
         if self.counting:
@@ -64,7 +64,7 @@ class Regions(pl.Callback):
         self.statistics.update(outputs["pre_activations"], batch[1] if dataloader_idx == 0 else None)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._remove_hooks()
+        self.hooks.close()
         if trainer.sanity_checking:
             return
         values = self.statistics.compute()
@@ -73,9 +73,4 @@ class Regions(pl.Callback):
             log_measure(pl_module, f"prs/{name}", value.float())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._remove_hooks()
-
-    def _remove_hooks(self) -> None:
-        self.counting = False
-        while self.handles:
-            self.handles.pop().remove()
+        self.hooks.close()

@@ -22,7 +22,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.regions import inclusion_ratio, prs_ratio
 from prs_lightning.regions.cosine_similarity import CosineSimilarity
-from prs_lightning.regions.metrics import InclusionRatio, PopulatedRegions, RegionStatistics
+from prs_lightning.regions.metrics import PopulatedRegions, RegionStatistics
 from prs_lightning.regions.sparsity import Sparsity, count_zeros
 
 
@@ -93,9 +93,6 @@ def fill(metric: Metric, seed: int = 0, count: int = 60) -> Metric:
     if isinstance(metric, RegionStatistics):
         metric.update(z[: count // 2], labels[: count // 2])
         metric.update(z[count // 2 :])
-    elif isinstance(metric, InclusionRatio):
-        metric.update(z[: count // 2], train=True)
-        metric.update(z[count // 2 :], train=False)
     elif isinstance(metric, Sparsity):
         metric.update(z.relu(), layer=seed % 2)
     elif isinstance(metric, CosineSimilarity):
@@ -112,7 +109,6 @@ def values(metric: Metric) -> dict[str, float]:
 
 METRICS: list[Callable[[], Metric]] = [
     PopulatedRegions,
-    InclusionRatio,
     Sparsity,
     CosineSimilarity,
     lambda: RegionStatistics(classes=4),
@@ -140,30 +136,23 @@ def test_forward_gives_the_batch_and_counts_it_once(make: Callable[[], Metric]) 
     metric, twin = make(), make()
     for seed in (0, 1, 2):
         z, labels = samples(30, 140, seed)
-        arguments: dict[str, Any] = {}
-        if isinstance(metric, RegionStatistics):
-            arguments = {"labels": labels}
-        elif isinstance(metric, InclusionRatio):
-            arguments = {"train": seed < 2}
+        arguments = {"labels": labels} if isinstance(metric, RegionStatistics) else {}
         twin.update(z, **arguments)
-        if not isinstance(metric, InclusionRatio):  # one batch holds no ratio of training to test samples
-            alone = make()
-            alone.update(z, **arguments)
-            batch = metric(z, **arguments)
-            assert str(batch) == str(alone.compute())
-        else:
-            metric.update(z, **arguments)
+        alone = make()
+        alone.update(z, **arguments)
+        batch = metric(z, **arguments)
+        assert str(batch) == str(alone.compute())
     assert values(metric) == pytest.approx(values(twin), rel=0, abs=0, nan_ok=True)
 
 
 def test_a_collection_computes_them_together() -> None:
-    train, test = samples(60, 9)[0], samples(20, 9, seed=1, rows=14)[0]
-    collection = MetricCollection([PopulatedRegions(), InclusionRatio()])
-    collection.update(train, train=True)
-    collection["InclusionRatio"].update(test, train=False)
+    (train, labels), (test, _) = samples(60, 9), samples(20, 9, seed=1, rows=14)
+    collection = MetricCollection([PopulatedRegions(), RegionStatistics(classes=4)])
+    collection.update(train, labels=labels)
+    collection["RegionStatistics"].update(test)
     found = collection.compute()
-    assert found["ratio"].item() == prs_ratio(train)
-    assert found["InclusionRatio"].item() == inclusion_ratio(train, test)
+    assert found["PopulatedRegions_ratio"].item() == found["RegionStatistics_ratio"].item() == prs_ratio(train)
+    assert found["RegionStatistics_inclusion_ratio"].item() == inclusion_ratio(train, test)
 
 
 @each_metric
@@ -174,13 +163,13 @@ def test_plot(make: Callable[[], Metric]) -> None:
 
 
 def test_bad_input_is_refused_when_computing() -> None:
-    for metric in (PopulatedRegions(), RegionStatistics(classes=2), InclusionRatio()):
-        z, labels = torch.tensor([[1.0, torch.nan]]), torch.tensor([0])
-        metric.update(
-            z,
-            **({"train": True} if isinstance(metric, InclusionRatio) else {}),
-            **({"labels": labels} if isinstance(metric, RegionStatistics) else {}),
-        )
+    z = torch.tensor([[1.0, torch.nan]])
+    for metric, labels in (
+        (PopulatedRegions(), {}),
+        (RegionStatistics(classes=2), {}),
+        (RegionStatistics(classes=2), {"labels": torch.tensor([0])}),
+    ):
+        metric.update(z, **labels)
         with pytest.raises(RunError, match="NaN"):
             metric.compute()
     metric = RegionStatistics(classes=2)
@@ -257,7 +246,7 @@ def figures(units: int, shard: slice, sent: Counter[str] | None = None) -> dict[
 
     (z, labels), (test, _) = samples(211, units, rows=40), samples(211, units, seed=1, rows=60)
     regions, statistics = PopulatedRegions(**counted("regions")), RegionStatistics(classes=4, **counted("statistics"))
-    inclusion, sparsity = InclusionRatio(**counted("inclusion")), Sparsity(**counted("sparsity"))
+    sparsity = Sparsity(**counted("sparsity"))
     for part, part_labels, test_part in zip(
         z[shard].split(9), labels[shard].split(9), test[shard].split(9), strict=True
     ):
@@ -266,16 +255,13 @@ def figures(units: int, shard: slice, sent: Counter[str] | None = None) -> dict[
         regions.update(part)
         statistics.update(part, part_labels)
         statistics.update(test_part)
-        inclusion.update(part, train=True)
-        inclusion.update(test_part, train=False)
         for layer in range(2):
             sparsity.update(part.relu() * layer, layer=layer)
-    for metric in (regions, statistics, inclusion, sparsity):
+    for metric in (regions, statistics, sparsity):
         metric._update_count = 1  # or a process without batches would warn
     return {
         **{f"regions {name}": value for name, value in values(regions).items()},
         **{f"statistics {name}": value for name, value in values(statistics).items()},
-        "inclusion": values(inclusion)[""],
         "sparsity": values(sparsity)[""],
     }
 
@@ -292,6 +278,6 @@ def test_two_processes_find_what_one_finds_and_send_little(tmp_path: Path) -> No
             assert first[key] == second[key] == figures(units, slice(None))
             # What does not grow with the samples: counts by class and unit, and one pattern for each class.
             constant = 4 * units * 8 + 4 * (units // 8 + 8) + 200
-            limits = {"regions": 40 * 16 + 16, "statistics": 24 * 211 + 16 * 211 + constant, "inclusion": 18 * 211 + 8}
+            limits = {"regions": 40 * 16 + 16, "statistics": 24 * 211 + 16 * 211 + constant}
             for sent in (first[f"{key} sent"], second[f"{key} sent"]):
                 assert {metric: sent[metric] for metric in limits if sent[metric] > limits[metric]} == {}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from prs_lightning.errors import ConfigError
 
@@ -47,10 +46,12 @@ def hidden_layers(model: nn.Module, final: nn.Module) -> list[str]:
     return names
 
 
-def watch(model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
-    """Call ``seen(name, output)`` for every output of the named layers until the returned handles are removed.
+@contextmanager
+def watching(model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``seen(name, output)`` for every output of the named layers inside a ``with`` block.
 
-    The output is handed over at once, before a later in-place operation can change it.
+    The output is handed over at once, before a later in-place operation can change it. The hooks are removed at the
+    end of the block, whatever happens.
 
     Raises:
         ConfigError: an unknown name, or an output that is no tensor.
@@ -65,15 +66,7 @@ def watch(model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor], 
         return check
 
     modules = [find_layer(model, name) for name in names]
-    return [module.register_forward_hook(hook(name)) for name, module in zip(names, modules, strict=True)]
-
-
-@contextmanager
-def watching(model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """`watch` inside a ``with`` block; the hooks are removed at its end, whatever happens."""
-    handles = watch(model, names, seen)
-    try:
+    with ExitStack() as hooks:
+        for name, module in zip(names, modules, strict=True):
+            hooks.callback(module.register_forward_hook(hook(name)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -212,49 +212,6 @@ class RegionStatistics(_Keyed):
         return unpack(rows[places, 2:], units)
 
 
-class InclusionRatio(_Keyed):
-    """Share of test samples whose region holds a training sample, in [0, 1]; `regions.inclusion_ratio`.
-
-    Only the keys of test samples are exchanged, not those of the training set.
-
-    >>> metric = InclusionRatio()
-    >>> metric.update(torch.tensor([[1.0, 1.0]]), train=True)
-    >>> metric.update(torch.tensor([[2.0, 3.0], [-1.0, 1.0]]), train=False)
-    >>> metric.compute().item()
-    0.5
-    """
-
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-    train_keys: list[Tensor]
-    test_keys: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_rows("train_keys", 2)
-        self.add_rows("test_keys", 2)
-
-    def update(self, z: Tensor, *, train: bool) -> None:
-        """Take the regions of one batch of training (``train=True``) or test samples (``train=False``)."""
-        (self.train_keys if train else self.test_keys).append(self.keys_of(z))
-
-    def compute(self) -> Tensor:
-        """The ratio, float64; NaN without test samples."""
-        refuse_nan(self.nan_batches > 0)
-        return self._included(self.rows("test_keys")).double().mean()
-
-    def _included(self, test_keys: Tensor) -> Tensor:
-        return find_keys(count_keys(self.rows("train_keys"))[0], test_keys) >= 0
-
-    def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
-        group = process_group or self.process_group
-        test_keys = torch.cat(dist_sync_fn(self.rows("test_keys"), group=group))
-        included = torch.stack(dist_sync_fn(self._included(test_keys), group=group)).any(dim=0)
-        self.nan_batches = torch.stack(dist_sync_fn(self.nan_batches, group=group)).sum()
-        # Of all training regions, those that hold a test sample tell the ratio.
-        self.train_keys, self.test_keys = [test_keys[included]], [test_keys]
-
-
 def _first_rows(rows: Tensor, wanted: Tensor) -> Tensor:
     """Of rows (M, 2 + W) that start with a key, the first for each of the distinct, ordered keys (K, 2), in order."""
     places = find_keys(wanted, rows[:, :2])

@@ -145,14 +145,9 @@ def major_regions(z: Tensor, labels: Tensor) -> dict[int, MajorRegion]:
     majors = {}
     for label in labels.unique().tolist():
         of_class = (labels == label).nonzero().flatten()
-        region, count = _largest(places[of_class])
+        populations = places[of_class].bincount()
+        count = int(populations.max())
+        region = (populations == count).nonzero()[0]
         members = z[of_class[places[of_class] == region]].detach().flatten(1)
         majors[label] = MajorRegion(sign_patterns(members[:1])[0], count, members.mean(dim=0))
     return majors
-
-
-def _largest(places: Tensor) -> tuple[int, int]:
-    """The place that occurs most often, the smallest of several, and how often."""
-    counts = places.bincount()
-    largest = int(counts.max())
-    return int((counts == largest).nonzero()[0]), largest
