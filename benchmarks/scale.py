@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import machine, table
-from prs_lightning.measuring import frozen
 from prs_lightning.models import CNN6, VGG16, ResNet18
 from prs_lightning.models.base import ImageClassifier
 
@@ -59,8 +58,9 @@ def measure(architecture: type[ImageClassifier], channels: int) -> Measured:
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(images)
     training = flops(network, images, labels)
-    with frozen(network):
-        attack = flops(network, images.clone().requires_grad_(), labels)
+    network.requires_grad_(False)
+    attack = flops(network, images.clone().requires_grad_(), labels)
+    network.requires_grad_(True)
 
     storages: dict[int, int] = {}
     parameters = {parameter.data_ptr() for parameter in network.parameters()}
