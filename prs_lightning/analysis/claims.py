@@ -131,7 +131,7 @@ def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, leve
 
 
 def _pooled(relation: Relation, statistics: Statistics, level: float) -> tuple[float, float, int]:
-    draws = [resampled for (key, _, _), resampled in statistics.draws.items() if key == relation.key]
+    draws = [resampled for (key, _, _), resampled in statistics.draws.items() if key == relation.title]
     if not draws:
         return NAN, NAN, 0
     # Panels share no run, so draws of the same position are independent between panels.
