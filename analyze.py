@@ -16,17 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import write_text
-from prs_lightning.runs.provenance import git_commit, versions
 from prs_lightning.sweep import cli
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prs_lightning.analysis.claims import Claim
     from prs_lightning.analysis.figures import Made
     from prs_lightning.analysis.selection import Pair
-
-PACKAGES = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "scikit-learn", "torch")
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -36,11 +32,9 @@ def analyze(cfg: DictConfig) -> None:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     check(config)
     keep_freed_memory()
-    from prs_lightning.analysis import panels, table
-    from prs_lightning.analysis.claims import claims_frame, scoreboard
-    from prs_lightning.analysis.publish import publish
-    from prs_lightning.analysis.report import Evidence, write_report
-    from prs_lightning.analysis.selection import select, varying_settings
+    import pandas as pd
+
+    from prs_lightning.analysis import claims, networks, panels, publish, report, selection, table
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
     read = table.read_runs(runs)
@@ -48,26 +42,48 @@ def analyze(cfg: DictConfig) -> None:
     for message in read.messages:
         say(message)
     table.save(read, folder)
-    selection = select(read.rows, config["grid_epochs"], config["thresholds"])
-    print(f"{selection.counts['models'].iloc[1]} candidate models, {len(selection.models)} kept", flush=True)
-    statistics = panels.panel_statistics(selection.models, **config["bootstrap"], progress=say)
+    selected = selection.select(read.rows, config["grid_epochs"], config["thresholds"])
+    models = selected.models
+    print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
+    statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
-    pair, why = find_pair(config, runs, read.rows, selection.models)
-    made = draw(config, runs, folder, read.rows, selection.models, pair, why)
-    claims = scoreboard(
-        statistics, read.rows[read.rows["run"].isin(selection.models["run"])],
+    pair: Pair | None
+    if config["pair"]["a"]:
+        pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
+        why = pair.reason
+    else:
+        pair, why = selection.choose_pair(
+            models, config["pair"]["accuracy_tolerance"],
+            lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
+        )  # fmt: skip
+    made: Sequence[Made] = []
+    if config["figures"] != "none":
+        from prs_lightning.analysis import figures
+
+        made = figures.make_all(
+            read.rows, models, (lambda: networks.load_pair(runs, pair, config["data_root"])) if pair else None,
+            folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
+            sizes={name: size for name, size in config["sizes"].items() if size is not None},
+            only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
+            progress=say, why=None if pair else why,
+        )  # fmt: skip
+    judged = claims.scoreboard(
+        statistics, read.rows[read.rows["run"].isin(models["run"])],
         groups=numbers(made, "9"), failures=numbers(made, "6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
-    judged = claims_frame(claims)
-    write_text(folder / "claims.csv", judged.to_csv(index=False))
-    evidence = Evidence(
-        runs=config["runs"], table=read, selection=selection, statistics=statistics, claims=claims, figures=made,
-        pair=pair, pair_note=why, config=config, commit=git_commit(), versions=versions(PACKAGES),
-        messages=[*read.messages, *varying_settings(selection.models)],
-    )  # fmt: skip
-    report = write_report(evidence, folder)
-    publish(evidence, judged, config["wandb"], folder)
-    show(claims, report)
+    write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
+    evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
+    page = report.write_report(evidence, folder)
+    publish.publish(evidence, folder)
+    from rich.console import Console
+    from rich.table import Table
+
+    board = Table("claim", "verdict", "effect", title="scoreboard")
+    for claim in judged:
+        board.add_row(claim.claim, claim.verdict, report.effect(claim).replace("[", r"\["))
+    console = Console()
+    console.print(board)
+    console.print(f"report: {page}", soft_wrap=True)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -96,63 +112,11 @@ def say(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
-def find_pair(config: dict[str, Any], runs: Path, rows: pd.DataFrame, models: pd.DataFrame) -> tuple[Pair | None, str]:
-    """The networks A and B, or None, and why."""
-    from prs_lightning.analysis.networks import checkpoint_path
-    from prs_lightning.analysis.selection import choose_pair, named_pair
-
-    if config["pair"]["a"]:
-        pair = named_pair(rows, config["pair"]["a"], config["pair"]["b"])
-        return pair, pair.reason
-    return choose_pair(
-        models, config["pair"]["accuracy_tolerance"], lambda run, epoch: checkpoint_path(runs, run, epoch) is not None
-    )
-
-
-def draw(
-    config: dict[str, Any],
-    runs: Path,
-    folder: Path,
-    rows: pd.DataFrame,
-    models: pd.DataFrame,
-    pair: Pair | None,
-    why: str,
-) -> Sequence[Made]:
-    """The figures of the config; those of two networks load them when the first one asks."""
-    if config["figures"] == "none":
-        return []
-    from prs_lightning.analysis import figures
-    from prs_lightning.analysis.networks import load_pair, pair_key
-
-    return figures.make_all(
-        rows, models, (lambda: load_pair(runs, pair, config["data_root"])) if pair else None,
-        folder=folder / "figures", key=pair_key(runs, pair) if pair else None, force=config["force"],
-        sizes={name: size for name, size in config["sizes"].items() if size is not None},
-        only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
-        progress=say, why=None if pair else why,
-    )  # fmt: skip
-
-
 def numbers(made: Sequence[Made], number: str) -> pd.DataFrame | None:
     """The numbers of a figure that was made, for the claims."""
     import pandas as pd
 
     return next((pd.read_csv(figure.csv) for figure in made if figure.number == number and figure.csv), None)
-
-
-def show(claims: Sequence[Claim], report: Path) -> None:
-    """Print the scoreboard and where the report is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from prs_lightning.analysis.report import effect
-
-    board = Table("claim", "verdict", "effect", title="scoreboard")
-    for claim in claims:
-        board.add_row(claim.claim, claim.verdict, effect(claim).replace("[", r"\["))
-    console = Console()
-    console.print(board)
-    console.print(f"report: {report}", soft_wrap=True)
 
 
 if __name__ == "__main__":

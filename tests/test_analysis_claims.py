@@ -17,7 +17,6 @@ from prs_lightning.analysis.claims import (
     SUPPORTED,
     UNDECIDED,
     Claim,
-    claims_frame,
     epochs_claim,
     failures_claim,
     group_claim,
@@ -48,7 +47,7 @@ def board(folder: Path, **arguments: object) -> dict[str, Claim]:
     statistics = panel_statistics(select(rows).models, draws=400)
     claims = scoreboard(statistics, rows)
     assert len(claims) == 8
-    assert list(claims_frame(claims)["claim"]) == [claim.claim for claim in claims]
+    assert list(pd.DataFrame(claims)["claim"]) == [claim.claim for claim in claims]
     return {claim.figure: claim for claim in claims}
 
 

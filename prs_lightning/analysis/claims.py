@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from prs_lightning import measures
 from prs_lightning.analysis.panels import Statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, Relation, label
 from prs_lightning.analysis.resampling import MINIMUM_RUNS, interval
 from prs_lightning.analysis.statistics import NAN, Array, spearman
-from prs_lightning.measures import (
-    AUDITED_ACCURACY,
-    COSINE_SIMILARITY,
-    INCLUSION_RATIO,
-    PRS_RATIO,
-    ROBUST_ACCURACY,
-    SPARSITY,
-)
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided on this data"
 
@@ -42,12 +36,12 @@ class Claim:
     claim: str
     figure: str
     measure: str
-    effect: float
-    low: float
-    high: float
-    data: str
-    paper: str
-    verdict: str
+    effect: float = NAN
+    low: float = NAN
+    high: float = NAN
+    data: str = ""
+    paper: str = ""
+    verdict: str = UNDECIDED
     note: str = ""
 
 
@@ -76,12 +70,12 @@ def plural(count: int, noun: str) -> str:
 
 
 RELATION_CLAIMS = (
-    ("low PRS ratio → high robust accuracy", "4", ROBUST_ACCURACY),
-    ("low PRS ratio → high cosine similarity of the final layer's weights", "8", COSINE_SIMILARITY),
-    ("low PRS ratio → high inclusion ratio", "10", INCLUSION_RATIO),
-    ("low PRS ratio → sparse features", "12", SPARSITY),
+    ("low PRS ratio → high robust accuracy", "4", measures.ROBUST_ACCURACY),
+    ("low PRS ratio → high cosine similarity of the final layer's weights", "8", measures.COSINE_SIMILARITY),
+    ("low PRS ratio → high inclusion ratio", "10", measures.INCLUSION_RATIO),
+    ("low PRS ratio → sparse features", "12", measures.SPARSITY),
+    ("low PRS ratio → high robust accuracy after the audit", "4b", measures.AUDITED_ACCURACY),
 )
-AUDIT_CLAIM = ("low PRS ratio → high robust accuracy after the audit", "4b", AUDITED_ACCURACY)
 
 
 def scoreboard(
@@ -100,7 +94,7 @@ def scoreboard(
         groups: numbers of figure 9: network, seed, group, epsilon, robust_accuracy, n.
         failures: numbers of figure 6a: network, outcome, count.
     """
-    related = [relation_claim(*claim, statistics, level) for claim in (*RELATION_CLAIMS, AUDIT_CLAIM)]
+    related = [relation_claim(*claim, statistics, level) for claim in RELATION_CLAIMS]
     return [
         *related[:-1],
         group_claim(groups, level),
@@ -112,79 +106,68 @@ def scoreboard(
 
 def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, level: float) -> Claim:
     """Pooled Spearman: the mean over panels, with the bootstrap draws of the panels averaged draw by draw."""
-    relation = Relation(figure, y)
-    table = statistics.table[(statistics.table["y"] == y) & (statistics.table["relation"] == relation.title)]
+    title = Relation(figure, y).title
+    table = statistics.table[statistics.table["relation"] == title]
     known = table[table["spearman"].notna()]
-    paper = _paper_slopes(y)
-    measure = "Spearman with the PRS ratio, sign reversed, mean of panels"
+    slopes = [slope for (name, _, _), slope in PAPER_SLOPES.items() if name == y]
+    paper = "not in the paper"
+    if slopes:
+        agreeing = sum(slope < 0 for slope in slopes)
+        paper = f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {agreeing} of {len(slopes)} negative"
+    told = partial(Claim, claim, figure, "Spearman with the PRS ratio, sign reversed, mean of panels", paper=paper)
     if known.empty:
         why = "; ".join(dict.fromkeys(note for note in table["note"] if note)) or "not measured"
-        return Claim(claim, figure, measure, NAN, NAN, NAN, "no panel", paper, UNDECIDED, why)
-    low, high, pooled = _pooled(relation, statistics, level)
-    described = f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs"
-    effect = -float(known["spearman"].mean())
-    decided = verdict(low, high)
+        return told(data="no panel", note=why)
+    draws = [resampled for (relation, _, _), resampled in statistics.draws.items() if relation == title]
+    low, high = NAN, NAN
+    if draws:
+        # Panels share no run, so draws of the same position are independent between panels.
+        mean = np.mean([resampled.spearman for resampled in draws], axis=0)
+        low, high = interval(-mean, sum(resampled.runs - 1 for resampled in draws) + 1, level)
     notes = [f"{int((known['spearman'] < 0).sum())} of {len(known)} panels in the claimed direction"]
-    if pooled < len(known):
-        notes.append(f"interval from {plural(pooled, 'panel')} of {MINIMUM_RUNS} runs or more")
-    return Claim(claim, figure, measure, effect, low, high, described, paper, decided, "; ".join(notes + _reads(known)))
+    if len(draws) < len(known):
+        notes.append(f"interval from {plural(len(draws), 'panel')} of {MINIMUM_RUNS} runs or more")
+    return told(
+        effect=-float(known["spearman"].mean()), low=low, high=high, verdict=verdict(low, high),
+        data=f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs",
+        note="; ".join([*notes, *_reads(known)]),
+    )  # fmt: skip
 
 
-def _pooled(relation: Relation, statistics: Statistics, level: float) -> tuple[float, float, int]:
-    draws = [resampled for (key, _, _), resampled in statistics.draws.items() if key == relation.key]
-    if not draws:
-        return NAN, NAN, 0
-    # Panels share no run, so draws of the same position are independent between panels.
-    runs = sum(resampled.runs - 1 for resampled in draws) + 1
-    mean = np.mean([resampled.spearman for resampled in draws], axis=0)
-    return *interval(-mean, runs, level), len(draws)
-
-
-def _reads(known: pd.DataFrame) -> list[str]:
+def _reads(known: pd.DataFrame) -> Iterator[str]:
     """What the scoreboard must not hide: how far the relation survives within runs and at fixed controls."""
-    told = []
     readings = known["reading"][known["reading"] != ""]
     if len(readings):
         within = readings.str.startswith("within").sum()
-        told.append(f"an effect within runs in {within} of {len(readings)} panels")
+        yield f"an effect within runs in {within} of {len(readings)} panels"
         if within == 0 and readings.str.startswith("between").any():
-            told.append("the relation is between runs only")
-    partial = known[known["partial_low"].notna()]
-    if len(partial):
-        kept = int((partial["partial_high"] < 0).sum())
-        told.append(f"at fixed batch size, epoch and test accuracy in {kept} of {len(partial)}")
-    return told
-
-
-def _paper_slopes(y: str) -> str:
-    slopes = [slope for (name, _, _), slope in PAPER_SLOPES.items() if name == y]
-    if not slopes:
-        return "not in the paper"
-    agreeing = sum(slope < 0 for slope in slopes)
-    return f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {agreeing} of {len(slopes)} negative"
+            yield "the relation is between runs only"
+    partial_high = known["partial_high"].dropna()
+    if len(partial_high):
+        kept = int((partial_high < 0).sum())
+        yield f"at fixed batch size, epoch and test accuracy in {kept} of {len(partial_high)}"
 
 
 def group_claim(groups: pd.DataFrame | None, level: float) -> Claim:
     """Figure 9: RA of the inclusion group minus that of the exclusion group, mean over epsilon > 0, for each seed."""
-    text = (
-        "inclusion group more robust than exclusion group",
-        "9",
-        "RA(inclusion) - RA(exclusion), mean over ε and seeds",
-    )
-    paper = "figure 9: inclusion above exclusion"
+    told = partial(
+        Claim, "inclusion group more robust than exclusion group", "9",
+        "RA(inclusion) - RA(exclusion), mean over ε and seeds", paper="figure 9: inclusion above exclusion",
+    )  # fmt: skip
     if groups is None or groups.empty:
-        return Claim(*text, NAN, NAN, NAN, "no pair of networks", paper, UNDECIDED, "figure 9 was not made")
+        return told(data="no pair of networks", note="figure 9 was not made")
     attacked = groups[(groups["epsilon"] > 0) & (groups["n"] > 0)]
     wide = attacked.pivot_table("robust_accuracy", ["network", "seed", "epsilon"], "group")
-    if not {"inclusion", "exclusion"} <= set(wide.columns) or wide.dropna().empty:
-        return Claim(*text, NAN, NAN, NAN, "one group is empty", paper, UNDECIDED, "a group has no samples")
-    gap = (wide["inclusion"] - wide["exclusion"]).dropna()
-    by_network = gap.groupby(["network", "seed"]).mean()
-    low, high = _t_interval(by_network.to_numpy(), level)
-    note = "; ".join(f"network {name}: {value:+.3f}" for name, value in by_network.groupby("network").mean().items())
-    return Claim(
-        *text, float(by_network.mean()), low, high, plural(len(by_network), "network"), paper, verdict(low, high), note
-    )
+    wide = wide.reindex(columns=["inclusion", "exclusion"]).dropna()
+    if wide.empty:
+        return told(data="one group is empty", note="a group has no samples")
+    by_seed = (wide["inclusion"] - wide["exclusion"]).groupby(["network", "seed"]).mean()
+    low, high = _t_interval(by_seed.to_numpy(), level)
+    note = "; ".join(f"network {name}: {value:+.3f}" for name, value in by_seed.groupby("network").mean().items())
+    return told(
+        effect=float(by_seed.mean()), low=low, high=high, verdict=verdict(low, high),
+        data=plural(len(by_seed), "network"), note=note,
+    )  # fmt: skip
 
 
 def _t_interval(values: Array, level: float) -> tuple[float, float]:
@@ -197,63 +180,46 @@ def _t_interval(values: Array, level: float) -> tuple[float, float]:
 
 def epochs_claim(rows: pd.DataFrame, level: float) -> Claim:
     """PRS falls and RA rises with epochs: Spearman with the epoch in each run, mean over runs (all epochs)."""
-    parts = [_trend(rows, PRS_RATIO, -1, level), _trend(rows, ROBUST_ACCURACY, 1, level)]
-    verdicts = [verdict(low, high) for _, low, high, _ in parts]
+    parts, verdicts, notes = [], [], []
+    for column, way, sign in ((measures.PRS_RATIO, "falls", -1), (measures.ROBUST_ACCURACY, "rises", 1)):
+        by_run = rows.reindex(columns=["run", "epoch", column]).dropna().groupby("run")
+        trends = np.array([sign * spearman(*run[["epoch", column]].to_numpy(float).T) for _, run in by_run])
+        trends = trends[~np.isnan(trends)]
+        effect, low, high = NAN, NAN, NAN
+        shown = "not measured over epochs"
+        if len(trends):
+            effect = float(trends.mean())
+            low, high = (float(end) for end in np.clip(_t_interval(trends, level), -1, 1))
+            within = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            shown = f"{effect:.2f}{within} ({plural(len(trends), 'run')})"
+        parts.append((effect, low, high))
+        verdicts.append(verdict(low, high))
+        notes.append(f"{label(column)} {way}: {shown}, {verdicts[-1]}")
     joint = SUPPORTED if set(verdicts) == {SUPPORTED} else NOT_SUPPORTED if NOT_SUPPORTED in verdicts else UNDECIDED
-    names = ((PRS_RATIO, "falls"), (ROBUST_ACCURACY, "rises"))
-    note = "; ".join(
-        f"{label(name)} {way}: {_shown(*part)}, {decided}"
-        for (name, way), part, decided in zip(names, parts, verdicts, strict=True)
-    )
     # The weaker part stands in the row: the claim is no better than it.
-    effect, low, high, _ = min(parts, key=lambda part: np.inf if np.isnan(part[0]) else part[0])
+    effect, low, high = min(parts, key=lambda part: np.inf if np.isnan(part[0]) else part[0])
     return Claim(
         "PRS ratio falls and RA rises with epochs", "2b, 5",
         "Spearman with the epoch within runs, for the PRS ratio with its sign reversed; the weaker of the two",
-        effect, low, high, f"{rows['run'].nunique()} runs, all epochs", "figure 5: falls, rises", joint, note,
+        effect, low, high, f"{rows['run'].nunique()} runs, all epochs", "figure 5: falls, rises", joint,
+        "; ".join(notes),
     )  # fmt: skip
-
-
-def _trend(rows: pd.DataFrame, column: str, sign: int, level: float) -> tuple[float, float, float, int]:
-    if column not in rows:
-        return NAN, NAN, NAN, 0
-    known = rows.dropna(subset=[column])
-    values = np.array([sign * _with_epoch(run, column) for _, run in known.groupby("run")], dtype=float)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return NAN, NAN, NAN, 0
-    low, high = np.clip(_t_interval(values, level), -1, 1)
-    return float(values.mean()), float(low), float(high), len(values)
-
-
-def _shown(effect: float, low: float, high: float, runs: int) -> str:
-    if np.isnan(effect):
-        return "not measured over epochs"
-    return f"{effect:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]") + f" ({plural(runs, 'run')})"
-
-
-def _with_epoch(run: pd.DataFrame, column: str) -> float:
-    return spearman(run["epoch"].to_numpy(float), run[column].to_numpy(float))
 
 
 def failures_claim(failures: pd.DataFrame | None, level: float) -> Claim:
     """Figure 6a: share of zero-gradient samples among network B's failed attacks, minus one half; exact interval."""
-    text = ("failures against network B have zero gradients", "6a", "share of B's failures with zero gradient, above ½")
-    paper = "figure 6a: most of B's failures"
+    told = partial(
+        Claim, "failures against network B have zero gradients", "6a",
+        "share of B's failures with zero gradient, above ½", paper="figure 6a: most of B's failures",
+    )  # fmt: skip
     if failures is None or failures.empty:
-        return Claim(*text, NAN, NAN, NAN, "no pair of networks", paper, UNDECIDED, "figure 6a was not made")
+        return told(data="no pair of networks", note="figure 6a was not made")
     counts = failures[failures["network"] == "B"].groupby("outcome")["count"].sum()
     zero, moving = int(counts.get("failure_zero_gradient", 0)), int(counts.get("failure_with_gradient", 0))
     if zero + moving == 0:
-        return Claim(*text, NAN, NAN, NAN, "no failures", paper, UNDECIDED, "every attack on network B succeeded")
+        return told(data="no failures", note="every attack on network B succeeded")
     exact = stats.binomtest(zero, zero + moving).proportion_ci(level, "exact")
     low, high = float(exact.low) - 0.5, float(exact.high) - 0.5
-    share = zero / (zero + moving)
-    failed = plural(zero + moving, "failed attack")
+    share, failed = zero / (zero + moving), plural(zero + moving, "failed attack")
     note = f"share {share:.3f} of {failed}; the interval counts samples of this one network"
-    return Claim(*text, share - 0.5, low, high, failed, paper, verdict(low, high), note)
-
-
-def claims_frame(claims: Sequence[Claim]) -> pd.DataFrame:
-    """The scoreboard as a table."""
-    return pd.DataFrame([asdict(claim) for claim in claims])
+    return told(effect=share - 0.5, low=low, high=high, data=failed, verdict=verdict(low, high), note=note)

@@ -48,7 +48,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Statistics:
-    """``table`` with ``COLUMNS``, and the bootstrap draws of each panel under (relation's key, model, data)."""
+    """``table`` with ``COLUMNS``, and the bootstrap draws of each panel under (relation's title, model, data)."""
 
     table: pd.DataFrame
     draws: dict[tuple[str, str, str], Draws]
@@ -71,67 +71,71 @@ def panel_statistics(
         seed: of the draws.
         level: of the intervals.
     """
-    rows, kept = [], {}
+    rows: list[dict[str, Any]] = []
+    kept: dict[tuple[str, str, str], Draws] = {}
     for relation in relations:
+        empty = {
+            "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
+            "model": "", "data": "", "n_models": 0, "n_runs": 0, "reading": "",
+        }  # fmt: skip
         if missing := [name for name in (relation.x, relation.y) if name not in models or models[name].isna().all()]:
-            rows.append(_empty(relation, f"not measured: {', '.join(label(name) for name in missing)}"))
+            rows.append(empty | {"note": f"not measured: {', '.join(label(name) for name in missing)}"})
             continue
         progress(f"statistics: {relation.title}")
-        panels = []
         for (model, data), group in models.groupby(["model", "data"], sort=True):
-            row, resampled = _panel(relation, group, draws, seed, level)
-            panels.append({"model": model, "data": data} | row)
-            if resampled is not None:
-                kept[relation.key, str(model), str(data)] = resampled
-        rows += _corrected(panels)
-    return Statistics(pd.DataFrame(rows, columns=list(COLUMNS)), kept)
-
-
-def _empty(relation: Relation, note: str) -> dict[str, Any]:
-    return {
-        "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
-        "model": "", "data": "", "n_models": 0, "n_runs": 0, "reading": "", "note": note,
-    }  # fmt: skip
-
-
-def _corrected(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            known = group.dropna(subset=[relation.x, relation.y])
+            row, resampled = _panel(relation, known, draws, seed, level)
+            paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, str(model), str(data)), NAN)
+            rows.append(empty | {"model": model, "data": data, "n_models": len(known), "paper_slope": paper} | row)
+            if resampled:
+                kept[relation.title, str(model), str(data)] = resampled
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in CORRECTED:
-        corrected = holm(np.array([panel.get(name, NAN) for panel in panels]))
-        for panel, value in zip(panels, corrected, strict=True):
-            panel[f"{name}_holm"] = value
-    return panels
+        relation_of = table.groupby("relation", sort=False)[name]
+        table[f"{name}_holm"] = relation_of.transform(lambda p_values: holm(p_values.to_numpy(float)))
+    return Statistics(table, kept)
 
 
 def _panel(
-    relation: Relation, group: pd.DataFrame, draws: int, seed: int, level: float
+    relation: Relation, known: pd.DataFrame, draws: int, seed: int, level: float
 ) -> tuple[dict[str, Any], Draws | None]:
-    model, data = str(group["model"].iloc[0]), str(group["data"].iloc[0])
-    wanted = [name for name in (*CONTROLS, *relation.controls) if name in group]
-    known = group.dropna(subset=[relation.x, relation.y])
+    """What there is to say of the models with x and y, and the draws if there are runs enough."""
     x, y = known[relation.x].to_numpy(float), known[relation.y].to_numpy(float)
     runs, names = pd.factorize(known["run"])
-    row = _empty(relation, "") | {
-        "model": model, "data": data, "n_models": len(x), "n_runs": len(names),
-        "paper_slope": PAPER_SLOPES.get((relation.y, model, data), NAN) if not relation.controls else NAN,
-    }  # fmt: skip
-    notes = _degenerate(relation, x, y, len(names))
-    if len(x) < 3 or is_constant(x) or is_constant(y):
+    row: dict[str, Any] = {"n_runs": len(names)}
+    if len(x) < 3:
+        return row | {"note": f"{len(x)} models: too few"}, None
+    notes = [
+        f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
+        for name, values in ((relation.x, x), (relation.y, y))
+        if is_constant(values)
+    ]
+    constant = bool(notes)
+    if len(names) < MINIMUM_RUNS:
+        notes.append(f"{len(names)} run{'s' * (len(names) != 1)}: no interval below {MINIMUM_RUNS} runs")
+    if constant:
         return row | {"note": "; ".join(notes)}, None
-    line = ols(x, y)
-    row |= {"ols_slope": line.slope, "ols_intercept": line.intercept, "ols_p": line.p, "r_squared": line.r_squared}
-    row |= {"spearman": spearman(x, y), "cluster_p": cluster_robust_p(x, y, runs)}
-    columns = {name: known[name].to_numpy(float) for name in wanted}
-    controls = [column for column in columns.values() if not np.isnan(column).any()]
+    wanted = [name for name in (*CONTROLS, *relation.controls) if name in known and not known[name].isna().any()]
+    controls = [known[name].to_numpy(float) for name in wanted]
+    line, mixed = ols(x, y), mixed_model(x, y, runs)
+    # The last models of the runs are independent, so plain p-values hold.
+    last = known.sort_values("epoch").groupby("run").tail(1)
+    last_x, last_y = last[relation.x].to_numpy(float), last[relation.y].to_numpy(float)
+    last_line = ols(last_x, last_y)
+    row |= {
+        "ols_slope": line.slope, "ols_intercept": line.intercept, "ols_p": line.p, "r_squared": line.r_squared,
+        "spearman": spearman(x, y), "cluster_p": cluster_robust_p(x, y, runs),
+        "controls": ", ".join(label(name) for name in wanted),
+        "within_slope": mixed.within, "within_p": mixed.within_p,
+        "between_slope": mixed.between, "between_p": mixed.between_p,
+        "one_per_run_slope": last_line.slope, "one_per_run_p": last_line.p,
+        "one_per_run_spearman": spearman(last_x, last_y), "one_per_run_n": len(last),
+    }  # fmt: skip
     row["partial_spearman"], row["partial_p"] = partial_spearman(x, y, controls)
-    row["controls"] = ", ".join(label(name) for name, column in columns.items() if not np.isnan(column).any())
     if np.isnan(row["partial_spearman"]):
         notes.append("partial Spearman: the controls leave nothing of x or y")
-    mixed = mixed_model(x, y, runs)
-    row |= {"within_slope": mixed.within, "within_p": mixed.within_p}
-    row |= {"between_slope": mixed.between, "between_p": mixed.between_p}
     if mixed.note:
         notes.append(mixed.note)
-    row |= _one_per_run(relation, known)
     resampled = None
     if len(names) >= MINIMUM_RUNS:
         row["between_low"], row["between_high"] = between_interval(x, y, runs, level)
@@ -139,30 +143,6 @@ def _panel(
         for name in ("slope", "spearman", "partial", "within"):
             row[f"{name}_low"], row[f"{name}_high"] = interval(getattr(resampled, name), len(names), level)
     return row | {"reading": reading(row), "note": "; ".join(notes)}, resampled
-
-
-def _degenerate(relation: Relation, x: np.ndarray, y: np.ndarray, runs: int) -> list[str]:
-    if len(x) < 3:
-        return [f"{len(x)} models: too few"]
-    notes = [
-        f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
-        for name, values in ((relation.x, x), (relation.y, y))
-        if is_constant(values)
-    ]
-    if runs < MINIMUM_RUNS:
-        notes.append(f"{runs} run{'s' * (runs != 1)}: no interval below {MINIMUM_RUNS} runs")
-    return notes
-
-
-def _one_per_run(relation: Relation, known: pd.DataFrame) -> dict[str, Any]:
-    """The same on the last model of each run alone: these are independent, so plain p-values hold."""
-    last = known.sort_values("epoch").groupby("run").tail(1)
-    x, y = last[relation.x].to_numpy(float), last[relation.y].to_numpy(float)
-    line = ols(x, y)
-    return {
-        "one_per_run_slope": line.slope, "one_per_run_p": line.p,
-        "one_per_run_spearman": spearman(x, y), "one_per_run_n": len(last),
-    }  # fmt: skip
 
 
 def reading(row: dict[str, Any]) -> str:

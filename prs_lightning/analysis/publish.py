@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,25 @@ import pandas as pd
 from prs_lightning.analysis.report import Evidence
 
 
-def publish(evidence: Evidence, scoreboard: pd.DataFrame, settings: Mapping[str, Any], folder: Path) -> None:
-    """Log everything to W&B in the mode of ``settings``; nothing is imported or written where it is ``disabled``.
+def publish(evidence: Evidence, folder: Path) -> None:
+    """Log everything to W&B as the config's ``wandb`` says; nothing is imported or written where it is ``disabled``.
 
-    Args:
-        settings: ``mode``, ``project``, ``entity``, ``tags`` as in the config.
-        folder: where an offline run is kept.
+    An offline run is kept in ``folder``.
     """
+    config = dict(evidence.config)
+    settings = config["wandb"]
     if settings["mode"] == "disabled":
         return
     import wandb
 
     run = wandb.init(
         project=settings["project"], entity=settings["entity"], tags=list(settings["tags"]), mode=settings["mode"],
-        job_type="analyze", name=f"analyze {Path(evidence.runs).name}", dir=str(folder), config=dict(evidence.config),
+        job_type="analyze", name=f"analyze {Path(config['runs']).name}", dir=str(folder), config=config,
         settings=wandb.Settings(console="off", silent=True),
     )  # fmt: skip
     try:
         tables = {
-            "scoreboard": scoreboard,
+            "scoreboard": pd.DataFrame(evidence.claims),
             "statistics": evidence.statistics.table,
             "models": evidence.selection.models,
             "runs": evidence.table.runs,

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prs_lightning.measures import (
-    AUDITED_ACCURACY,
-    AUTOATTACK,
-    COSINE_SIMILARITY,
-    DEAD_UNITS,
-    DLR,
-    INCLUSION_RATIO,
-    MASKING_GAP,
-    MEASURES,
-    PRS_RATIO,
-    ROBUST_ACCURACY,
-    SPARSITY,
-    ZERO_GRADIENT,
-)
+from prs_lightning import measures
 
-LABELS = {measure.name: measure.label for measure in MEASURES} | {"epoch": "epoch", "batch_size": "batch size"}
+LABELS = {measure.name: measure.label for measure in measures.MEASURES} | {"epoch": "epoch", "batch_size": "batch size"}
 """Columns of the table in words, for axes and table heads."""
 
 DATA_LABELS = {"mnist": "MNIST", "mnist5k": "MNIST-5k", "fashion_mnist": "F-MNIST", "cifar10": "CIFAR-10"}
@@ -45,19 +32,19 @@ class Relation:
 
     figure: str
     y: str
-    x: str = PRS_RATIO
+    x: str = measures.PRS_RATIO
     controls: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """``y against x`` in words."""
-        fixed = f", at fixed {self._fixed}" if self.controls else ""
-        return f"{label(self.y)} against {label(self.x)}{fixed}"
+        fixed = " and ".join(label(name) for name in self.controls)
+        return f"{label(self.y)} against {label(self.x)}" + (f", at fixed {fixed}" if fixed else "")
 
     @property
     def axes(self) -> tuple[str, str]:
         """Names of the axes of x and y."""
-        fixed = f", {self._fixed} fixed" if self.controls else ""
+        fixed = "".join(f", {label(name)} fixed" for name in self.controls)
         return label(self.x) + fixed, label(self.y) + fixed
 
     @property
@@ -65,38 +52,29 @@ class Relation:
         """x, y and what is held fixed."""
         return [self.x, self.y, *self.controls]
 
-    @property
-    def _fixed(self) -> str:
-        return " and ".join(label(name) for name in self.controls)
-
-    @property
-    def key(self) -> str:
-        """Names the relation in tables."""
-        return ", ".join([f"{self.y} ~ {self.x}", *self.controls])
-
 
 RELATIONS = (
-    Relation("4", ROBUST_ACCURACY),
-    Relation("4b", AUDITED_ACCURACY),
-    Relation("4b", DLR),
-    Relation("4b", AUTOATTACK),
-    Relation("8", COSINE_SIMILARITY),
-    Relation("10", INCLUSION_RATIO),
-    Relation("12", SPARSITY),
-    Relation("14", MASKING_GAP),
-    Relation("14", ZERO_GRADIENT),
-    Relation("15", PRS_RATIO, x=DEAD_UNITS),
-    Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,)),
+    Relation("4", measures.ROBUST_ACCURACY),
+    Relation("4b", measures.AUDITED_ACCURACY),
+    Relation("4b", measures.DLR),
+    Relation("4b", measures.AUTOATTACK),
+    Relation("8", measures.COSINE_SIMILARITY),
+    Relation("10", measures.INCLUSION_RATIO),
+    Relation("12", measures.SPARSITY),
+    Relation("14", measures.MASKING_GAP),
+    Relation("14", measures.ZERO_GRADIENT),
+    Relation("15", measures.PRS_RATIO, x=measures.DEAD_UNITS),
+    Relation("15", measures.ROBUST_ACCURACY, controls=(measures.DEAD_UNITS,)),
 )
 """The relations of the scatter figures, in the figures' order."""
 
 PAPER_SLOPES = {
     (y, model, data): slope
     for y, table in {
-        ROBUST_ACCURACY: ((-0.30, -0.45, -0.23), (-14.32, -2.52, -0.86), (-0.80, -0.90, -0.11)),
-        COSINE_SIMILARITY: ((-0.76, -0.58, -0.65), (-14.70, -3.38, 0.28), (-2.88, -2.24, -1.29)),
-        INCLUSION_RATIO: ((-0.72, -0.79, -0.80), (-0.53, -0.48, -0.79), (-0.53, -0.65, -0.71)),
-        SPARSITY: ((-0.49, -0.23, -0.15), (-1.99, -2.24, -0.90), (0.05, 0.08, -0.03)),
+        measures.ROBUST_ACCURACY: ((-0.30, -0.45, -0.23), (-14.32, -2.52, -0.86), (-0.80, -0.90, -0.11)),
+        measures.COSINE_SIMILARITY: ((-0.76, -0.58, -0.65), (-14.70, -3.38, 0.28), (-2.88, -2.24, -1.29)),
+        measures.INCLUSION_RATIO: ((-0.72, -0.79, -0.80), (-0.53, -0.48, -0.79), (-0.53, -0.65, -0.71)),
+        measures.SPARSITY: ((-0.49, -0.23, -0.15), (-1.99, -2.24, -0.90), (0.05, 0.08, -0.03)),
     }.items()
     for model, slopes in zip(("cnn6", "vgg16", "resnet18"), table, strict=True)
     for data, slope in zip(("mnist", "fashion_mnist", "cifar10"), slopes, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +14,32 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from prs_lightning.analysis.claims import NEGLIGIBLE, RULE, SUPPORTED, UNDECIDED, Claim
+from prs_lightning.analysis.claims import NEGLIGIBLE, NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
 from prs_lightning.analysis.panels import SIGNIFICANT, Statistics
 from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.resampling import MINIMUM_RUNS
-from prs_lightning.analysis.selection import Pair, Selection
-from prs_lightning.analysis.table import RunTable, records
+from prs_lightning.analysis.selection import Pair, Selection, varying_settings
+from prs_lightning.analysis.table import RunTable
 from prs_lightning.runs import write_text
+from prs_lightning.runs.provenance import git_commit, versions
 
 if TYPE_CHECKING:
     from prs_lightning.analysis.figures import Made
 
 NOTHING = "–"  # noqa: RUF001  what stands for a number that there is none of
 
+PACKAGES = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "scikit-learn", "torch")
+"""What the numbers of a report may hang on."""
+
+MARKS = {SUPPORTED: ("supported", "✓"), UNDECIDED: ("undecided", "?"), NOT_SUPPORTED: ("not", "✗")}
+"""Style and mark of each verdict."""
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the report shows."""
+    """Everything that the report shows; ``pair_note`` says why that pair, or why there is none."""
 
-    runs: str
+    config: Mapping[str, Any]
     table: RunTable
     selection: Selection
     statistics: Statistics
@@ -40,20 +47,6 @@ class Evidence:
     figures: Sequence[Made]
     pair: Pair | None
     pair_note: str
-    config: Mapping[str, Any]
-    commit: str | None
-    versions: Mapping[str, str]
-    messages: Sequence[str] = ()
-    created: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as they are shown; ``words`` are the columns of running text, the others are numbers or names."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: tuple[int, ...] = ()
 
 
 def write_report(evidence: Evidence, folder: Path) -> Path:
@@ -65,59 +58,71 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
             loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=markup == "html.jinja",
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"inlined": _inlined, "cell": _markdown_cell}
+        environment.filters |= {"inlined": _inlined, "cell": _markdown_cell, "effect": effect, "place": _place}
         text = environment.get_template("report.jinja").render(content, markup=markup)
         write_text(folder / name, text.rstrip() + "\n")
     return folder / "report.html"
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
-    table, selection = evidence.table, evidence.selection
-    by_figure: dict[str, list[tuple[str, Table]]] = {}
-    for (figure, relation), rows in evidence.statistics.table.groupby(["figure", "relation"], sort=False):
+    """What the template names; a table is a frame of cells as they are shown."""
+    runs, selection, statistics = evidence.table.runs, evidence.selection, evidence.statistics.table
+    by_figure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    for (figure, relation), rows in statistics.groupby(["figure", "relation"], sort=False):
         by_figure.setdefault(str(figure), []).append((str(relation), panel_table(rows)))
     drawn = {made.number for made in evidence.figures if made.png}
     errors: dict[str, list[str]] = {}
     for made in evidence.figures:
         if made.error:
             errors.setdefault(made.error, []).append(made.number)
+    shown = runs.convert_dtypes().astype(object).where(runs.notna(), NOTHING)
     return {
         "evidence": evidence,
-        "claims": [_claim_cells(claim) for claim in evidence.claims],
+        "messages": [*evidence.table.messages, *varying_settings(selection.models)],
+        "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": git_commit(),
+        "versions": versions(PACKAGES),
+        "marks": MARKS,
         "rule": RULE,
-        "misleading": misleading_panels(evidence.statistics.table),
+        "misleading": misleading_panels(statistics),
         "by_figure": by_figure,
         "errors": [f"Figure{'s' * (len(which) > 1)} {', '.join(which)}: {error}" for error, which in errors.items()],
         "undrawn": {figure: tables for figure, tables in by_figure.items() if figure not in drawn},
-        "counts": Table(
-            ("step", "models", "runs"),
-            tuple((row["step"], f"{row['models']:,}", f"{row['runs']:,}") for row in records(selection.counts)),
+        "counts": selection.counts.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}"),
+        "collapsed": pd.DataFrame(
+            [
+                (row["run"], f"{row['lost']} of {row['candidates']}", f"{row['lowest']:.3f}", f"{row['threshold']:g}")
+                for row in selection.collapsed.to_dict("records")
+            ],
+            columns=["run", "models lost", "lowest test accuracy", "threshold"],
         ),
-        "collapsed": _collapsed_table(selection.collapsed),
-        "thresholds": Table(
-            ("data set", "least test accuracy", "epochs of the grid"),
-            tuple(
-                (label(name), f"{limit:g}", _epochs(selection.grids.get(name, ())))
-                for name, limit in selection.thresholds.items()
-            ),
+        "thresholds": pd.DataFrame(
+            [
+                (label(data), f"{limit:g}", _epochs(selection.grids[data]))
+                for data, limit in selection.thresholds.items()
+            ],
+            columns=["data set", "least test accuracy", "epochs of the grid"],
         ),
-        "runs_table": _runs_table(table.runs),
-        "statuses": ", ".join(f"{count} {status}" for status, count in table.runs["status"].value_counts().items()),
-        "commits": sorted({*table.runs["git_commit"].dropna()}),
-        "run_versions": sorted({*table.runs["versions"].replace("", None).dropna()}),
+        "runs_table": shown.assign(
+            epochs=[f"{last} of {epochs}" for last, epochs in zip(shown["last_epoch"], shown["epochs"], strict=True)],
+            commit=shown["git_commit"].astype(str).str[:10],
+        )[["run", "status", "epochs", "commit", "torch", "reason"]],
+        "statuses": ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items()),
+        "commits": sorted({*runs["git_commit"].dropna()}),
+        "run_versions": sorted({*runs["versions"].replace("", None).dropna()}),
         "config": yaml.safe_dump(dict(evidence.config), sort_keys=False),
         "paper_note": PAPER_NOTE, "minimum_runs": MINIMUM_RUNS, "negligible": NEGLIGIBLE,
         "draws": evidence.config["bootstrap"]["draws"], "level": f"{evidence.config['bootstrap']['level']:.0%}",
     }  # fmt: skip
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits.
+def number(value: float) -> str:
+    """A number with three significant digits.
 
     >>> number(0.12345), number(-14.32), number(1234567.0), number(float("nan"))
     ('0.123', '-14.3', '1.23e+06', '–')
     """
-    return NOTHING if value is None or np.isnan(value) else f"{value:.{digits}g}"
+    return NOTHING if np.isnan(value) else f"{value:.3g}"
 
 
 def p_value(value: float) -> str:
@@ -131,8 +136,7 @@ def p_value(value: float) -> str:
 
 def with_interval(value: float, low: float, high: float) -> str:
     """``value [low, high]``; without the brackets where there is no interval."""
-    shown = NOTHING if np.isnan(value) else f"{value:.3g}"
-    return shown if np.isnan(low) or np.isnan(high) else f"{shown} [{low:.2g}, {high:.2g}]"
+    return number(value) + ("" if np.isnan(low) or np.isnan(high) else f" [{low:.2g}, {high:.2g}]")
 
 
 PANEL_HEAD = (
@@ -142,31 +146,30 @@ PANEL_HEAD = (
 )  # fmt: skip
 
 
-def panel_table(rows: pd.DataFrame) -> Table:
+def panel_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The statistics of one relation, a row per panel."""
-    cells = []
-    for row in records(rows):
-        if not row["n_models"]:
-            cells.append((NOTHING, "0", "0", *[NOTHING] * (len(PANEL_HEAD) - 4), row["note"]))
-            continue
+    return pd.DataFrame([_panel_cells(row) for row in rows.to_dict("records")], columns=list(PANEL_HEAD))
 
-        def corrected(name: str, row: dict[str, Any] = row) -> str:
-            return NOTHING if np.isnan(row[name]) else f"{p_value(row[name])} ({p_value(row[name + '_holm'])})"
 
-        def slope(name: str, row: dict[str, Any] = row) -> str:
-            return with_interval(row[f"{name}_slope"], row[f"{name}_low"], row[f"{name}_high"])
+def _panel_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    def corrected(name: str) -> str:
+        return NOTHING if np.isnan(row[name]) else f"{p_value(row[name])} ({p_value(row[name + '_holm'])})"
 
-        interval = NOTHING if np.isnan(row["slope_low"]) else f"[{row['slope_low']:.3g}, {row['slope_high']:.3g}]"
-        cells.append((
-            f"{label(row['model'])}, {label(row['data'])}", str(row["n_models"]), str(row["n_runs"]),
-            number(row["ols_slope"]), corrected("ols_p"), number(row["paper_slope"]), interval, corrected("cluster_p"),
-            with_interval(row["spearman"], row["spearman_low"], row["spearman_high"]),
-            with_interval(row["partial_spearman"], row["partial_low"], row["partial_high"]),
-            slope("within"), corrected("within_p"), slope("between"), corrected("between_p"),
-            number(row["one_per_run_slope"]), p_value(row["one_per_run_p"]),
-            "; ".join(text for text in (row["reading"], row["note"]) if text),
-        ))  # fmt: skip
-    return Table(PANEL_HEAD, tuple(cells), words=(len(PANEL_HEAD) - 1,))
+    def estimate(name: str, of: str) -> str:
+        return with_interval(row[name], row[f"{of}_low"], row[f"{of}_high"])
+
+    measured = bool(row["n_models"])
+    return (
+        f"{label(row['model'])}, {label(row['data'])}" if measured else NOTHING,
+        str(row["n_models"]), str(row["n_runs"]), number(row["ols_slope"]), corrected("ols_p"),
+        number(row["paper_slope"]) if measured else NOTHING,
+        NOTHING if np.isnan(row["slope_low"]) else f"[{row['slope_low']:.3g}, {row['slope_high']:.3g}]",
+        corrected("cluster_p"), estimate("spearman", "spearman"), estimate("partial_spearman", "partial"),
+        estimate("within_slope", "within"), corrected("within_p"),
+        estimate("between_slope", "between"), corrected("between_p"),
+        number(row["one_per_run_slope"]), p_value(row["one_per_run_p"]),
+        "; ".join(text for text in (row["reading"], row["note"]) if text),
+    )  # fmt: skip
 
 
 def misleading_panels(table: pd.DataFrame) -> list[str]:
@@ -177,7 +180,7 @@ def misleading_panels(table: pd.DataFrame) -> list[str]:
         f"{p_value(row['ols_p'])} over {row['n_models']} models, but {row['n_runs']} runs: "
         f"{row['reading'].split(',')[0]} (within runs: p {p_value(row['within_p'])}, between: p "
         f"{p_value(row['between_p'])})."
-        for row in records(small)
+        for row in small.to_dict("records")
     ]
 
 
@@ -189,46 +192,9 @@ def effect(claim: Claim) -> str:
     return f"{claim.effect:+.2f}{interval}"
 
 
-def _claim_cells(claim: Claim) -> dict[str, Any]:
-    style = {SUPPORTED: "supported", UNDECIDED: "undecided"}.get(claim.verdict, "not")
-    known = not np.isnan(claim.low)
-    place = {
-        name: 60 + 55 * float(np.clip(value, -1, 1)) for name, value in vars(claim).items() if name in ("low", "high")
-    }
-    return {
-        "claim": claim, "style": style, "mark": {"supported": "✓", "undecided": "?", "not": "✗"}[style],
-        "effect": effect(claim), "drawn": known,
-        "point": 60 + 55 * float(np.clip(np.nan_to_num(claim.effect), -1, 1)),
-        **(place if known else {"low": 60, "high": 60}),
-    }  # fmt: skip
-
-
-def _collapsed_table(collapsed: pd.DataFrame) -> Table | None:
-    if collapsed.empty:
-        return None
-    rows = [
-        (row["run"], f"{row['lost']} of {row['candidates']}", f"{row['lowest']:.3f}", f"{row['threshold']:g}")
-        for row in records(collapsed)
-    ]
-    return Table(("run", "models lost", "lowest test accuracy", "threshold"), tuple(rows))
-
-
-def _runs_table(runs: pd.DataFrame) -> Table:
-    def text(value: object) -> str:
-        return NOTHING if value is None or value != value else str(value)
-
-    rows = [
-        (
-            row["run"], text(row["status"]), f"{row['last_epoch']} of {_whole(row['epochs'])}",
-            text(row["git_commit"])[:10], text(row["torch"]), text(row["reason"]),
-        )
-        for row in records(runs)
-    ]  # fmt: skip
-    return Table(("run", "status", "epochs", "commit", "torch", "reason"), tuple(rows), words=(5,))
-
-
-def _whole(value: float) -> str:
-    return NOTHING if value != value or value is None else str(int(value))
+def _place(value: float) -> str:
+    """Where a value of [-1, 1] stands on the page's axis."""
+    return f"{60 + 55 * np.clip(value, -1, 1):.1f}"
 
 
 def _epochs(epochs: Sequence[int], shown: int = 12) -> str:

@@ -50,12 +50,14 @@ def cluster_bootstrap(
     means = np.column_stack([run_means(x, runs), run_means(y, runs)])
     inside = np.column_stack([x, y]) - means[runs]
     varying = [control for control in controls if not is_constant(control)]
-    ranked = [_Ranks(column) for column in (x, y, *varying)]
     rho, partial = [], []
-    for part in np.array_split(weights, max(1, -(-draws * len(x) // CHUNK))):
-        covariance = _covariances(part[:, runs], np.stack([ranks.of(part[:, runs]) for ranks in ranked], axis=-1))
+    for counts in np.array_split(weights, max(1, -(-draws * len(x) // CHUNK))):
+        part = counts[:, runs]
+        covariance = _covariances(part, np.stack([_ranks(part, column) for column in (x, y, *varying)], axis=-1))
+        across = covariance[:, :2, 2:]
+        explained = across @ np.linalg.pinv(covariance[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
         rho.append(_correlation(covariance[:, :2, :2]))
-        partial.append(_correlation(_given(covariance)))
+        partial.append(_correlation(covariance[:, :2, :2] - explained))
     return Draws(
         runs=count,
         slope=_slopes(weights, x, y, runs),
@@ -77,21 +79,12 @@ def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array
     return (sxy - sx * sy / n) / below
 
 
-class _Ranks:
-    """Mid-ranks of a column in weighted resamples; the sorting is done once."""
-
-    def __init__(self, column: Array) -> None:
-        self.order = np.argsort(column, kind="stable")
-        ordered = column[self.order]
-        first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-        self.starts = np.flatnonzero(first)
-        self.place = np.empty(len(column), dtype=np.intp)
-        self.place[self.order] = np.cumsum(first) - 1
-
-    def of(self, weights: Array) -> Array:
-        """Ranks (B, N) for weights (B, N): the mean rank of the copies of each value."""
-        copies = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
-        return (np.cumsum(copies, axis=1) - (copies - 1) / 2)[:, self.place]
+def _ranks(weights: Array, column: Array) -> Array:
+    """Mid-ranks (B, N) of a column in resamples of weights (B, N): the mean rank of the copies of each value."""
+    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    copies = np.add.reduceat(weights[:, order], np.cumsum(counts) - counts, axis=1)
+    return (np.cumsum(copies, axis=1) - (copies - 1) / 2)[:, place]
 
 
 def _covariances(weights: Array, columns: Array) -> Array:
@@ -99,15 +92,6 @@ def _covariances(weights: Array, columns: Array) -> Array:
     means = np.einsum("bn,bnk->bk", weights, columns) / weights.sum(axis=1, keepdims=True)
     centred = columns - means[:, None]
     return np.matmul((centred * weights[..., None]).swapaxes(1, 2), centred)
-
-
-def _given(covariance: Array) -> Array:
-    """Covariance (B, 2, 2) of the first two columns with the others held fixed."""
-    if covariance.shape[-1] == 2:
-        return covariance
-    inner = np.linalg.pinv(covariance[:, 2:, 2:], rcond=1e-10, hermitian=True)
-    across = covariance[:, :2, 2:]
-    return covariance[:, :2, :2] - across @ inner @ across.swapaxes(1, 2)
 
 
 def _correlation(covariance: Array) -> Array:

@@ -13,9 +13,6 @@ from prs_lightning.errors import ConfigError
 from prs_lightning.measures import PRS_RATIO, TEST_ACCURACY
 from prs_lightning.runs.naming import is_bookkeeping
 
-DEFAULT = "default"
-"""Key of ``thresholds`` for data sets that are not named."""
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -25,7 +22,7 @@ class Selection:
         models: the rows that were kept, one per model: a run at an epoch of the grid.
         counts: a row per step: ``step``, ``models`` and ``runs`` that are left after it.
         collapsed: a row per run that lost models to the threshold: ``run``, ``lost`` and ``candidates`` (models),
-            ``lowest`` and ``threshold`` (test accuracy), ``wholly`` (no model of the run is left).
+            ``lowest`` and ``threshold`` (test accuracy).
         thresholds: data set -> the threshold that was applied.
         grids: data set -> the epochs of its grid.
     """
@@ -51,29 +48,37 @@ def select(
     Raises:
         ConfigError: an epoch below 1 or a threshold outside [0, 1].
     """
-    limits = dict(thresholds or {})
-    if bad := {name: limit for name, limit in limits.items() if not 0 <= limit <= 1}:
+    thresholds = thresholds or {}
+    if bad := {name: limit for name, limit in thresholds.items() if not 0 <= limit <= 1}:
         raise ConfigError(f"thresholds={bad}: expected test accuracies in [0, 1]")
     if grid_epochs is not None and any(epoch < 1 for epoch in grid_epochs):
         raise ConfigError(f"grid_epochs={list(grid_epochs)}: epochs are counted from 1")
-    steps = [("rows read, one per run and epoch", rows)]
+    names = sorted(rows["data"].unique())
+    limits = {name: float(thresholds.get(name, thresholds.get("default", 0.0))) for name in names}
     candidates = rows[_on_grid(rows, grid_epochs)]
-    steps.append(("at an epoch of the grid: the candidate models", candidates))
     accuracy = candidates.get(TEST_ACCURACY, pd.Series(np.nan, candidates.index))
     measured = candidates[accuracy.notna()]
-    steps.append(("with a test accuracy", measured))
-    threshold = measured["data"].map(lambda name: limits.get(name, limits.get(DEFAULT, 0.0))).astype(float)
+    threshold = measured["data"].map(limits).astype(float)
     passed = accuracy[measured.index] >= threshold
     models = measured[passed].reset_index(drop=True)
-    steps.append(("that reach the threshold on test accuracy", models))
-    names = sorted(rows["data"].unique())
+    steps = {
+        "rows read, one per run and epoch": rows,
+        "at an epoch of the grid: the candidate models": candidates,
+        "with a test accuracy": measured,
+        "that reach the threshold on test accuracy": models,
+    }
+    counts = [{"step": step, "models": len(left), "runs": left["run"].nunique()} for step, left in steps.items()]
+    by_run = pd.DataFrame(
+        {"run": measured["run"], "lost": ~passed, "accuracy": accuracy[measured.index], "threshold": threshold}
+    ).groupby("run")
+    collapsed = by_run.agg(
+        lost=("lost", "sum"), candidates=("lost", "size"), lowest=("accuracy", "min"), threshold=("threshold", "first")
+    )
     return Selection(
         models=models,
-        counts=pd.DataFrame(
-            [{"step": step, "models": len(left), "runs": left["run"].nunique()} for step, left in steps]
-        ),
-        collapsed=_collapsed(measured, passed, threshold),
-        thresholds={name: float(limits.get(name, limits.get(DEFAULT, 0.0))) for name in names},
+        counts=pd.DataFrame(counts),
+        collapsed=collapsed[collapsed["lost"] > 0].reset_index(),
+        thresholds=limits,
         grids={name: tuple(sorted({*candidates.loc[candidates["data"] == name, "epoch"].tolist()})) for name in names},
     )
 
@@ -96,21 +101,6 @@ def _epochs(text: str) -> list[int]:
     except (ValueError, SyntaxError):
         return []
     return [epoch for epoch in epochs if isinstance(epoch, int)] if isinstance(epochs, list) else []
-
-
-def _collapsed(measured: pd.DataFrame, passed: pd.Series, threshold: pd.Series) -> pd.DataFrame:
-    columns = ["run", "lost", "candidates", "lowest", "threshold", "wholly"]
-    if passed.all():
-        return pd.DataFrame(columns=columns)
-    frame = measured.assign(lost=~passed, threshold=threshold)
-    by_run = frame.groupby("run", sort=True).agg(
-        lost=("lost", "sum"),
-        candidates=("lost", "size"),
-        lowest=(TEST_ACCURACY, "min"),
-        threshold=("threshold", "first"),
-    )
-    by_run = by_run[by_run["lost"] > 0].reset_index()
-    return by_run.assign(wholly=by_run["lost"] == by_run["candidates"])[columns]
 
 
 def varying_settings(models: pd.DataFrame) -> list[str]:
@@ -175,28 +165,32 @@ def choose_pair(
     there = known[[available(run, epoch) for run, epoch in zip(known["run"], known["epoch"], strict=True)]]
     if len(there) < 2:
         return None, f"{len(there)} of {len(known)} models have a checkpoint: the figures of two networks need two"
-    groups = [group for _, group in there.groupby(["data", "model"], sort=True)]
-    gaps = [_differences(group, PRS_RATIO) for group in groups]
-    apart = [np.abs(_differences(group, TEST_ACCURACY)) for group in groups]
-    nearest = min(float(near[gap > 0].min(initial=np.inf)) for gap, near in zip(gaps, apart, strict=True))
-    if np.isinf(nearest):
+    # Sorted, so that among equals the first of the first architecture and data set is taken.
+    columns = ["data", "model", PRS_RATIO, TEST_ACCURACY]
+    places = there.sort_values(["data", "model"])[columns].reset_index(names="place")
+    pairs = places.merge(places, on=["data", "model"], suffixes=(" a", " b"))
+    gap = pairs[f"{PRS_RATIO} a"] - pairs[f"{PRS_RATIO} b"]
+    apart = (pairs[f"{TEST_ACCURACY} a"] - pairs[f"{TEST_ACCURACY} b"]).abs()
+    nearest = apart[gap > 0].min()
+    if np.isnan(nearest):
         return None, "no two models of one architecture and data set differ in PRS ratio"
     # Without models as near as wanted, the nearest ones there are: the figures then say how far apart they lie.
-    allowed = max(tolerance, nearest)
-    allowing = [np.where(near <= allowed, gap, -np.inf) for gap, near in zip(gaps, apart, strict=True)]
-    chosen = max(range(len(groups)), key=lambda index: allowing[index].max())
-    a, b = np.unravel_index(allowing[chosen].argmax(), allowing[chosen].shape)
-    first, second = groups[chosen].iloc[int(a)], groups[chosen].iloc[int(b)]
+    best = gap[apart <= max(tolerance, nearest)].idxmax()
     within = f"models within {tolerance} of test accuracy"
     if nearest > tolerance:
         within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
-    reason = f"the largest difference in PRS ratio ({gaps[chosen][a, b]:.3g}) among {within}"
-    return Pair(_network(first), _network(second), str(first["data"]), str(first["model"]), reason), reason
+    reason = f"the largest difference in PRS ratio ({gap[best]:.3g}) among {within}"
+    return _pair(there.loc[pairs.loc[best, "place a"]], there.loc[pairs.loc[best, "place b"]], reason), reason
 
 
-def _differences(group: pd.DataFrame, column: str) -> np.ndarray:
-    values = group[column].to_numpy(float)
-    return values[:, None] - values
+def _pair(a: pd.Series, b: pd.Series, reason: str) -> Pair:
+    first, second = (
+        Network(
+            str(row["run"]), int(row["epoch"]), float(row.get(PRS_RATIO, np.nan)), float(row.get(TEST_ACCURACY, np.nan))
+        )
+        for row in (a, b)
+    )
+    return Pair(first, second, str(a["data"]), str(a["model"]), reason)
 
 
 def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
@@ -209,7 +203,7 @@ def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
     for key in ("data", "model"):
         if first[key] != second[key]:
             raise ConfigError(f"pair.a is of {key} {first[key]} and pair.b of {second[key]}: expected the same")
-    return Pair(_network(first), _network(second), str(first["data"]), str(first["model"]), "named by the user")
+    return _pair(first, second, "named by the user")
 
 
 def _named(rows: pd.DataFrame, key: str, text: str) -> pd.Series:
@@ -224,9 +218,3 @@ def _named(rows: pd.DataFrame, key: str, text: str) -> pd.Series:
         there = f"{run} has epochs {known.min()} to {known.max()}" if len(known) else f"no run is called {run}"
         raise ConfigError(f"{key}={text} was not found: {there}")
     return found.iloc[0]
-
-
-def _network(row: pd.Series) -> Network:
-    return Network(
-        str(row["run"]), int(row["epoch"]), float(row.get(PRS_RATIO, np.nan)), float(row.get(TEST_ACCURACY, np.nan))
-    )

@@ -46,12 +46,11 @@ def is_constant(values: Array) -> bool:
 def cluster_robust_p(x: Array, y: Array, runs: NDArray[np.intp]) -> float:
     """Two-sided p for slope 0 with standard errors clustered by run and G - 1 degrees of freedom for G runs.
 
-    Liang & Zeger 1986 with the usual small-sample factor. NaN below 3 runs.
+    Liang & Zeger 1986 with the usual small-sample factor. NaN below 3 runs; x and y must vary.
     """
-    if len(np.unique(runs)) < 3 or is_constant(x) or is_constant(y):
+    if len(np.unique(runs)) < 3:
         return NAN
-    design = np.column_stack([np.ones_like(x), x])
-    fit = OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": runs}, use_t=True)
+    fit = OLS(y, np.column_stack([np.ones_like(x), x])).fit(cov_type="cluster", cov_kwds={"groups": runs}, use_t=True)
     return float(fit.pvalues[1])
 
 
@@ -113,7 +112,7 @@ class Mixed:
 
 
 def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
-    """Linear mixed model ``y ~ (x - mean of its run) + mean of its run + (1 | run)``, fitted by REML.
+    """Linear mixed model ``y ~ (x - mean of its run) + mean of its run + (1 | run)``, fitted by REML; y must vary.
 
     The first slope is the effect within runs, the second the effect between runs (Mundlak 1978). p-values are of
     Student's t with N - G - 1 degrees of freedom within and G - 2 between, for N models of G runs.
@@ -121,8 +120,6 @@ def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
     A random intercept leaves a single unknown, the ratio of the two variances, so the likelihood is maximised over
     that alone: exact, quick, and sound at a ratio of 0, where statsmodels' MixedLM (equal elsewhere) may fail.
     """
-    if is_constant(y) or is_constant(x):
-        return Mixed(note="mixed model: a constant side")
     means = run_means(x, runs)
     count, inside = len(means), x - means[runs]
     if count < 4:
@@ -132,36 +129,29 @@ def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
     if is_constant(means):
         return Mixed(note="mixed model: x does not vary between the runs")
     design = np.column_stack([np.ones_like(x), inside, (means - means.mean())[runs]])
-    moments = _Moments(np.column_stack([design, y - y.mean()]), runs)
+    columns = np.column_stack([design, y - y.mean()])
+    products, sizes = columns.T @ columns, np.bincount(runs).astype(float)
+    sums = np.stack([np.bincount(runs, column) for column in columns.T], axis=1)
+
+    def reml(ratio: float) -> tuple[float, Array, Array]:
+        """Restricted log-likelihood, slopes and their covariance for variance(run) = ``ratio`` * variance(model)."""
+        # Each run's inverse covariance is the identity less this share of the matrix of ones.
+        share = ratio / (1 + ratio * sizes)
+        weighted = products - sums.T @ (sums * share[:, None])
+        inverse = np.linalg.inv(weighted[:-1, :-1])
+        slopes = inverse @ weighted[:-1, -1]
+        freedom = sizes.sum() - len(slopes)
+        variance = max(float(weighted[-1, -1] - weighted[:-1, -1] @ slopes), 1e-300) / freedom
+        determinant = -np.linalg.slogdet(inverse)[1] + np.log1p(ratio * sizes).sum()
+        return -0.5 * float(freedom * np.log(variance) + determinant), slopes, variance * inverse
+
     # The ratio's logarithm; below e^-12 it is 0 for any data, and 0 itself is compared as well.
-    found = optimize.minimize_scalar(lambda log: -moments.reml(np.exp(log))[0], bounds=(-12, 12), method="bounded")
-    ratio = max((0.0, float(np.exp(found.x))), key=lambda value: moments.reml(value)[0])
-    _, slopes, covariance = moments.reml(ratio)
+    found = optimize.minimize_scalar(lambda log: -reml(np.exp(log))[0], bounds=(-12, 12), method="bounded")
+    _, slopes, covariance = max(reml(0.0), reml(float(np.exp(found.x))), key=lambda fit: fit[0])
     with np.errstate(divide="ignore"):
         t = np.abs(slopes) / np.sqrt(np.diag(covariance))
     p = 2 * stats.t.sf(t[1:], [len(x) - count - 1, count - 2])
     return Mixed(float(slopes[1]), float(p[0]), float(slopes[2]), float(p[1]))
-
-
-class _Moments:
-    """The restricted likelihood of a random intercept, from cross products and sums per run."""
-
-    def __init__(self, columns: Array, runs: NDArray[np.intp]) -> None:
-        self.sizes = np.bincount(runs).astype(float)
-        self.products = columns.T @ columns
-        self.sums = np.stack([np.bincount(runs, column) for column in columns.T], axis=1)
-
-    def reml(self, ratio: float) -> tuple[float, Array, Array]:
-        """Log-likelihood, slopes and their covariance for variance(run) = ``ratio`` * variance(model)."""
-        # Each run's inverse covariance is the identity less this share of the matrix of ones.
-        share = ratio / (1 + ratio * self.sizes)
-        weighted = self.products - self.sums.T @ (self.sums * share[:, None])
-        inverse = np.linalg.inv(weighted[:-1, :-1])
-        slopes = inverse @ weighted[:-1, -1]
-        freedom = self.sizes.sum() - len(slopes)
-        variance = max(float(weighted[-1, -1] - weighted[:-1, -1] @ slopes), 1e-300) / freedom
-        determinant = -np.linalg.slogdet(inverse)[1] + np.log1p(ratio * self.sizes).sum()
-        return -0.5 * float(freedom * np.log(variance) + determinant), slopes, variance * inverse
 
 
 def holm(p_values: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 IDENTITY = ("run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch")
 """The first columns of both tables; the other config columns are ``config.<key>``."""
+
+Read = tuple[dict[str, Any], dict[str, Any], pd.DataFrame]
+"""Of one run: its row among the runs, the rest of its config, and its metrics."""
 
 OWN_CONFIG_KEYS = ("data.name", "model._target_", "batch_size", "seed", "epochs")
 
@@ -63,8 +66,7 @@ def read_runs(folder: str | Path) -> RunTable:
     paths = {file.parent for name in ("run.json", "metrics.csv") for file in folder.rglob(name)}
     if not paths:
         raise RunError(f"runs={folder} holds no run directories: train some with python train.py runs={folder}")
-    messages: list[str] = []
-    entries, tables = [], []
+    messages, tables = [], []
     for path in sorted(paths):
         name = path.relative_to(folder).as_posix() if path != folder else "."
         told: list[str] = []
@@ -74,9 +76,11 @@ def read_runs(folder: str | Path) -> RunTable:
         if told and not entry["reason"]:
             entry["reason"] = "; ".join(told)
         messages += [f"{name}: {message}" for message in told]
-        entries.append(entry)
         tables.append((entry, config, measured))
-    return RunTable(_join(tables), _runs_frame(entries), messages + _schema_messages(tables))
+    runs = pd.DataFrame([entry for entry, _, _ in tables])
+    for number in ("batch_size", "seed", "epochs"):
+        runs[number] = pd.to_numeric(runs[number], errors="coerce")
+    return RunTable(_rows(runs, tables), runs, messages + _schema_messages(tables))
 
 
 def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -141,11 +145,13 @@ def _read_metrics(file: Path, told: list[str]) -> pd.DataFrame:
     whole = [line for line in body if len(line) == len(header)]
     if len(whole) < len(body):
         told.append(f"metrics.csv: {len(body) - len(whole)} line(s) without {len(header)} values are left out")
-    columns = (
-        {name: list(column) for name, column in zip(header, zip(*whole, strict=True), strict=True)} if whole else {}
-    )
-    table = pd.DataFrame({name: _numbers(name, columns.get(name, []), told) for name in header})
-    return _one_row_per_epoch(table, told)
+    cells = {name: [line[place] for line in whole] for place, name in enumerate(header)}
+    table = pd.DataFrame({name: _numbers(name, column, told) for name, column in cells.items()})
+    known = table.dropna(subset="epoch").astype({"epoch": np.int64})
+    kept = known.drop_duplicates("epoch", keep="last").sort_values("epoch", ignore_index=True)
+    if len(kept) < len(table):
+        told.append(f"metrics.csv: {len(table) - len(kept)} line(s) without an epoch, or of one that comes again later")
+    return kept
 
 
 def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
@@ -166,68 +172,37 @@ def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
     return values
 
 
-def _one_row_per_epoch(table: pd.DataFrame, told: list[str]) -> pd.DataFrame:
-    if not table["epoch"].isna().any() and table["epoch"].is_monotonic_increasing and table["epoch"].is_unique:
-        return table.astype({"epoch": np.int64})
-    known = table[table["epoch"].notna()].astype({"epoch": np.int64})
-    kept = known.drop_duplicates("epoch", keep="last").sort_values("epoch", ignore_index=True)
-    if len(kept) < len(table):
-        told.append(f"metrics.csv: {len(table) - len(kept)} line(s) without an epoch, or of one that comes again later")
-    return kept
-
-
-def _join(tables: list[tuple[dict[str, Any], dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
-    lengths = [len(measured) for *_, measured in tables]
-    identity = pd.DataFrame([{key: entry[key] for key in IDENTITY} for entry, _, _ in tables], columns=list(IDENTITY))
-    keys = dict.fromkeys(key for _, config, _ in tables for key in config)
+def _rows(runs: pd.DataFrame, tables: Sequence[Read]) -> pd.DataFrame:
+    """What was measured, with the identity and the config of its run."""
     settings = pd.DataFrame(
-        {f"config.{key}": [_cell(config.get(key)) for _, config, _ in tables] for key in keys}, dtype=object
+        [
+            {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
+            for _, config, _ in tables
+        ],
+        dtype=object,
     )
-    order = np.repeat(np.arange(len(tables)), lengths)
+    order = np.repeat(np.arange(len(tables)), [len(measured) for *_, measured in tables])
+    filled = [measured for *_, measured in tables if len(measured)] or [tables[0][2]]
     # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
-    repeated = pd.concat([_typed(identity), settings.astype("category")], axis=1).iloc[order].reset_index(drop=True)
-    filled = [measured for *_, measured in tables if len(measured)]
-    measured = pd.concat(filled, ignore_index=True) if filled else tables[0][2]
-    front, back = list(IDENTITY), [name for name in repeated if name not in IDENTITY]
-    return pd.concat([repeated[front], measured, repeated[back]], axis=1)
+    identity, rest = (
+        frame.iloc[order].reset_index(drop=True) for frame in (runs[list(IDENTITY)], settings.astype("category"))
+    )
+    return pd.concat([identity, pd.concat(filled, ignore_index=True), rest], axis=1)
 
 
-def _cell(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    numbers = {name: pd.to_numeric(frame[name], errors="coerce") for name in ("batch_size", "seed", "epochs")}
-    return frame.assign(**numbers)
-
-
-def _runs_frame(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(entries)
-    return _typed(frame[[*IDENTITY, "reason", *(name for name in frame if name not in (*IDENTITY, "reason"))]])
-
-
-def _schema_messages(tables: list[tuple[dict[str, Any], dict[str, Any], pd.DataFrame]]) -> list[str]:
+def _schema_messages(tables: Sequence[Read]) -> list[str]:
     """Runs that lack measures which others have: their panels then hold fewer models."""
-    filled = [(entry["run"], set(measured.columns)) for entry, _, measured in tables if len(measured)]
-    every = set().union(*(columns for _, columns in filled)) if filled else set()
+    filled = [(entry["run"], {*measured}) for entry, _, measured in tables if len(measured)]
+    every = {name for _, columns in filled for name in columns}
     lacking: dict[tuple[str, ...], list[str]] = {}
     for run, columns in filled:
         if missing := tuple(sorted(every - columns)):
             lacking.setdefault(missing, []).append(run)
     return [
-        f"{len(runs)} of {len(filled)} runs have no column {', '.join(missing)}: {_some(runs)}"
+        f"{len(runs)} of {len(filled)} runs have no column {', '.join(missing)}: {', '.join(runs[:4])}"
+        + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
         for missing, runs in lacking.items()
     ]
-
-
-def _some(names: Iterable[str], limit: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as mappings."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def save(table: RunTable, folder: Path) -> None:
