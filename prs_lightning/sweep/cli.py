@@ -33,18 +33,19 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     """
     die_with_parent()
     only_our_launchers()
+    main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
     if os.environ.get(FULL_ERROR) == "1":
-        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(task)()
+        main(task)()
         return
 
     def quiet(cfg: DictConfig) -> None:
         # Worded in here, or Hydra would print a line of its own first. Processes that the task starts decide for
         # themselves.
-        with _one_line_errors(config_name), _hydra_raises(False):
+        with _one_line_errors(config_name, hydra_raises=False):
             task(cfg)
 
-    with _one_line_errors(config_name), _hydra_raises(True):
-        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(quiet)()
+    with _one_line_errors(config_name, hydra_raises=True):
+        main(quiet)()
 
 
 def only_our_launchers() -> None:
@@ -60,32 +61,26 @@ def only_our_launchers() -> None:
 
 
 @contextmanager
-def _one_line_errors(config_name: str) -> Iterator[None]:
-    """Print an error that the user can mend as one line, and leave with exit code 1."""
+def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
+    """Print an error that the user can mend as one line, and leave with exit code 1.
+
+    Args:
+        config_name: whose keys are suggested.
+        hydra_raises: Hydra is to raise its errors, so that we can word them, instead of printing them and leaving.
+    """
+    before = os.environ.pop(FULL_ERROR, None)
+    if hydra_raises:
+        os.environ[FULL_ERROR] = "1"
     try:
         yield
     except Exception as error:
-        line = one_line(error, config_name)
-        if line is None:
+        if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-
-
-@contextmanager
-def _hydra_raises(on: bool) -> Iterator[None]:
-    """Make Hydra raise its errors, so that we can word them, instead of printing them and leaving."""
-    before = os.environ.get(FULL_ERROR)
-    if on:
-        os.environ[FULL_ERROR] = "1"
-    else:
-        os.environ.pop(FULL_ERROR, None)
-    try:
-        yield
     finally:
-        if before is None:
-            os.environ.pop(FULL_ERROR, None)
-        else:
+        os.environ.pop(FULL_ERROR, None)
+        if before is not None:
             os.environ[FULL_ERROR] = before
 
 
