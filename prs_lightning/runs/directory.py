@@ -176,27 +176,24 @@ class RunDirectory:
                     "wait for it, or choose another run_dir"
                 )
             self._keep(config)
-            self.update_record(
-                status=Status.RUNNING,
-                reason=None,
-                wandb_id=self.wandb_id(),
-                started=self.record().get("started", _now()),
-                resumed=_now() if self.rows() else None,
-                ended=None,
-                pid=os.getpid(),
-                host=platform.node(),
-                git_commit=git_commit(),
-                versions=versions(),
-                **entries,
-            )
+            times = {"started": self.record().get("started", _now()), "resumed": _now() if self.rows() else None}
+            where = {"pid": os.getpid(), "host": platform.node(), "git_commit": git_commit(), "versions": versions()}
+            begun = {"status": Status.RUNNING, "reason": None, "wandb_id": self.wandb_id(), **times, "ended": None}
+            self.update_record(**begun, **where, **entries)
+            status, reason = Status.FINISHED, None
             try:
                 yield
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(error).__name__
+                status = Status.INTERRUPTED if interrupted else Status.FAILED
                 reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-                self._close(Status.INTERRUPTED if interrupted else Status.FAILED, reason)
                 raise
-            self._close(Status.FINISHED, None)
+            finally:
+                try:
+                    self.update_record(status=status, reason=reason, ended=_now())
+                except RunError as error:
+                    # A full disk must not hide why the run ended; without this entry it counts as interrupted.
+                    print(f"warning: {error}", file=sys.stderr)
 
     def mark_failed(self, config: Mapping[str, Any], why: str) -> None:
         """Say that the run failed, also if it failed before it could make its record."""
@@ -206,13 +203,6 @@ class RunDirectory:
     def _keep(self, config: Mapping[str, Any]) -> None:
         if not self.config_file.exists():
             write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
-
-    def _close(self, status: Status, reason: str | None) -> None:
-        try:
-            self.update_record(status=status, reason=reason, ended=_now())
-        except RunError as error:
-            # A full disk must not hide why the run ended; without this entry it counts as interrupted.
-            print(f"warning: {error}", file=sys.stderr)
 
 
 def is_global_zero() -> bool:

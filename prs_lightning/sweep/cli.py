@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -89,9 +91,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, ConfigError | RunError):
-            return " ".join(str(cause).split())
+    if ours := [cause for cause in causes if isinstance(cause, ConfigError | RunError)]:
+        return " ".join(str(ours[0]).split())
     for cause in causes:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
@@ -106,9 +107,7 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
         return None
-    if isinstance(error, CompactHydraException | OmegaConfBaseException):
-        return text
-    return None
+    return text if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -117,12 +116,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _known_keys(config_name: str) -> list[str]:
-    from hydra.core.global_hydra import GlobalHydra
-
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        config = OmegaConf.to_container(hydra.compose(config_name), resolve=False)
-    assert isinstance(config, dict)
-    leaves = flatten({str(key): value for key, value in config.items()})
+        config: Any = OmegaConf.to_container(hydra.compose(config_name), resolve=False)
+    leaves = flatten(config)
     nodes = {key.rsplit(".", depth)[0] for key in leaves for depth in range(1, key.count(".") + 1)}
     return sorted(leaves.keys() | nodes)
