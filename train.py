@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import recorded, run_directory, run_name
 from prs_lightning.sweep import cli
 from prs_lightning.sweep.plan import decide
@@ -26,13 +27,13 @@ from prs_lightning.sweep.plan import decide
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     at_least("epochs", cfg.epochs, 1)
     at_least("seed", cfg.seed, 0)
     choices = HydraConfig.get().runtime.choices
-    config = recorded(config, choices)
+    config = recorded(plain, choices)
     run = RunDirectory(run_directory(config, choices))
     run.check(config)
     if cfg.dry_run:
@@ -94,8 +95,6 @@ def show(run: RunDirectory) -> None:
     """Print the measures of the last epoch and where the run is."""
     from rich.console import Console
     from rich.table import Table
-
-    from prs_lightning.runs.directory import is_global_zero
 
     if not (is_global_zero() and (rows := run.rows())):
         return

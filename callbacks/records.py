@@ -33,9 +33,8 @@ class Records(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Rows beyond the checkpoint that a resumed run goes on from are written again by it.
-        self.rows: list[dict[str, Any]] = [
-            dict(row) for row in self.run.rows() if int(row["epoch"]) <= trainer.current_epoch
-        ]
+        rows = self.run.rows()
+        self.rows: list[dict[str, Any]] = [{**row} for row in rows if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = self._now(pl_module)

@@ -19,7 +19,7 @@ from prs_lightning.runs.status import note_runs, noted_runs
 from prs_lightning.sweep.board import estimated_seconds
 from prs_lightning.sweep.gpus import GPUs, visible
 from prs_lightning.sweep.plan import claim, decide
-from prs_lightning.sweep.processes import PARENT, log_tail, mark_failed, quoted
+from prs_lightning.sweep.processes import PARENT, log_tail, quoted
 from tests.sweeping import PROJECT, wait_for
 
 
@@ -160,7 +160,7 @@ def test_the_tail_of_a_log_is_short_however_long_the_log(tmp_path: Path) -> None
 
 def test_a_run_that_was_marked_failed_can_be_tried_again(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    mark_failed(run, {"seed": 1}, "no data")
+    run.mark_failed({"seed": 1}, "no data")
     run.check({"seed": 1})
     assert (run.status, run.record()["reason"]) == ("failed", "no data")
 

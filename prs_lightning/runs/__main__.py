@@ -4,6 +4,8 @@ python -m prs_lightning.runs status FOLDER    what is done, running, failed and 
 python -m prs_lightning.runs sync FOLDER      upload the finished runs that W&B kept offline
 """
 
+import sys
+
 from prs_lightning.runs.status import main
 
-main()
+sys.exit(main())

@@ -27,14 +27,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: expected a checkpoint") from None
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path} is damaged or no checkpoint ({_first_line(error)})") from error
+        first_line = (str(error) or "no message").splitlines()[0]
+        raise RunError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {first_line})") from error
     if not isinstance(checkpoint, dict) or not {"architecture", "state_dict"} <= checkpoint.keys():
         raise RunError(f"{path} is no checkpoint of this project: it names no architecture")
     return checkpoint
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 class AtomicCheckpointIO(CheckpointIO):

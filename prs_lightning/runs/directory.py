@@ -91,11 +91,6 @@ class RunDirectory:
 
     # Reading
 
-    @property
-    def exists(self) -> bool:
-        """Whether a run was ever started here."""
-        return self.record_file.exists()
-
     def config(self) -> dict[str, Any]:
         """The composed config; empty if there is none."""
         return yaml.safe_load(self.config_file.read_text()) if self.config_file.exists() else {}
@@ -130,8 +125,7 @@ class RunDirectory:
 
     def wandb_id(self) -> str:
         """Id of the W&B run, made once and kept in run.json: a resumed run goes on in the same W&B run."""
-        self._new_wandb_id = self.record().get("wandb_id") or self._new_wandb_id
-        return self._new_wandb_id
+        return self.record().get("wandb_id", self._new_wandb_id)
 
     # Writing
 
@@ -155,9 +149,9 @@ class RunDirectory:
         Raises:
             RunError: names the keys that differ.
         """
-        if self.exists and (keys := differing_keys(self.config(), config)):
-            saved, now = flatten(self.config()), flatten(config)
-            shown = ", ".join(f"{key} ({saved.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
+        if self.record_file.exists() and (keys := differing_keys(self.config(), config)):
+            there, now = flatten(self.config()), flatten(config)
+            shown = ", ".join(f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
             more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
             raise RunError(f"{self.path} holds a run of another config: {shown}{more}; choose another run_dir")
 
@@ -181,36 +175,34 @@ class RunDirectory:
                     f"{self.path} is being trained by process {other.get('pid')} on {other.get('host')}: "
                     "wait for it, or choose another run_dir"
                 )
-            if not self.config_file.exists():
-                write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
-            self.update_record(
-                status=Status.RUNNING,
-                reason=None,
-                wandb_id=self.wandb_id(),
-                started=self.record().get("started", _now()),
-                resumed=_now() if self.rows() else None,
-                ended=None,
-                pid=os.getpid(),
-                host=platform.node(),
-                git_commit=git_commit(),
-                versions=versions(),
-                **entries,
-            )
+            self._keep(config)
+            times = {"started": self.record().get("started", _now()), "resumed": _now() if self.rows() else None}
+            where = {"pid": os.getpid(), "host": platform.node(), "git_commit": git_commit(), "versions": versions()}
+            begun = {"status": Status.RUNNING, "reason": None, "wandb_id": self.wandb_id(), **times, "ended": None}
+            self.update_record(**begun, **where, **entries)
+            status, reason = Status.FINISHED, None
             try:
                 yield
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(error).__name__
+                status = Status.INTERRUPTED if interrupted else Status.FAILED
                 reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-                self._close(Status.INTERRUPTED if interrupted else Status.FAILED, reason)
                 raise
-            self._close(Status.FINISHED, None)
+            finally:
+                try:
+                    self.update_record(status=status, reason=reason, ended=_now())
+                except RunError as error:
+                    # A full disk must not hide why the run ended; without this entry it counts as interrupted.
+                    print(f"warning: {error}", file=sys.stderr)
 
-    def _close(self, status: Status, reason: str | None) -> None:
-        try:
-            self.update_record(status=status, reason=reason, ended=_now())
-        except RunError as error:
-            # A full disk must not hide why the run ended; without this entry it counts as interrupted.
-            print(f"warning: {error}", file=sys.stderr)
+    def mark_failed(self, config: Mapping[str, Any], why: str) -> None:
+        """Say that the run failed, also if it failed before it could make its record."""
+        self._keep(config)
+        self.update_record(status=Status.FAILED, reason=why, ended=_now())
+
+    def _keep(self, config: Mapping[str, Any]) -> None:
+        if not self.config_file.exists():
+            write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def is_global_zero() -> bool:

@@ -97,21 +97,16 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        nested = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Dotted keys whose values differ, bookkeeping left out."""
-    flat = [flatten(first), flatten(second)]
-    return sorted(
-        key
-        for key in flat[0].keys() | flat[1].keys()
-        if flat[0].get(key) != flat[1].get(key) and not is_bookkeeping(key)
-    )
+    one, other = flatten(first), flatten(second)
+    changed = (key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    return sorted(key for key in changed if not is_bookkeeping(key))
 
 
 def is_bookkeeping(key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,10 +24,9 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of Python and of the packages that a result may hang on."""
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
+        found[package] = "absent"
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
     return found
 
 

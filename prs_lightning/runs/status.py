@@ -52,33 +52,29 @@ def status_of(folder: Path) -> list[tuple[Status, str, str]]:
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder: expected one that holds runs, such as runs/sweep")
-    found = {run.path: run for run in find_runs(folder)}
-    for file in folder.rglob(SWEEP_FILE):
-        for name in noted_runs(file.parent):
-            found.setdefault(file.parent / name, RunDirectory(file.parent / name))
-    lines = [
-        (run.status or Status.LEFT, str(path.relative_to(folder)), _reason(run)) for path, run in sorted(found.items())
-    ]
+    noted = [RunDirectory(file.parent / name) for file in folder.rglob(SWEEP_FILE) for name in noted_runs(file.parent)]
+    runs = {run.path: run for run in [*noted, *find_runs(folder)]}
+    lines = []
+    for path, run in sorted(runs.items()):
+        record, status = run.record(), run.status or Status.LEFT
+        why = "not started" if status == Status.LEFT else record.get("reason") or ""
+        if status == Status.RUNNING:
+            why = f"process {record.get('pid')} on {record.get('host')}, epoch {len(run.rows()) + 1}"
+        elif status == Status.INTERRUPTED and not why:
+            why = f"its process {record.get('pid')} is gone without a word; the same command goes on"
+        lines.append((status, str(path.relative_to(folder)), why))
     return sorted(lines, key=lambda line: ORDER.index(line[0]))
-
-
-def _reason(run: RunDirectory) -> str:
-    status, record = run.status, run.record()
-    if status == Status.INTERRUPTED and not record.get("reason"):
-        return f"its process {record.get('pid')} is gone without a word; the same command goes on"
-    if status == Status.RUNNING:
-        return f"process {record.get('pid')} on {record.get('host')}, epoch {len(run.rows()) + 1}"
-    return str(record.get("reason") or "") if status else "not started"
 
 
 def show_status(folder: Path) -> None:
     """Print a table of the runs that are not finished, and the counts of all."""
     lines = status_of(folder)
     console = Console()
-    if open_lines := [line for line in lines if line[0] != Status.FINISHED]:
-        table = Table("status", "run", "reason")
-        for line in open_lines:
+    table = Table("status", "run", "reason")
+    for line in lines:
+        if line[0] != Status.FINISHED:
             table.add_row(*(Text(cell, overflow="fold") for cell in line))
+    if table.rows:
         console.print(table)
     counts = Counter(status for status, _, _ in lines)
     console.print(", ".join(f"{counts[name]} {name}" for name in (Status.FINISHED, *ORDER[:-1])), soft_wrap=True)
@@ -96,29 +92,27 @@ def sync(folder: Path) -> int:
     Returns:
         The exit code of ``wandb sync``; 0 if there is nothing to upload.
     """
-    folders = offline_folders(folder)
-    if not folders:
+    if not (folders := offline_folders(folder)):
         print(f"{folder} holds no finished run with offline W&B data")
         return 0
     # wandb itself passes over what was uploaded before.
     return subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, folders)], check=False).returncode
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line of ``prs_lightning.runs``."""
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """The command line of ``prs_lightning.runs``, and its exit code."""
     parser = argparse.ArgumentParser(prog="python -m prs_lightning.runs")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in {
-        "status": "what is done, running, failed and left, with reasons",
-        "sync": "upload the finished runs that W&B kept offline",
-    }.items():
-        commands.add_parser(name, help=text).add_argument("folder", type=Path)
+    for name, task, text in (
+        ("status", show_status, "what is done, running, failed and left, with reasons"),
+        ("sync", sync, "upload the finished runs that W&B kept offline"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("folder", type=Path)
+        command.set_defaults(task=task)
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "status":
-            show_status(chosen.folder)
-        else:
-            sys.exit(sync(chosen.folder))
+        return chosen.task(chosen.folder)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1

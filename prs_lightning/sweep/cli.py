@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -33,18 +35,19 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     """
     die_with_parent()
     only_our_launchers()
+    main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
     if os.environ.get(FULL_ERROR) == "1":
-        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(task)()
+        main(task)()
         return
 
     def quiet(cfg: DictConfig) -> None:
         # Worded in here, or Hydra would print a line of its own first. Processes that the task starts decide for
         # themselves.
-        with _one_line_errors(config_name), _hydra_raises(False):
+        with _one_line_errors(config_name, hydra_raises=False):
             task(cfg)
 
-    with _one_line_errors(config_name), _hydra_raises(True):
-        hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)(quiet)()
+    with _one_line_errors(config_name, hydra_raises=True):
+        main(quiet)()
 
 
 def only_our_launchers() -> None:
@@ -60,32 +63,26 @@ def only_our_launchers() -> None:
 
 
 @contextmanager
-def _one_line_errors(config_name: str) -> Iterator[None]:
-    """Print an error that the user can mend as one line, and leave with exit code 1."""
+def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
+    """Print an error that the user can mend as one line, and leave with exit code 1.
+
+    Args:
+        config_name: whose keys are suggested.
+        hydra_raises: Hydra is to raise its errors, so that we can word them, instead of printing them and leaving.
+    """
+    before = os.environ.pop(FULL_ERROR, None)
+    if hydra_raises:
+        os.environ[FULL_ERROR] = "1"
     try:
         yield
     except Exception as error:
-        line = one_line(error, config_name)
-        if line is None:
+        if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-
-
-@contextmanager
-def _hydra_raises(on: bool) -> Iterator[None]:
-    """Make Hydra raise its errors, so that we can word them, instead of printing them and leaving."""
-    before = os.environ.get(FULL_ERROR)
-    if on:
-        os.environ[FULL_ERROR] = "1"
-    else:
-        os.environ.pop(FULL_ERROR, None)
-    try:
-        yield
     finally:
-        if before is None:
-            os.environ.pop(FULL_ERROR, None)
-        else:
+        os.environ.pop(FULL_ERROR, None)
+        if before is not None:
             os.environ[FULL_ERROR] = before
 
 
@@ -94,9 +91,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, ConfigError | RunError):
-            return " ".join(str(cause).split())
+    if ours := [cause for cause in causes if isinstance(cause, ConfigError | RunError)]:
+        return " ".join(str(ours[0]).split())
     for cause in causes:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
@@ -111,9 +107,7 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
         return None
-    if isinstance(error, CompactHydraException | OmegaConfBaseException):
-        return text
-    return None
+    return text if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -122,12 +116,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _known_keys(config_name: str) -> list[str]:
-    from hydra.core.global_hydra import GlobalHydra
-
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        config = OmegaConf.to_container(hydra.compose(config_name), resolve=False)
-    assert isinstance(config, dict)
-    leaves = flatten({str(key): value for key, value in config.items()})
+        config: Any = OmegaConf.to_container(hydra.compose(config_name), resolve=False)
+    leaves = flatten(config)
     nodes = {key.rsplit(".", depth)[0] for key in leaves for depth in range(1, key.count(".") + 1)}
     return sorted(leaves.keys() | nodes)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,26 +25,26 @@ from prs_lightning.errors import ConfigError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.launcher import SweepLauncher, raise_if_failed
+from prs_lightning.sweep.launcher import SweepLauncher
 from prs_lightning.sweep.plan import Job
-from prs_lightning.sweep.processes import PARENT, JobProcess, command, quoted
+from prs_lightning.sweep.processes import PARENT, command, quoted, run_job
 
 POLL_SECONDS = 2.0
 
 
-def run_job(cfg: DictConfig, *, script: Path, folder: Path) -> Status:
+def run_here(cfg: DictConfig, *, script: Path, folder: Path) -> Status:
     """The task of a job where the engine put it: train in a process of its own, and give the outcome.
 
     With one task per device (Slurm) every task starts its rank, and the first keeps the record.
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     job = Job(tuple(HydraConfig.get().overrides.task), RunDirectory(config["run_dir"]), config)
-    if not is_global_zero():
-        environment = {**os.environ, PARENT: str(os.getpid())}
-        line = command(script, job.overrides, job.run.path)
-        code = subprocess.run(line, cwd=folder, env=environment, check=False).returncode
-        return Status.FINISHED if code == 0 else Status.FAILED
-    return JobProcess(job, script, folder=folder).end()
+    if is_global_zero():
+        return run_job(job, script, folder=folder)
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    line = command(script, job.overrides, job.run.path)
+    code = subprocess.run(line, cwd=folder, env=environment, check=False).returncode
+    return Status.FINISHED if code == 0 else Status.FAILED
 
 
 class EngineLauncher(SweepLauncher):
@@ -71,91 +69,61 @@ class EngineLauncher(SweepLauncher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        task = partial(run_job, script=self.script, folder=Path.cwd())
+        task = partial(run_here, script=self.script, folder=Path.cwd())
         self.engine.setup(hydra_context=hydra_context, task_function=task, config=config)
 
-    def conduct(self, jobs: Sequence[Job], skipped: Sequence[Status]) -> None:
+    def conduct(self, jobs: Sequence[Job]) -> None:
+        self.board.say(self.board.summary())
         overrides = [[*job.overrides, f"run_dir={quoted(str(job.run.path.absolute()))}"] for job in jobs]
-        watch = Watch(jobs)
-        try:
-            with Board(jobs, skipped, watch.running) as board:
-                board.say(board.summary())
-                with watch.following(board):
-                    problems = self.launch_all(overrides)
-                watch.close(board)
-        except KeyboardInterrupt:
-            print("no longer watching; stop jobs with the engine's own tools, and give the same command to go on")
-            raise SystemExit(128 + signal.SIGINT) from None
-        for problem in problems:
-            board.say(f"the engine reports: {problem}", "red")
-        board.close()
-        raise_if_failed(board)
-
-    def launch_all(self, overrides: Sequence[Sequence[str]]) -> list[Exception]:
-        """Launch, wait for the end of every job, and give what went wrong outside the jobs' own processes."""
         problems: list[Exception] = []
         try:
-            returned = self.engine.launch(overrides, 0) if overrides else []
-        except Exception as error:  # engines raise all kinds for a lost job; the run directories tell the rest
-            return [error]
-        for result in returned:
-            try:
-                _ = result.return_value
-            except Exception as error:
-                problems.append(error)
-        return problems
+            with watched(jobs, self.board):
+                try:
+                    returned = self.engine.launch(overrides, 0) if overrides else []
+                except Exception as error:  # engines raise all kinds for a lost job; the run directories tell the rest
+                    returned, problems = [], [error]
+                for result in returned:
+                    try:
+                        _ = result.return_value
+                    except Exception as error:
+                        problems.append(error)
+        except KeyboardInterrupt:
+            print("no longer watching; stop jobs with the engine's own tools, and give the same command to go on")
+            raise
+        for problem in problems:
+            self.board.say(f"the engine reports: {problem}", "red")
 
 
-class Watch:
-    """Tells a board what becomes of jobs on other machines, from the records in their run directories.
+@contextmanager
+def watched(jobs: Sequence[Job], board: Board) -> Iterator[None]:
+    """Tell the board what becomes of jobs on other machines, from the records in their run directories.
 
-    Args:
-        jobs: the jobs that were handed over.
+    At the end of the block no job is left: a run that has not said how it ended can be taken up again.
     """
+    before = {job: job.run.record() for job in jobs}
+    over = threading.Event()
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.before = {job: job.run.record() for job in jobs}
-        self.since: dict[Job, float] = {}
-
-    def running(self) -> list[tuple[Job, float]]:
-        """The jobs that train now, with the seconds since that was seen."""
-        return [(job, time.monotonic() - since) for job, since in list(self.since.items())]
-
-    @contextmanager
-    def following(self, board: Board) -> Iterator[None]:
-        """Look at the records every few seconds, in a thread of its own."""
-        over = threading.Event()
-
-        def follow() -> None:
-            while not over.wait(POLL_SECONDS):
-                self.look(board)
-
-        thread = threading.Thread(target=follow)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def look(self, board: Board) -> None:
-        """Take note of jobs that have begun, and of those that have ended and said so."""
-        for job, before in list(self.before.items()):
+    def look() -> None:
+        for job in list(board.left):
             record = job.run.record()
-            if record == before:
+            if record == before[job]:
                 continue
             if record["status"] == Status.RUNNING:
-                self.since.setdefault(job, time.monotonic())
+                board.started(job)
             else:
-                self._end(job, Status(record["status"]), board)
+                board.ended(job, Status(record["status"]))
 
-    def close(self, board: Board) -> None:
-        """Take note of the rest, when no job is left: a run that is not finished or failed can be taken up again."""
-        self.look(board)
-        for job in list(self.before):
-            self._end(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED, board)
+    def follow() -> None:
+        while not over.wait(POLL_SECONDS):
+            look()
 
-    def _end(self, job: Job, outcome: Status, board: Board) -> None:
-        seconds = time.monotonic() - self.since.pop(job, time.monotonic())
-        del self.before[job]
-        board.ended(job, outcome, seconds)
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    look()
+    for job in list(board.left):
+        board.ended(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED)

@@ -6,10 +6,11 @@ import copy
 import os
 import re
 import signal
+import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ from prs_lightning.sweep import gpus as graphics
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.plan import RUNNABLE, Job, decide
-from prs_lightning.sweep.processes import JobProcess
+from prs_lightning.sweep.processes import kill, run_job
 
 DEFAULT_SWEEP = "sweep"
 GRACE_SECONDS = 20.0
@@ -62,36 +63,47 @@ class SweepLauncher(Launcher):
     config: DictConfig
     hydra_context: HydraContext
     script: Path
+    board: Board
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.script = Path(sys.argv[0]).resolve()
-        self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         jobs = self.jobs(job_overrides)
-        decisions = {job: decide(job.run, retry_failed=self.config.retry_failed) for job in jobs}
+        decisions = {job: self.decide(job) for job in jobs}
         if self.config.dry_run:
             for job, decision in decisions.items():
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
                 print(f"{word:<22} {job.run.path}")
             return []
         note_runs(job.run for job in jobs)
-        skipped = [decision for decision in decisions.values() if decision not in RUNNABLE]
-        self.conduct([job for job in jobs if decisions[job] in RUNNABLE], skipped)
+        runnable = [job for job in jobs if decisions[job] in RUNNABLE]
+        self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
+        try:
+            with self.board:
+                self.conduct(runnable)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
+        self.board.close()
+        outcomes = self.board.outcomes
+        bad = [f"{outcomes[bad]} {bad}" for bad in (Status.FAILED, Status.INTERRUPTED) if outcomes[bad]]
+        if bad:
+            raise RunError(
+                f"{' and '.join(bad)} of {len(jobs)} runs: the same command goes on with interrupted runs, "
+                "and tries failed ones again with retry_failed=true"
+            )
+        if outcomes[Status.ELSEWHERE]:
+            self.board.say("runs that another sweep holds were left to it")
         return []
 
-    def conduct(self, jobs: Sequence[Job], skipped: Sequence[Status]) -> None:
-        """Run the jobs.
-
-        Args:
-            jobs: those that are to run.
-            skipped: why each of the others needs no run.
-
-        Raises:
-            RunError: some of them failed.
-        """
+    def conduct(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs, and tell the board what becomes of each."""
         raise NotImplementedError
+
+    def decide(self, job: Job) -> Status:
+        """What the job needs now."""
+        return decide(job.run, retry_failed=self.config.retry_failed)
 
     def jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
         """Compose every job, so that a mistake in any of them is reported before the first starts.
@@ -101,8 +113,13 @@ class SweepLauncher(Launcher):
             RunError: a directory that holds a run of another config.
         """
         jobs: dict[Path, Job] = {}
+        load = lru_cache(lambda *rest: self.hydra_context.config_loader.load_sweep_config(self.config, [*rest]))
         for overrides in job_overrides:
-            composed = self.compose(overrides)
+            # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
+            varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
+            composed = copy.deepcopy(load(*(override for override in overrides if not VARIED.fullmatch(override))))
+            for key, value in varied:
+                OmegaConf.update(composed, key, int(value))
             chosen = composed.hydra.runtime.choices
             with open_dict(composed):
                 del composed["hydra"]
@@ -119,17 +136,6 @@ class SweepLauncher(Launcher):
             jobs.setdefault(run.path, Job(tuple(overrides), run, config))
         return list(jobs.values())
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config of one job; jobs that differ in batch size and seed only are composed once, for it takes 0.1 s."""
-        varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
-        rest = tuple(override for override in overrides if not VARIED.fullmatch(override))
-        if rest not in self.composed:
-            self.composed[rest] = self.hydra_context.config_loader.load_sweep_config(self.config, list(rest))
-        composed = copy.deepcopy(self.composed[rest])
-        for key, value in varied:
-            OmegaConf.update(composed, key, int(value))
-        return composed
-
 
 class ProcessLauncher(SweepLauncher):
     """Runs each job as a process of this machine.
@@ -145,58 +151,51 @@ class ProcessLauncher(SweepLauncher):
         self.gpus = graphics.GPUs(ids, jobs_per_gpu)
         self.at_once = max(1, self.gpus.slots) if jobs is None else jobs
         at_least("hydra.launcher.jobs", self.at_once, 1)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.stopping = False
 
-    def conduct(self, jobs: Sequence[Job], skipped: Sequence[Status]) -> None:
-        self.wanted = {job: self.gpus.wanted(job.config["trainer"]) for job in jobs}
-        self.processes: list[JobProcess] = []
-        self.starting, self.stopping = threading.Lock(), False
-        self.board = Board(jobs, skipped, lambda: [(process.job, process.seconds) for process in [*self.processes]])
-        if skipped:
+    def conduct(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs in threads, ``at_once`` of them; whatever goes wrong, none is left behind."""
+        wanted = {job: self.gpus.wanted(job.config["trainer"]) for job in jobs}
+        if self.board.outcomes:
             self.board.say(self.board.summary())
         previous = signal.signal(signal.SIGTERM, _interrupt)
+        futures: list[Future[None]] = []
         try:
-            with self.board:
-                self.run_all(jobs)
+            with ThreadPoolExecutor(self.at_once) as pool:
+                try:
+                    for job, gpus in wanted.items():
+                        futures.append(pool.submit(self.run, job, gpus))
+                    for future in as_completed(futures):
+                        future.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    self.stop(futures)
+                    raise
         except KeyboardInterrupt:
             self.board.close()
-            raise SystemExit(128 + signal.SIGINT) from None
+            raise
         finally:
             signal.signal(signal.SIGTERM, previous)
-        self.board.close()
-        raise_if_failed(self.board)
 
-    def run_all(self, jobs: Sequence[Job]) -> None:
-        """Run the jobs in threads, ``at_once`` of them; whatever goes wrong, none is left behind."""
-        futures: list[Future[None]] = []
-        with ThreadPoolExecutor(self.at_once) as pool:
-            try:
-                for job in jobs:
-                    futures.append(pool.submit(self.run, job))
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.stop(futures)
-                raise
-
-    def run(self, job: Job) -> None:
+    def run(self, job: Job, gpus: int) -> None:
         """Wait for GPUs, start the job and wait for its end; one that another sweep finished meanwhile is left."""
-        with self.gpus.lent(self.wanted[job]) as taken:
-            with self.starting:
-                if self.stopping:
-                    return
-                decision = decide(job.run, retry_failed=self.config.retry_failed)
-                if decision not in RUNNABLE:
-                    self.board.ended(job, decision, 0.0)
-                    return
-                process = JobProcess(job, self.script, self.environment(taken))
-                if process.claimed:
-                    self.processes.append(process)
-                    self.board.say(f"{decision}: {job.run.path}")
-            outcome = process.end()
-        if process.claimed:
-            self.processes.remove(process)
-        self.board.ended(job, outcome, process.seconds)
+        with self.gpus.lent(gpus) as taken:
+            if self.stopping:
+                return
+            decision = self.decide(job)
+
+            def started(process: subprocess.Popen[bytes]) -> None:
+                self.processes.append(process)
+                self.board.started(job)
+                self.board.say(f"{decision}: {job.run.path}")
+                if self.stopping:  # since the job was looked at
+                    process.terminate()
+
+            outcome = decision
+            if decision in RUNNABLE:
+                outcome = run_job(job, self.script, self.environment(taken), None, started, lambda: self.stopping)
+        self.board.ended(job, outcome)
 
     def environment(self, taken: Sequence[str]) -> dict[str, str]:
         """The job's GPUs; without GPUs, its share of the cores when several jobs run at a time."""
@@ -210,37 +209,18 @@ class ProcessLauncher(SweepLauncher):
         """Stop every job so that it can be taken up again; a second Ctrl-C kills those that have not stopped yet."""
         self.board.say("stopping: give the same command to go on", "bold yellow")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with self.starting:
-            self.stopping = True
+        self.stopping = True
         try:
             for process in [*self.processes]:
-                process.ask_to_stop()
+                process.terminate()
             # To wait(), one that was cancelled in the queue is never done.
             wait([future for future in futures if not future.cancelled()], timeout=GRACE_SECONDS)
         except KeyboardInterrupt:
             self.board.say("killing the jobs", "bold yellow")
         for process in [*self.processes]:
-            process.kill()
+            if process.poll() is None:
+                kill(process)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def raise_if_failed(board: Board) -> None:
-    """End a sweep in which something failed or was interrupted with an error.
-
-    Raises:
-        RunError: says how many and what to do.
-    """
-    bad = {
-        outcome: board.outcomes[outcome] for outcome in (Status.FAILED, Status.INTERRUPTED) if board.outcomes[outcome]
-    }
-    if bad:
-        counts = " and ".join(f"{count} {outcome}" for outcome, count in bad.items())
-        raise RunError(
-            f"{counts} of {board.total} runs: the same command goes on with interrupted runs, "
-            "and tries failed ones again with retry_failed=true"
-        )
-    if board.outcomes[Status.ELSEWHERE]:
-        board.say("runs that another sweep holds were left to it")

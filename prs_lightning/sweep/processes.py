@@ -8,16 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from prs_lightning.runs import RunDirectory, Status, write_text
+from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.sweep.plan import Job, claim
 
 LOG_FILE = "train.log"
@@ -54,103 +50,68 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class JobProcess:
-    """A started job. Nobody else can start it before ``end``.
+def run_job(
+    job: Job,
+    script: str | Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    started: Callable[[subprocess.Popen[bytes]], object] = lambda process: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Status:
+    """Train in a process of its own, wait for it, kill what is left of it, and give its outcome.
 
-    It must be started by the main thread or by one that stays for its ``end``: to the system, the thread that started
-    a process is the parent with which it dies.
+    A run that ended without saying why is marked failed with the reason, unless it was asked to stop. Nobody else can
+    start the job meanwhile; if another sweep holds the run, nothing is started.
 
     Args:
         job: what to run.
         script: the script that trains.
         environment: more environment variables.
         folder: working directory of the job.
-
-    Attributes:
-        claimed: False if another sweep holds the run; then nothing was started.
+        started: is told the process.
+        stopping: whether the job was asked to stop.
     """
-
-    def __init__(
-        self, job: Job, script: str | Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
-    ) -> None:
-        self.job, self.started = job, time.monotonic()
-        self.record_before = job.run.record()
-        self.resources = ExitStack()
-        self.claimed = self.resources.enter_context(claim(job.run))
-        self.stopped = False
-        self.process: subprocess.Popen[bytes] | None = None
-        if self.claimed:
-            log = self.resources.enter_context((job.run.path / LOG_FILE).open("ab"))
-            self.process = subprocess.Popen(
+    with claim(job.run) as claimed:
+        if not claimed:
+            return Status.ELSEWHERE
+        before = job.run.record()
+        with (job.run.path / LOG_FILE).open("ab") as log:
+            # To the system, the thread that started a process is the parent with which it dies: this one stays.
+            process = subprocess.Popen(
                 command(script, job.overrides, job.run.path),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
                 env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
                 start_new_session=True,  # the job and the ranks it starts can be killed as one
             )  # fmt: skip
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.started
-
-    def running(self) -> bool:
-        """Whether the main process of the job still runs."""
-        return self.process is not None and self.process.poll() is None
-
-    def ask_to_stop(self) -> None:
-        """Send SIGTERM: the run ends after its current batch and can be taken up again."""
-        self.stopped = True
-        if self.process is not None and self.running():
-            self.process.terminate()
-
-    def kill(self) -> None:
-        """End the job and the ranks that it started, at once."""
-        self.stopped = True
-        if self.process is not None and self.running():
-            _kill_group(self.process.pid)
-
-    def end(self) -> Status:
-        """Wait for the job, kill what is left of it, let go of the run, and give its outcome.
-
-        A run that ended without saying why is marked failed with the reason, unless it was asked to stop.
-        """
-        with self.resources:
-            if self.process is None:
-                return Status.ELSEWHERE
-            try:
-                self.process.wait()
-            finally:
-                _kill_group(self.process.pid)
-                outcome = self._outcome(self.process.wait())
-            return outcome
-
-    def _outcome(self, code: int) -> Status:
-        run, record = self.job.run, self.job.run.record()
-        if run.locked:  # by a run that was started by hand
-            return Status.ELSEWHERE
-        if code == 0 and record.get("status") == Status.FINISHED:
-            return Status.FINISHED
-        if self.stopped and record.get("status") == Status.RUNNING:
-            run.update_record(status=Status.INTERRUPTED, reason="stopped with its sweep")
-        if self.stopped or (record != self.record_before and record.get("status") == Status.INTERRUPTED):
-            return Status.INTERRUPTED
-        if record == self.record_before or record.get("status") != Status.FAILED:
-            mark_failed(run, self.job.config, reason(code, log_tail(run)))
-        return Status.FAILED
+        try:
+            started(process)
+            process.wait()
+        finally:
+            kill(process)
+            outcome = _outcome(job, process.wait(), before, stopping())
+        return outcome
 
 
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # nobody is left
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End the job and the ranks that it started, at once."""
+    with suppress(ProcessLookupError):  # nobody is left
+        os.killpg(process.pid, signal.SIGKILL)
 
 
-def mark_failed(run: RunDirectory, config: Mapping[str, Any], why: str) -> None:
-    """Say in the run directory that the run failed, also if it failed before it could make its record."""
-    if not run.config_file.exists():
-        write_text(run.config_file, yaml.safe_dump(dict(config), sort_keys=False))
-    run.update_record(status=Status.FAILED, reason=why, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+def _outcome(job: Job, code: int, before: Mapping[str, Any], stopped: bool) -> Status:
+    run, record = job.run, job.run.record()
+    status = record.get("status") if record != before else None
+    if run.locked:  # by a run that was started by hand
+        return Status.ELSEWHERE
+    if code == 0 and record.get("status") == Status.FINISHED:
+        return Status.FINISHED
+    if stopped and record.get("status") == Status.RUNNING:
+        run.update_record(status=Status.INTERRUPTED, reason="stopped with its sweep")
+    if stopped or status == Status.INTERRUPTED:
+        return Status.INTERRUPTED
+    if status != Status.FAILED:
+        run.mark_failed(job.config, reason(code, log_tail(run)))
+    return Status.FAILED
 
 
 def reason(code: int, tail: Sequence[str]) -> str:
