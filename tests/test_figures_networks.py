@@ -15,8 +15,8 @@ from scipy.spatial.distance import cosine
 
 from prs_lightning.analysis import figures
 from prs_lightning.analysis.figures import groups, layers, maps, plane, robustness
-from prs_lightning.analysis.figures.inference import both, first_samples, outputs
-from prs_lightning.analysis.networks import NetworkPair
+from prs_lightning.analysis.figures.inference import first_samples, outputs
+from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.attacks import bim, fgsm, pgd, robustness_curve
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import RunError
@@ -59,8 +59,8 @@ def networks(small_digits: tuple[Split, Split], tmp_path_factory: pytest.TempPat
         b.final.weight *= 1e4
         b.final.bias *= 1e4
     return NetworkPair(
-        a=a, b=b, name_a="batch 2048", name_b="batch 64", prs_ratio_a=0.9, prs_ratio_b=0.1, data="mnist5k",
-        train=train, test=test, epsilon=EPSILON, step_size=STEP_SIZE, siblings_a=(), siblings_b=(),
+        a=Named("A", a, "A: batch 2048, PRS ratio 0.9"), b=Named("B", b, "B: batch 64, PRS ratio 0.1"),
+        train=train, test=test, epsilon=EPSILON, step_size=STEP_SIZE,
     )  # fmt: skip
 
 
@@ -91,11 +91,11 @@ def test_figure_1_colours_each_region_and_class_of_the_plane(networks: NetworkPa
     chosen = plane.three_images(networks)
     labels = networks.test.labels[chosen]
     assert len(set(labels.tolist())) == 3
-    for network in (networks.a, networks.b):
+    for network in (networks.a.network, networks.b.network):
         assert torch.equal(network(to_unit_range(networks.test.images[chosen])).argmax(1), labels)
     figure = plane.figure_1(networks, sizes=SIZES)
     surface = plane.plane_through(to_unit_range(networks.test.images[chosen]), SIZES.plane)
-    for row, (letter, network) in enumerate((("A", networks.a), ("B", networks.b))):
+    for row, (letter, network) in enumerate((("A", networks.a.network), ("B", networks.b.network))):
         regions, logits = figure.figure.axes[2 * row : 2 * row + 2]
         with torch.no_grad():
             scores, features = network.logits_and_pre_activations(surface.points())
@@ -123,7 +123,7 @@ def test_figure_1_colours_each_region_and_class_of_the_plane(networks: NetworkPa
 def test_figure_2a_counts_the_regions_of_every_layer(networks: NetworkPair) -> None:
     figure = layers.figure_2a(networks, sizes=SIZES)
     images = to_unit_range(part(networks.train, SIZES.layers).images)
-    for line, network in zip(figure.figure.axes[0].lines, (networks.a, networks.b), strict=True):
+    for line, network in zip(figure.figure.axes[0].lines, (networks.a.network, networks.b.network), strict=True):
         with torch.no_grad():
             first = network.convolutions[1](network.convolutions[0]((images - network.mean) / network.std))
             last = network.logits_and_pre_activations(images)[1]
@@ -148,12 +148,16 @@ def test_figure_3_draws_the_curves_of_the_attacks(networks: NetworkPair) -> None
     assert titles == [f"{letter}, {name} set, n = 60" for letter in "AB" for name in ("training", "test")]
     for axes, (network, split) in zip(
         figure.figure.axes,
-        [(network, split) for network in (networks.a, networks.b) for split in (networks.train, networks.test)],
+        [
+            (network, split)
+            for network in (networks.a.network, networks.b.network)
+            for split in (networks.train, networks.test)
+        ],
         strict=True,
     ):
         chosen = part(split, 60)
         for line, (name, attack) in zip(axes.lines, attacks.items(), strict=True):
-            if name == "PGD-100" and (network is networks.b or split is networks.train):
+            if name == "PGD-100" and (network is networks.b.network or split is networks.train):
                 continue  # one of four is enough of the dearest
             expected = robustness_curve(network, to_unit_range(chosen.images), chosen.labels, attack, radii)
             np.testing.assert_allclose(line.get_xdata(), radii, atol=1e-12)
@@ -168,7 +172,7 @@ def test_figure_6a_tells_failures_without_a_gradient_apart(networks: NetworkPair
     test = part(networks.test, SIZES.attacked)
     bars = [[bar.get_width() for bar in container] for container in figure.figure.axes[0].containers]
     drawn = np.array(bars).reshape(2, 3)
-    for letter, network, widths in (("A", networks.a, drawn[0]), ("B", networks.b, drawn[1])):
+    for letter, network, widths in (("A", networks.a.network, drawn[0]), ("B", networks.b.network, drawn[1])):
         result = pgd(network, to_unit_range(test.images), test.labels, epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
         tried, failed = result.correct_before, result.correct_after
         counts = [
@@ -189,7 +193,7 @@ def test_figure_6a_tells_failures_without_a_gradient_apart(networks: NetworkPair
 def test_figure_6b_draws_the_logits_before_and_after(networks: NetworkPair) -> None:
     figure = robustness.figure_6b(networks, sizes=SIZES)
     test = part(networks.test, SIZES.attacked)
-    for axes, network in zip(figure.figure.axes, (networks.a, networks.b), strict=True):
+    for axes, network in zip(figure.figure.axes, (networks.a.network, networks.b.network), strict=True):
         result = pgd(network, to_unit_range(test.images), test.labels, epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
         tried = result.correct_before
         for drawn, images in zip(offsets(axes), (to_unit_range(test.images), result.adversarial), strict=True):
@@ -207,7 +211,7 @@ def test_figure_6b_draws_the_logits_before_and_after(networks: NetworkPair) -> N
 
 def test_figure_7a_draws_the_cosines_of_scipy(networks: NetworkPair) -> None:
     figure = layers.figure_7a(networks, sizes=SIZES)
-    for axes, network in zip(figure.figure.axes, (networks.a, networks.b), strict=False):
+    for axes, network in zip(figure.figure.axes, (networks.a.network, networks.b.network), strict=False):
         weight = network.final.weight.detach().numpy().astype(float)
         expected = [[1 - cosine(one, other) for other in weight] for one in weight]
         np.testing.assert_allclose(axes.images[0].get_array(), expected, atol=1e-9)
@@ -220,7 +224,7 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
     wrong = networks.test.labels.clone()
     wrong[::3] = (wrong[::3] + 1) % 10  # so that samples in and out of the regions are misclassified
     given = Split(networks.test.images, wrong)
-    for network in (networks.a, networks.b):
+    for network in (networks.a.network, networks.b.network):
         found = groups.groups(network, networks.train, given, 1000)
         with torch.no_grad():
             _, train = network.logits_and_pre_activations(to_unit_range(networks.train.images))
@@ -230,8 +234,11 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
         every = range(len(inside))
         assert found["inclusion"].tolist() == [i for i in every if right[i] and inside[i]]
         assert found["exclusion"].tolist() == [i for i in every if right[i] and not inside[i]]
-    assert min(len(places) for places in groups.groups(networks.a, networks.train, networks.test, 1000).values()) > 0
-    some = groups.groups(networks.a, networks.train, networks.test, 20)
+    assert (
+        min(len(places) for places in groups.groups(networks.a.network, networks.train, networks.test, 1000).values())
+        > 0
+    )
+    some = groups.groups(networks.a.network, networks.train, networks.test, 20)
     assert max(len(places) for places in some.values()) == 20
     largest = max(some.values(), key=len)
     assert len(largest.unique()) == 20
@@ -244,7 +251,9 @@ def test_figure_9_draws_the_mean_over_seeds_of_each_group(networks: NetworkPair)
     figure = groups.figure_9(networks, sizes=SIZES)
     table = figure.numbers
     assert list(table.columns) == ["network", "seed", "group", "epsilon", "robust_accuracy", "n"]
-    for axes, (letter, network) in zip(figure.figure.axes, (("A", networks.a), ("B", networks.b)), strict=True):
+    for axes, (letter, network) in zip(
+        figure.figure.axes, (("A", networks.a.network), ("B", networks.b.network)), strict=True
+    ):
         places = groups.groups(network, networks.train, networks.test, SIZES.group)
         for line, group in zip(axes.lines, ("inclusion", "exclusion"), strict=True):
             images, labels = (values[places[group]] for values in networks.test)
@@ -295,8 +304,8 @@ def test_figure_9_loads_the_other_seeds(networks: NetworkPair, tmp_path: Path) -
         kept = {"architecture": "CNN6", "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
         paths.append((seed, tmp_path / f"{seed}.ckpt"))
         torch.save(kept, paths[-1][1])
-    pair = replace(networks, siblings_a=tuple(paths), train=four, test=four)
-    table = groups.curves(pair, both(pair)[0], 1000)
+    pair = replace(networks, a=replace(networks.a, siblings=tuple(paths)), train=four, test=four)
+    table = groups.curves(pair, pair.a, 1000)
     sizes = table[table["epsilon"] == 0].set_index(["seed", "group"])["n"].to_dict()
     # Both put every image into one region, and each is right on the class that it always names.
     assert sizes == {(3, "inclusion"): 3, (3, "exclusion"): 0, (4, "inclusion"): 1, (4, "exclusion"): 0}
@@ -307,7 +316,7 @@ def test_figure_11_shows_the_strongest_maps_and_the_share_of_zeros(networks: Net
     chosen = plane.three_images(networks)[:1]
     image = to_unit_range(networks.test.images[chosen])
     train = to_unit_range(part(networks.train, SIZES.layers).images)
-    for row, network in enumerate((networks.a, networks.b)):
+    for row, network in enumerate((networks.a.network, networks.b.network)):
         picture, drawn = (figure.figure.axes[2 * row + column].images[0].get_array() for column in (0, 1))
         np.testing.assert_allclose(picture, image[0, 0])
         with torch.no_grad():

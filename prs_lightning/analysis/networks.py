@@ -20,30 +20,44 @@ if TYPE_CHECKING:  # the checkpoints' paths and the key are asked for without to
 
 
 @dataclass(frozen=True)
-class NetworkPair:
-    """Networks A (the larger PRS ratio) and B in eval mode, and the data that they were trained and tested on.
+class Named:
+    """One of the two networks, in eval mode, and how to show it.
 
     Attributes:
-        name_a, name_b: what to call them in a figure.
-        train, test: uint8, with the limits of A's config.
-        epsilon, step_size: of A's data config, in pixel units of [0, 1].
-        siblings_a, siblings_b: (seed, checkpoint) of the runs that differ in the seed alone, at the same epoch, with
-            the network itself.
+        letter: A or B.
+        words: tell them apart in a legend.
+        siblings: (seed, checkpoint) of the runs that differ in the seed alone, at the same epoch, with itself.
     """
 
-    a: ImageClassifier
-    b: ImageClassifier
-    name_a: str
-    name_b: str
-    prs_ratio_a: float
-    prs_ratio_b: float
-    data: str
+    letter: str
+    network: ImageClassifier
+    words: str
+    siblings: tuple[tuple[int, Path], ...] = ()
+
+
+@dataclass(frozen=True)
+class NetworkPair:
+    """Networks A (the larger PRS ratio) and B, and the data that they were trained and tested on.
+
+    Attributes:
+        train, test: uint8, with the limits of A's config.
+        epsilon, step_size: of A's data config, in pixel units of [0, 1].
+    """
+
+    a: Named
+    b: Named
     train: Split
     test: Split
     epsilon: float
     step_size: float
-    siblings_a: tuple[tuple[int, Path], ...]
-    siblings_b: tuple[tuple[int, Path], ...]
+
+    @property
+    def both(self) -> tuple[Named, Named]:
+        return self.a, self.b
+
+    @property
+    def words(self) -> str:
+        return f"{self.a.words}; {self.b.words}"
 
 
 def checkpoint_path(runs: Path, run: str, epoch: int) -> Path | None:
@@ -77,15 +91,18 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
         RunError: a checkpoint that is absent, damaged, or of another architecture than its run says; data not there.
     """
     configs = [RunDirectory(runs / network.run).config() for network in (pair.a, pair.b)]
-    a, b = (_load(runs, network, pair.model) for network in (pair.a, pair.b))
-    train, test = _splits(configs[0], data_root or configs[0]["data"]["root"])
-    data = configs[0]["data"]
-    return NetworkPair(
-        a=a, b=b, name_a=_name(pair.a, configs[0]), name_b=_name(pair.b, configs[1]),
-        prs_ratio_a=pair.a.prs_ratio, prs_ratio_b=pair.b.prs_ratio,
-        data=pair.data, train=train, test=test, epsilon=float(data["epsilon"]), step_size=float(data["step_size"]),
-        siblings_a=_siblings(runs, pair.a, configs[0]), siblings_b=_siblings(runs, pair.b, configs[1]),
+    a, b = (
+        Named(
+            letter, _load(runs, network, pair.model),
+            f"{letter}: batch {config['batch_size']}, seed {config['seed']}, epoch {network.epoch}, "
+            f"PRS ratio {network.prs_ratio:.3g}",
+            _siblings(runs, network, config),
+        )
+        for letter, network, config in zip("AB", (pair.a, pair.b), configs, strict=True)
     )  # fmt: skip
+    data = configs[0]["data"]
+    train, test = _splits(data, data_root or data["root"])
+    return NetworkPair(a, b, train, test, float(data["epsilon"]), float(data["step_size"]))
 
 
 def _load(runs: Path, network: Network, model: str) -> ImageClassifier:
@@ -103,19 +120,14 @@ def _load(runs: Path, network: Network, model: str) -> ImageClassifier:
     return loaded
 
 
-def _splits(config: dict[str, Any], root: str | Path) -> tuple[Split, Split]:
+def _splits(data: dict[str, Any], root: str | Path) -> list[Split]:
     from prs_lightning.data import Split, balanced_subset, load
 
-    data = config["data"]
     made = []
     for split, limit in zip(load(data["name"], root), (data["train_limit"], data["test_limit"]), strict=True):
         chosen = slice(None) if limit is None else balanced_subset(split.labels, limit)
         made.append(Split(split.images[chosen], split.labels[chosen]))
-    return made[0], made[1]
-
-
-def _name(network: Network, config: dict[str, Any]) -> str:
-    return f"batch {config['batch_size']}, seed {config['seed']}, epoch {network.epoch}"
+    return made
 
 
 def _siblings(runs: Path, network: Network, config: dict[str, Any]) -> tuple[tuple[int, Path], ...]:

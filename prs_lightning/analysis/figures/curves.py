@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures.registry import figure
 from prs_lightning.analysis.figures.style import (
-    COLUMN,
+    COLOURS,
     LINES,
-    PAGE,
     Drawing,
-    colour_of,
     legend,
+    mean_and_band,
     over_epochs,
     panels,
     ratio_limits,
@@ -32,9 +31,7 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
         Columns data, model, batch_size, epoch, measure, mean, standard_deviation (NaN for one run), n (runs).
     """
     columns = [*GROUP, "epoch", "measure", "mean", "standard_deviation", "n"]
-    if column not in rows or rows[column].isna().all():
-        return pd.DataFrame(columns=columns)
-    measured = rows.dropna(subset=[column])
+    measured = rows.reindex(columns=[*GROUP, "epoch", column]).dropna(subset=[column])
     grouped = measured.groupby([*GROUP, "epoch"], sort=True, observed=True)[column]
     table = grouped.agg(mean="mean", standard_deviation="std", n="count").reset_index()
     return table.assign(measure=column)[columns]
@@ -42,45 +39,37 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def settings(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The (data, model) pairs that occur: networks in the paper's order, the data sets within each."""
-    found = {(str(data), str(model)) for data, model in zip(rows["data"], rows["model"], strict=True)}
 
     def place(pair: tuple[str, str]) -> tuple[int, int, str]:
-        data, model = list(DATA_LABELS), list(MODEL_LABELS)
-        where = (
-            names.index(name) if name in names else len(names) for name, names in ((pair[1], model), (pair[0], data))
+        data, model = (
+            list(known).index(name) if name in known else len(known)
+            for name, known in zip(pair, (DATA_LABELS, MODEL_LABELS), strict=True)
         )
-        return (*where, str(pair))  # type: ignore[return-value]
+        return model, data, str(pair)
 
-    return sorted(found, key=place)
-
-
-def _bands(axes: Axes, table: pd.DataFrame, batch_sizes: list[float], handles: dict[str, object]) -> None:
-    """A line per batch size, with a band of one standard deviation."""
-    for batch_size, group in table.groupby("batch_size", sort=True):
-        position = batch_sizes.index(float(str(batch_size)))
-        colour, style = colour_of(position), LINES[position % len(LINES)]
-        epochs, mean = group["epoch"].to_numpy(float), group["mean"].to_numpy(float)
-        deviation = group["standard_deviation"].fillna(0).to_numpy(float)
-        # A single epoch is a point: a line through it would be invisible.
-        (line,) = axes.plot(epochs, mean, color=colour, linestyle=style, marker="o" if len(epochs) < 3 else "")
-        if (deviation > 0).any():
-            axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
-        handles.setdefault(f"batch size {int(float(str(batch_size)))}", line)
+    return sorted(set(zip(rows["data"].astype(str), rows["model"].astype(str), strict=True)), key=place)
 
 
-def _seeds(table: pd.DataFrame) -> str:
-    """How many runs a line is the mean of: ``n = 5 seeds``, or a range."""
+def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str, handles: dict[str, object]) -> None:
+    """A line per batch size, with a band of one standard deviation; ``table`` is of one network and data set."""
+    over_epochs(axes, label(measure))
+    if table.empty:
+        say(axes, f"{label(measure)}: not measured in these runs")
+        return
     least, most = int(table["n"].min()), int(table["n"].max())
     counted = f"{least}" if least == most else f"{least} to {most}"
-    return f"n = {counted} seed{'s' * (counted != '1')}"
-
-
-def _batch_sizes(rows: pd.DataFrame) -> list[float]:
-    return sorted(float(size) for size in rows["batch_size"].dropna().unique())
-
-
-def _not_measured(axes: Axes, column: str) -> None:
-    say(axes, f"{label(column)}: not measured in these runs")
+    first = table.iloc[0]
+    axes.set_title(f"{label(first['model'])}, {label(first['data'])}, n = {counted} seed{'s' * (counted != '1')}")
+    batch_sizes = sorted(rows["batch_size"].dropna().astype(float).unique())
+    for batch_size, group in table.groupby(table["batch_size"].astype(float), sort=True):
+        position = batch_sizes.index(batch_size)
+        values = group.set_index("epoch")
+        line = mean_and_band(
+            axes, values["mean"], values["standard_deviation"], color=COLOURS[position % len(COLOURS)],
+            # A single epoch is a point: a line through it would be invisible.
+            linestyle=LINES[position % len(LINES)], marker="o" if len(group) < 3 else "",
+        )  # fmt: skip
+        handles.setdefault(f"batch size {int(batch_size)}", line)
 
 
 BAND = (
@@ -93,22 +82,14 @@ BAND = (
 def figure_5(rows: pd.DataFrame) -> Drawing:
     """Test accuracy, PRS ratio and RA over epochs, mean and standard deviation over seeds."""
     measures = (TEST_ACCURACY, PRS_RATIO, ROBUST_ACCURACY)
-    pairs = settings(rows)
-    height = 1.75 if len(pairs) < 4 else 1.15
-    canvas, grid = panels(max(len(pairs), 1), 3, height=height, sharex="all")
-    tables = [over_seeds(rows, column) for column in measures]
+    pairs, tables = settings(rows), [over_seeds(rows, measure) for measure in measures]
+    canvas, grid = panels(max(len(pairs), 1), 3, height=1.75 if len(pairs) < 4 else 1.15, sharex="all")
     handles: dict[str, object] = {}
-    for row, (data, model) in enumerate(pairs):
-        for column, (measure, table) in enumerate(zip(measures, tables, strict=True)):
-            axes = grid[row, column]
+    for line, (data, model) in zip(grid, pairs, strict=False):
+        for axes, measure, table in zip(line, measures, tables, strict=True):
             chosen = table[(table["data"] == data) & (table["model"] == model)]
-            axes.set_ylabel(label(measure))
-            over_epochs(axes)
-            if chosen.empty:
-                _not_measured(axes, measure)
-                continue
-            axes.set_title(f"{label(model)}, {label(data)}, {_seeds(chosen)}", fontsize=6.5)
-            _bands(axes, chosen, _batch_sizes(rows), handles)
+            _draw(axes, chosen, rows, measure, handles)
+            axes.title.set_fontsize(6.5)
             ratio_limits(axes, chosen["mean"].to_numpy(float))
     if not pairs:
         for axes in grid.flat:
@@ -126,22 +107,14 @@ def figure_7b(rows: pd.DataFrame) -> Drawing:
     """Mean cosine similarity of the final layer's weights over epochs, mean and standard deviation over seeds."""
     table, pairs = over_seeds(rows, COSINE_SIMILARITY), settings(rows)
     columns = min(max(len(pairs), 1), 3)
-    canvas, grid = panels(
-        -(-max(len(pairs), 1) // columns), columns, height=1.75, width=PAGE if columns > 1 else COLUMN
-    )
+    canvas, grid = panels(-(-max(len(pairs), 1) // columns), columns, height=1.75)
     handles: dict[str, object] = {}
-    for axes in grid.flat[len(pairs) :] if pairs else []:
+    for axes in grid.flat[max(len(pairs), 1) :]:
         axes.set_axis_off()
     for axes, (data, model) in zip(grid.flat, pairs, strict=False):
+        axes.set_title(f"{label(model)}, {label(data)}")
         chosen = table[(table["data"] == data) & (table["model"] == model)]
-        over_epochs(axes)
-        axes.set_ylabel(label(COSINE_SIMILARITY))
-        if chosen.empty:
-            axes.set_title(f"{label(model)}, {label(data)}")
-            _not_measured(axes, COSINE_SIMILARITY)
-            continue
-        axes.set_title(f"{label(model)}, {label(data)}, {_seeds(chosen)}")
-        _bands(axes, chosen, _batch_sizes(rows), handles)
+        _draw(axes, chosen, rows, COSINE_SIMILARITY, handles)
     if not pairs:
         say(grid[0, 0], "no epoch was measured")
     legend(canvas, handles)
@@ -179,13 +152,8 @@ def figure_2b(rows: pd.DataFrame) -> Drawing:
     for position, run in enumerate(runs):
         chosen = rows[rows["run"] == run].sort_values("epoch")
         first = chosen.iloc[0]
-        name = ", ".join(
-            [
-                *(label(str(first[key])) for key in ("model", "data")),
-                f"batch {int(first['batch_size'])}",
-                f"seed {int(first['seed'])}",
-            ]
-        )
+        name = f"{label(str(first['model']))}, {label(str(first['data']))}, "
+        name += f"batch {int(first['batch_size'])}, seed {int(first['seed'])}"
         for measure, axes, line in (
             ("train/accuracy", grid[0, 0], "--"),
             (TEST_ACCURACY, grid[0, 0], "-"),
@@ -194,33 +162,23 @@ def figure_2b(rows: pd.DataFrame) -> Drawing:
             if measure not in chosen:
                 continue
             known = chosen.dropna(subset=[measure])
-            marker = "o" if len(known) < 3 else ""
-            (drawn,) = axes.plot(known["epoch"], known[measure], line, color=colour_of(position), marker=marker)
+            look = {"color": COLOURS[position], "marker": "o" if len(known) < 3 else ""}
+            (drawn,) = axes.plot(known["epoch"], known[measure], line, **look)
             words = "test accuracy, PRS ratio" if measure == TEST_ACCURACY else label(measure)
             if measure != PRS_RATIO:
                 handles[f"{name}: {words}"] = drawn
-            numbers.append(
-                pd.DataFrame({"run": run, "epoch": known["epoch"], "measure": measure, "value": known[measure]})
-            )
+            numbers.append(known[["run", "epoch"]].assign(measure=measure, value=known[measure]))
     for axes, words in zip(grid.flat, ("accuracy", label(PRS_RATIO)), strict=True):
-        over_epochs(axes)
-        axes.set_ylabel(words)
-        drawn_values = [line.get_ydata() for line in axes.lines]
-        if not drawn_values:
-            say(axes, "the PRS ratio was not measured in these runs")
+        over_epochs(axes, words)
+        if axes.lines:
+            ratio_limits(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
         else:
-            ratio_limits(axes, np.concatenate(drawn_values))
+            say(axes, "the PRS ratio was not measured in these runs")
         legend(canvas, handles, columns=1 if len(handles) < 3 else 2)
-    n = (
-        "two runs of one network and data set whose final PRS ratios differ most"
-        if len(runs) == 2
-        else "the one run there is"
-    )
+    two = "two runs of one network and data set whose final PRS ratios differ most"
     caption = (
-        f"Shown: {n}. To see: accuracy settles within a few epochs, while the PRS ratio goes on changing, so it tells "
-        "networks apart that test accuracy cannot."
+        f"Shown: {two if len(runs) == 2 else 'the one run there is'}. To see: accuracy settles within a few epochs, "
+        "while the PRS ratio goes on changing, so it tells networks apart that test accuracy cannot."
     )
-    table = (
-        pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame(columns=["run", "epoch", "measure", "value"])
-    )
-    return caption, canvas, table
+    columns = ["run", "epoch", "measure", "value"]
+    return caption, canvas, pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame(columns=columns)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from prs_lightning.analysis.figures.inference import Named, both, on_device_of, outputs
+from prs_lightning.analysis.figures.inference import on_device_of, outputs
 from prs_lightning.analysis.figures.registry import Sizes, figure
 from prs_lightning.analysis.figures.robustness import epsilons, thrifty
-from prs_lightning.analysis.figures.style import (
-    BLUE,
-    LINES,
-    MARKERS,
-    VERMILION,
-    Drawing,
-    legend,
-    note,
-    panels,
-    say,
-)
-from prs_lightning.analysis.networks import NetworkPair
-from prs_lightning.attacks import AttackResult, pgd, robustness_curve
+from prs_lightning.analysis.figures.style import Drawing, legend, mean_and_band, note, panels, say, series
+from prs_lightning.analysis.networks import Named, NetworkPair
+from prs_lightning.attacks import pgd, robustness_curve
 from prs_lightning.data import Split
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
 from prs_lightning.runs.checkpoints import load_network
 from prs_lightning.seeding import keyed_generator
 
-GROUPS = {"inclusion": BLUE, "exclusion": VERMILION}
+GROUPS = ("inclusion", "exclusion")
 
 
 def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> dict[str, torch.Tensor]:
@@ -45,26 +35,19 @@ def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> d
     right = logits.argmax(dim=1).cpu() == test.labels.cpu()
     inside = populated.contains(features).cpu()
     members = {"inclusion": (right & inside).nonzero().flatten(), "exclusion": (right & ~inside).nonzero().flatten()}
-    return {group: places[_any_of(len(places), limit)] for group, places in members.items()}
+    for group, places in members.items():
+        order = torch.randperm(len(places), generator=keyed_generator(len(places)))
+        members[group] = places[order[:limit].sort().values]
+    return members
 
 
-def _any_of(total: int, limit: int) -> torch.Tensor:
-    return torch.randperm(total, generator=keyed_generator(total))[:limit].sort().values
-
-
-def _of_all_seeds(networks: NetworkPair, named: Named) -> Iterator[tuple[int, ImageClassifier]]:
-    siblings = networks.siblings_a if named.letter == "A" else networks.siblings_b
-    if len(siblings) < 2:  # the network itself is at hand
-        yield (siblings[0][0] if siblings else 0), named.network
+def _of_all_seeds(named: Named) -> Iterator[tuple[int, ImageClassifier]]:
+    if len(named.siblings) < 2:  # the network itself is at hand
+        yield (named.siblings[0][0] if named.siblings else 0), named.network
         return
     device = next(named.network.parameters()).device
-    for seed, checkpoint in siblings:
+    for seed, checkpoint in named.siblings:
         yield seed, load_network(checkpoint).to(device)
-
-
-def attack(networks: NetworkPair) -> Callable[..., AttackResult]:
-    """PGD-20 for ``robustness_curve``."""
-    return thrifty(pgd, 20, {}, step_size=networks.step_size)
 
 
 def curves(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
@@ -73,47 +56,30 @@ def curves(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
     Returns:
         Columns network, seed, group, epsilon, robust_accuracy (NaN for an empty group), n.
     """
-    radii, rows = epsilons(networks), []
-    for seed, network in _of_all_seeds(networks, named):
+    radii, tables = epsilons(networks), []
+    for seed, network in _of_all_seeds(named):
         for group, places in groups(network, networks.train, networks.test, limit).items():
             chosen = places.to(networks.test.labels.device)
             images, labels = on_device_of(network, Split(networks.test.images[chosen], networks.test.labels[chosen]))
-            curve = (
-                robustness_curve(network, images, labels, attack(networks), radii)
-                if len(labels)
-                else [np.nan] * len(radii)
-            )
-            rows += [
-                {
-                    "network": named.letter, "seed": seed, "group": group, "epsilon": radius,
-                    "robust_accuracy": accuracy, "n": len(labels),
-                }
-                for radius, accuracy in zip(radii, curve, strict=True)
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _sizes(counts: pd.Series) -> str:
-    least, most = int(counts.min()), int(counts.max())
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+            attack = thrifty(pgd, 20, {}, step_size=networks.step_size)
+            curve = robustness_curve(network, images, labels, attack, radii) if len(labels) else np.nan
+            numbers = {"epsilon": radii, "robust_accuracy": curve, "n": len(labels)}
+            tables.append(pd.DataFrame({"network": named.letter, "seed": seed, "group": group} | numbers))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _draw(axes: Axes, table: pd.DataFrame, handles: dict[str, object]) -> None:
     told, empty = [], []
-    for position, (group, colour) in enumerate(GROUPS.items()):
+    for position, group in enumerate(GROUPS):
         chosen = table[table["group"] == group]
-        told.append(f"n({group}) = {_sizes(chosen['n'])}")
+        least, most = chosen["n"].min(), chosen["n"].max()
+        told.append(f"n({group}) = {least:,}" + (f" to {most:,}" if most > least else ""))
         known = chosen.dropna(subset=["robust_accuracy"])
         if known.empty:
             empty.append(group)
             continue
-        over_seeds = known.groupby("epsilon")["robust_accuracy"].agg(["mean", "std"]).fillna({"std": 0.0})
-        radii, mean, deviation = over_seeds.index.to_numpy(float), over_seeds["mean"], over_seeds["std"]
-        (handles[f"{group} group"],) = axes.plot(
-            radii, mean, color=colour, linestyle=LINES[position], marker=MARKERS[position]
-        )
-        if (deviation > 0).any():
-            axes.fill_between(radii, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
+        over_seeds = known.groupby("epsilon")["robust_accuracy"].agg(["mean", "std"])
+        handles[f"{group} group"] = mean_and_band(axes, over_seeds["mean"], over_seeds["std"], **series(position))
     if len(empty) == len(GROUPS):
         say(axes, "no test sample is classified correctly")
     elif empty:
@@ -127,7 +93,7 @@ def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     canvas, grid = panels(1, 2, height=2.3, sharey=True)
     handles: dict[str, object] = {}
     tables = []
-    for axes, named in zip(grid[0], both(networks), strict=True):
+    for axes, named in zip(grid[0], networks.both, strict=True):
         table = curves(networks, named, sizes.group)
         tables.append(table)
         axes.set_title(named.words)

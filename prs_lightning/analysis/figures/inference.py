@@ -1,14 +1,10 @@
-"""What the figures of networks A and B have in common: the two networks by name, and their outputs on a split."""
+"""What the figures of networks A and B have in common: samples, and the networks' outputs on them."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from prs_lightning.analysis.figures.style import BLUE, VERMILION
-from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.measuring import evaluating, float32
 from prs_lightning.models.base import ImageClassifier
@@ -16,37 +12,13 @@ from prs_lightning.models.base import ImageClassifier
 BATCH = 200
 
 
-class Named(NamedTuple):
-    """One of the two networks and how to show it; ``words`` tells them apart in a legend."""
-
-    letter: str
-    network: ImageClassifier
-    words: str
-    colour: str
-
-
-def both(networks: NetworkPair) -> tuple[Named, Named]:
-    """Network A and network B."""
-    words = [
-        f"{letter}: {name}, PRS ratio {ratio:.3g}"
-        for letter, name, ratio in (
-            ("A", networks.name_a, networks.prs_ratio_a),
-            ("B", networks.name_b, networks.prs_ratio_b),
-        )
-    ]
-    return Named("A", networks.a, words[0], BLUE), Named("B", networks.b, words[1], VERMILION)
-
-
 def first_samples(split: Split, limit: int) -> Split:
     """At most ``limit`` samples, balanced over the classes where these allow it."""
-    total = len(split.labels)
-    if limit >= total:
+    if limit >= len(split.labels):
         return split
-    smallest = int(split.labels.unique(return_counts=True)[1].min())
-    classes = len(split.labels.unique())
-    if -(-limit // classes) > smallest:
-        return Split(split.images[:limit], split.labels[:limit])
-    chosen = balanced_subset(split.labels, limit)
+    counts = split.labels.unique(return_counts=True)[1]
+    balanced = -(-limit // len(counts)) <= int(counts.min())
+    chosen = balanced_subset(split.labels, limit) if balanced else slice(limit)
     return Split(split.images[chosen], split.labels[chosen])
 
 

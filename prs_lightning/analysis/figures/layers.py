@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
 
-from prs_lightning.analysis.figures.inference import both, first_samples, outputs
+from prs_lightning.analysis.figures.inference import first_samples, outputs
 from prs_lightning.analysis.figures.registry import Sizes, figure
-from prs_lightning.analysis.figures.style import LINES, MARKERS, Drawing, legend, panels
+from prs_lightning.analysis.figures.style import Drawing, legend, panels, series
 from prs_lightning.analysis.networks import NetworkPair
+from prs_lightning.analysis.relations import label
+from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
 from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
-from prs_lightning.regions.layers import find_layer, hidden_layers, watching
+from prs_lightning.regions.layers import hidden_layers, watching
 
 
 def ratios_by_layer(network: ImageClassifier, images: torch.Tensor) -> pd.DataFrame:
@@ -21,29 +24,22 @@ def ratios_by_layer(network: ImageClassifier, images: torch.Tensor) -> pd.DataFr
     Returns:
         Columns depth (from 1), layer, kind ("convolution" or "fully connected"), units, prs_ratio, n.
     """
-    names = hidden_layers(network, network.final)
-    sets = {name: RegionSet() for name in names}
-    order: dict[str, None] = {}
+    sets: dict[str, RegionSet] = {}
 
     def seen(name: str, output: torch.Tensor) -> None:
-        order[name] = None
-        sets[name].add(output)
+        sets.setdefault(name, RegionSet()).add(output)
 
-    with watching(network, names, seen):
+    with watching(network, hidden_layers(network, network.final), seen):
         outputs(network, images)
-    kinds = {
-        name: "fully connected" if isinstance(find_layer(network, name), torch.nn.Linear) else "convolution"
-        for name in order
-    }
-    return pd.DataFrame(
-        [
-            {
-                "depth": depth, "layer": name, "kind": kinds[name], "units": sets[name].units,
-                "prs_ratio": sets[name].ratio, "n": sets[name].samples,
-            }
-            for depth, name in enumerate(order, start=1)
-        ]
-    )  # fmt: skip
+    linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    rows = [
+        {
+            "depth": depth, "layer": name, "kind": "fully connected" if name in linear else "convolution",
+            "units": found.units, "prs_ratio": found.ratio, "n": found.samples,
+        }
+        for depth, (name, found) in enumerate(sets.items(), start=1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 @figure("2a", "PRS ratio by layer", needs="networks")
@@ -51,21 +47,16 @@ def figure_2a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """PRS ratio of every hidden layer of both networks."""
     split = first_samples(networks.train, sizes.layers)
     canvas, grid = panels(1, 1, height=2.2)
-    axes = grid[0, 0]
-    handles, numbers = {}, []
-    for position, named in enumerate(both(networks)):
+    axes, handles, numbers = grid[0, 0], {}, []
+    for position, named in enumerate(networks.both):
         table = ratios_by_layer(named.network, split.images)
-        (handles[named.words],) = axes.plot(
-            table["depth"], table["prs_ratio"], color=named.colour, marker=MARKERS[position], linestyle=LINES[position]
-        )
+        (handles[named.words],) = axes.plot(table["depth"], table["prs_ratio"], **series(position))
         numbers.append(table.assign(network=named.letter))
-    counts = {"convolution": 0, "fully connected": 0}
-    ticks = []
-    for kind in numbers[0]["kind"]:
-        counts[kind] += 1
-        ticks.append(f"{'conv' if kind == 'convolution' else 'fc'} {counts[kind]}")
-    axes.set_xticks(numbers[0]["depth"], ticks, rotation=45 if len(ticks) < 10 else 90, ha="right")
-    axes.set(xlabel="layer", ylabel="PRS ratio", ylim=(-0.03, 1.05))
+    first = numbers[0]
+    short = first["kind"].map({"convolution": "conv", "fully connected": "fc"})
+    ticks = short + " " + (first.groupby("kind").cumcount() + 1).astype(str)
+    axes.set_xticks(first["depth"], ticks, rotation=45 if len(ticks) < 10 else 90, ha="right")
+    axes.set(xlabel="layer", ylabel=label(PRS_RATIO), ylim=(-0.03, 1.05))
     axes.set_title(f"n = {len(split.labels):,} training samples")
     legend(canvas, handles, columns=1)
     caption = (
@@ -81,25 +72,23 @@ def figure_2a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
 def figure_7a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """Cosine similarity between the final layer's weight vectors of the classes, for both networks."""
     canvas, grid = panels(1, 2, height=3.1)
-    numbers, drawn = [], None
-    for axes, named in zip(grid[0], both(networks), strict=True):
+    numbers = []
+    for axes, named in zip(grid[0], networks.both, strict=True):
         weight = named.network.final.weight
         matrix = cosine_matrix(weight).cpu().numpy()
+        classes = np.arange(len(matrix))
         drawn = axes.imshow(matrix, cmap="PuOr_r", vmin=-1, vmax=1)
         axes.grid(False)
-        axes.set(xlabel="class", ylabel="class", xticks=range(len(matrix)), yticks=range(len(matrix)))
+        axes.set(xlabel="class", ylabel="class", xticks=classes, yticks=classes)
         pairs = len(matrix) * (len(matrix) - 1) // 2
         axes.set_title(f"{named.words}\nmean {float(cosine_similarity(weight)):.3f} over n = {pairs} pairs")
-        numbers += [
-            {"network": named.letter, "class_i": i, "class_j": j, "cosine_similarity": value}
-            for i, row in enumerate(matrix.tolist())
-            for j, value in enumerate(row)
-        ]
-    assert drawn is not None
-    canvas.colorbar(drawn, ax=grid[0].tolist(), label="cosine similarity", shrink=0.8)
+        i, j = np.indices(matrix.shape).reshape(2, -1)
+        columns = {"network": named.letter, "class_i": i, "class_j": j, "cosine_similarity": matrix.ravel()}
+        numbers.append(pd.DataFrame(columns))
+    canvas.colorbar(drawn, ax=grid[0].tolist(), label=label(COSINE_SIMILARITY), shrink=0.8)
     caption = (
         "Cosine of the angle between the final layer's weight vectors of each two classes; its mean over pairs is the "
-        "measure weights/cosine_similarity. To see: whether the classes' vectors of network B lie closer to each other "
+        f"measure {COSINE_SIMILARITY}. To see: whether the classes' vectors of network B lie closer to each other "
         "(more orange) than those of network A."
     )
-    return caption, canvas, pd.DataFrame(numbers)
+    return caption, canvas, pd.concat(numbers, ignore_index=True)

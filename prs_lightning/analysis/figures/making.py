@@ -126,8 +126,8 @@ def _on_accelerator(pair: NetworkPair) -> NetworkPair:
 
     # current_accelerator() names what torch was built for, whether it is there or not.
     if torch.accelerator.is_available() and (device := torch.accelerator.current_accelerator()) is not None:
-        pair.a.to(device)
-        pair.b.to(device)
+        for named in pair.both:
+            named.network.to(device)
     return pair
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.analysis.figures.inference import both, first_samples, outputs
+from prs_lightning.analysis.figures.inference import first_samples, outputs
 from prs_lightning.analysis.figures.plane import three_images
 from prs_lightning.analysis.figures.registry import Sizes, figure
 from prs_lightning.analysis.figures.style import Drawing, class_colour, panels, say
@@ -79,14 +79,14 @@ def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """The strongest feature maps of one test image at up to six depths, for both networks."""
     chosen = three_images(networks)[:1]
     image, split = networks.test.images[chosen], first_samples(networks.train, sizes.layers)
-    found = [relu_maps(named.network, image, split.images) for named in both(networks)]
+    found = [relu_maps(named.network, image, split.images) for named in networks.both]
     depths = min(len(found[0]), len(found[1]))
     if not depths:
         raise RunError("neither network puts out feature maps: figure 11 needs convolutions followed by ReLU")
     shown = sorted({round(place) for place in np.linspace(0, depths - 1, min(depths, 6))})
     canvas, grid = panels(2, len(shown) + 1, height=1.0)
     rows = []
-    for row, (named, maps) in enumerate(zip(both(networks), found, strict=True)):
+    for row, (named, maps) in enumerate(zip(networks.both, found, strict=True)):
         pixels = to_unit_range(image.cpu())[0].permute(1, 2, 0).squeeze(-1).numpy()
         grid[row, 0].imshow(pixels, cmap="gray" if pixels.ndim == 2 else None)
         grid[row, 0].set_title("image", fontsize=6)
@@ -109,7 +109,7 @@ def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
         axes.spines[:].set_visible(False)
-    words = "; ".join(named.words for named in both(networks))
+    words = networks.words
     caption = (
         f"One test image (class {int(networks.test.labels[chosen])}) and its up to {SIDE**2} strongest feature maps "
         f"after each ReLU, brightness scaled to the layer's maximum; share of zeros over n = {len(split.labels):,} "
@@ -140,7 +140,7 @@ def figure_13(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     labels = split.labels.cpu().numpy()
     canvas, grid = panels(1, 2, height=3.2)
     tables = []
-    for axes, named in zip(grid[0], both(networks), strict=True):
+    for axes, named in zip(grid[0], networks.both, strict=True):
         with torch.no_grad():
             features = named.network.activation(outputs(named.network, split.images)[1]).cpu().numpy()
         axes.set_title(f"{named.words}\nn = {len(labels):,} test samples")

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
-from prs_lightning.analysis.figures.inference import both, correct, outputs
+from prs_lightning.analysis.figures.inference import correct, outputs
 from prs_lightning.analysis.figures.registry import Sizes, figure
 from prs_lightning.analysis.figures.style import Drawing, class_colour, panels
 from prs_lightning.analysis.networks import NetworkPair
@@ -73,7 +73,7 @@ def three_images(networks: NetworkPair, looked_at: int = 200) -> Tensor:
         split = Split(networks.test.images[::step], networks.test.labels[::step])
     else:
         step = 1
-    known = correct(networks.a, split) & correct(networks.b, split)
+    known = correct(networks.a.network, split) & correct(networks.b.network, split)
     firsts = [int((known & (split.labels == label)).nonzero()[0]) for label in split.labels[known].unique().tolist()]
     if len(firsts) < 3:
         raise RunError(f"both networks are right on {len(firsts)} classes only: the plane needs an image of three")
@@ -124,7 +124,7 @@ def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     extent = (float(plane.u[0]), float(plane.u[-1]), float(plane.v[0]), float(plane.v[-1]))
     canvas, grid = panels(2, 2, height=2.7)
     numbers = []
-    for row, named in enumerate(both(networks)):
+    for row, named in enumerate(networks.both):
         predicted, region, highest = on_plane(named.network, plane)
         regions, logits = grid[row]
         regions.imshow(_region_tints(predicted, region), extent=extent, origin="lower", aspect="equal")

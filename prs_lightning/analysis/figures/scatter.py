@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures.registry import figure
-from prs_lightning.analysis.figures.style import (
-    MARKERS,
-    Drawing,
-    colour_of,
-    legend,
-    note,
-    panels,
-    ratio_limits,
-    say,
-)
+from prs_lightning.analysis.figures.style import COLOURS, MARKERS, Drawing, legend, note, panels, ratio_limits, say
 from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, RELATIONS, Relation, label
 from prs_lightning.analysis.statistics import is_constant
 from prs_lightning.measures import MASKING_GAP, find
@@ -76,22 +69,17 @@ def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str], handles: dict[str, 
         group = chosen[chosen["data"] == name]
         if group.empty:
             continue
-        colour, x = colour_of(position), group["x"].to_numpy(float)
-        drawn = axes.scatter(
-            x, group["y"], s=9, marker=MARKERS[position % len(MARKERS)], color=colour, alpha=0.55, linewidths=0
-        )
+        first, x = group.iloc[0], group["x"].to_numpy(float)
+        look: dict[str, Any] = {"color": COLOURS[position % len(COLOURS)], "marker": MARKERS[position % len(MARKERS)]}
+        drawn = axes.scatter(x, group["y"], s=9, alpha=0.55, linewidths=0, **look)
         handles.setdefault(label(name), drawn)
-        slope, intercept = group["slope"].iloc[0], group["intercept"].iloc[0]
-        line = f"slope {slope:.3g}" if np.isfinite(slope) else _no_line(x)
-        told.append(f"{label(name)}: {line}, n = {len(group)} ({group['n_runs'].iloc[0]} runs)")
-        if np.isfinite(slope):
-            ends = np.array([x.min(), x.max()])
-            axes.plot(ends, intercept + slope * ends, color=colour, linewidth=1.4)
+        if np.isfinite(first["slope"]):
+            line, ends = f"slope {first['slope']:.3g}", np.array([x.min(), x.max()])
+            axes.plot(ends, first["intercept"] + first["slope"] * ends, color=look["color"], linewidth=1.4)
+        else:
+            line = "too few models for a line" if len(x) < 3 else "no line, x is constant"
+        told.append(f"{label(name)}: {line}, n = {len(group)} ({first['n_runs']} runs)")
     axes.set_title(axes.get_title() + "\n" + "\n".join(told), fontsize=6.5, linespacing=1.35)
-
-
-def _no_line(x: np.ndarray) -> str:
-    return "too few models for a line" if len(x) < 3 else "no line, x is constant"
 
 
 def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = False) -> Drawing:
@@ -121,19 +109,16 @@ def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = 
                 say(axes, _why_empty(models, relation))
                 continue
             _draw(axes, chosen, data, handles)
-            _limits(axes, relation, chosen, together["y"] if one_scale else chosen["y"])
+            scale = together["y"] if one_scale else chosen["y"]
+            for which, name, values in (("x", relation.x, chosen["x"]), ("y", relation.y, scale)):
+                measure = find(name)
+                # The masking gap is a difference of shares: it is seen best at its own scale.
+                if measure and measure.unit == "share" and name != MASKING_GAP and not relation.controls:
+                    ratio_limits(axes, values.to_numpy(float), which=which)
             if chosen["run"].nunique() == 1:
                 note(axes, "one run only")
     legend(canvas, handles)
     return LINES + to_see, canvas, together
-
-
-def _limits(axes: Axes, relation: Relation, chosen: pd.DataFrame, heights: pd.Series) -> None:
-    for which, name, values in (("x", relation.x, chosen["x"]), ("y", relation.y, heights)):
-        measure = find(name)
-        # The masking gap is a difference of shares: it is seen best at its own scale.
-        if measure and measure.unit == "share" and name != MASKING_GAP and not relation.controls:
-            ratio_limits(axes, values.to_numpy(float), which=which)
 
 
 def _why_empty(models: pd.DataFrame, relation: Relation) -> str:

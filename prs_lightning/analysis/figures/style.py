@@ -32,7 +32,7 @@ CLASS_COLOURS = (
 )  # fmt: skip
 GREY = "#666666"
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "figure.dpi": 100, "savefig.dpi": 200, "savefig.facecolor": "white", "pdf.fonttype": 42,
     "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7.5,
     "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 7, "legend.frameon": False,
@@ -52,8 +52,7 @@ def paper_style() -> Iterator[None]:
     """matplotlib's settings inside, the caller's again outside."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        for name, value in SETTINGS.items():
-            mpl.rcParams[name] = value  # type: ignore[index]
+        mpl.rcParams.update(SETTINGS)
         yield
 
 
@@ -72,13 +71,17 @@ def panels(
     return canvas, canvas.subplots(rows, columns, squeeze=False, **sharing)
 
 
-def say(axes: Axes, message: str) -> None:
-    """Write in a panel why nothing is drawn there."""
-    axes.text(
-        0.5, 0.5, textwrap.fill(message, 30), transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7
-    )
+def bare(axes: Axes) -> None:
+    """Take the ticks and the grid from a panel whose axes have no scale."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
+
+
+def say(axes: Axes, message: str) -> None:
+    """Write in a panel why nothing is drawn there."""
+    where: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, textwrap.fill(message, 30), color=GREY, fontsize=7, **where)
+    bare(axes)
 
 
 def note(axes: Axes, message: str) -> None:
@@ -92,9 +95,8 @@ def note(axes: Axes, message: str) -> None:
 def legend(canvas: Canvas, handles: dict[str, Any], *, columns: int | None = None) -> None:
     """One legend for all panels, below them."""
     if handles:
-        canvas.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=columns or min(len(handles), 5)
-        )
+        columns = columns or min(len(handles), 5)
+        canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
 def ratio_limits(axes: Axes, values: np.ndarray, *, which: str = "y") -> None:
@@ -109,15 +111,24 @@ def ratio_limits(axes: Axes, values: np.ndarray, *, which: str = "y") -> None:
     (axes.set_ylim if which == "y" else axes.set_xlim)(*limits)
 
 
-def over_epochs(axes: Axes) -> None:
-    """Name the x axis, with ticks at whole epochs."""
-    axes.set_xlabel("epoch")
+def over_epochs(axes: Axes, name: str) -> None:
+    """Name the axes of a panel of ``name`` over epochs, with ticks at whole epochs."""
+    axes.set(xlabel="epoch", ylabel=name)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def colour_of(position: int) -> str:
-    """The colour of the ``position``-th series."""
-    return COLOURS[position % len(COLOURS)]
+def series(position: int) -> dict[str, Any]:
+    """Colour, line and marker of the ``position``-th of a few curves."""
+    return {"color": COLOURS[position], "linestyle": LINES[position], "marker": MARKERS[position]}
+
+
+def mean_and_band(axes: Axes, mean: pd.Series, deviation: pd.Series, *, color: str, **line: Any) -> Any:
+    """Draw ``mean`` over its index with a band of one ``deviation`` (NaN: none) around it, and return the line."""
+    (drawn,) = axes.plot(mean.index, mean, color=color, **line)
+    deviation = deviation.fillna(0)
+    if (deviation > 0).any():
+        axes.fill_between(mean.index, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0)
+    return drawn
 
 
 def class_colour(label: int) -> str:
