@@ -95,8 +95,8 @@ def test_another_norm_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(ball.BALLS, "l2", L2Ball)
     images, labels = digits(40)
-    found = pgd(trained(), images, labels, norm="l2", epsilon=1.0, step_size=0.2, steps=20)
+    found = pgd(trained(), images, labels, norm="l2", epsilon=1.2, step_size=0.2, steps=20)
     moved = (found.adversarial - images).flatten(1).norm(dim=1)
     assert 0 < found.robust_accuracy < 0.9
-    assert float(moved.max()) <= 1.0001
+    assert float(moved.max()) <= 1.2001
     assert not torch.equal(found.adversarial, images)

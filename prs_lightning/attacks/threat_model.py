@@ -52,7 +52,7 @@ class ThreatModel:
                 raise ConfigError(
                     f"{name}={value} must be a finite number, 0 or more, in pixel units of images in [0, 1]"
                 )
-        if self.epsilon > 1:
+        if self.norm == "linf" and self.epsilon > 1:
             raise ConfigError(f"epsilon={self.epsilon:g} must be 1 or less: pixels lie in [0, 1] (divide by 255)")
         for name in ("steps", "restarts"):
             check_count(name, getattr(self, name))

@@ -31,9 +31,9 @@ def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> d
     Random, because a test set may come in the order of its classes.
     """
     populated = RegionSet.from_pre_activations(outputs(network, train.images)[1])
-    logits, features = outputs(network, test.images)
+    logits, pre_activations = outputs(network, test.images)
     right = logits.argmax(dim=1).cpu() == test.labels.cpu()
-    inside = populated.contains(features).cpu()
+    inside = populated.contains(pre_activations).cpu()
     members = {"inclusion": (right & inside).nonzero().flatten(), "exclusion": (right & ~inside).nonzero().flatten()}
     for group, places in members.items():
         order = torch.randperm(len(places), generator=keyed_generator(len(places)))

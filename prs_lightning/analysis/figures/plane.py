@@ -108,9 +108,9 @@ def _images(axes: Axes, plane: Plane, images: Tensor, labels: list[int]) -> None
 
 def on_plane(network: ImageClassifier, plane: Plane) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predicted class, number of the penultimate layer's region, and highest logit on the grid, each (R, R)."""
-    logits, features = outputs(network, plane.points())
+    logits, pre_activations = outputs(network, plane.points())
     highest, predicted = logits.max(dim=1)
-    _, region = group_keys(region_keys(features))
+    _, region = group_keys(region_keys(pre_activations))
     shape = (len(plane.v), len(plane.u))
     return tuple(values.cpu().numpy().reshape(shape) for values in (predicted, region, highest))  # type: ignore[return-value]
 
