@@ -29,12 +29,14 @@ class Robustness(pl.Callback):
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
         grid_epochs, grid_attacks: at these epochs, also these attacks: see ``prs_lightning.attacks.schedule``.
-        threat: epsilon, step_size, steps, early_exit, precision and so on: see :class:`ThreatModel`.
+        epsilon, step_size, threat: steps, early_exit, precision and so on: see :class:`ThreatModel`.
     """
 
     def __init__(
         self,
         *,
+        epsilon: float,
+        step_size: float,
         seed: int = 0,
         every: int = 1,
         epochs: Sequence[int] | None = None,
@@ -48,7 +50,7 @@ class Robustness(pl.Callback):
         if limit is not None:
             at_least("callbacks.robustness.limit", limit, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
-        model = ThreatModel(**threat)
+        model = ThreatModel(epsilon=epsilon, step_size=step_size, **threat)
         self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from callbacks.robustness import Robustness
 from prs_lightning.attacks import ThreatModel, ball, pgd
 from prs_lightning.attacks.ball import LinfBall
 from prs_lightning.attacks.schedule import EpochAttacks, GridAttack, grid_attacks
@@ -77,6 +78,14 @@ def test_refuses_entries_that_mean_nothing_or_something_else(entries: Any, messa
 def test_refuses_the_name_of_another_number(name: str) -> None:
     with pytest.raises(ConfigError, match=f"grid_attacks.{name} is measured at every epoch already"):
         EpochAttacks(THREAT, grid={name: GridAttack(THREAT)})
+
+
+@pytest.mark.parametrize(("key", "value"), [("loss", "margin"), ("random_start", False)])
+def test_the_epochs_attack_is_what_its_name_says(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key}={value}, but pgd20 is PGD with cross-entropy from a random start"):
+        Robustness(epsilon=0.1, step_size=0.02, **{key: value})
+    with pytest.raises(TypeError, match="epsilon"):
+        Robustness(step_size=0.02)
 
 
 def test_another_norm_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:

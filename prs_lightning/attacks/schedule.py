@@ -115,7 +115,8 @@ class EpochAttacks:
     - at the grid's epochs the robust accuracy under each of ``grid``, by name.
 
     Raises:
-        ConfigError: an attack of the grid that takes one of these names.
+        ConfigError: a threat model that is not what ``pgd{steps}`` says, or an attack of the grid that takes one of
+            these names.
     """
 
     threat: ThreatModel
@@ -125,6 +126,12 @@ class EpochAttacks:
     grid: Mapping[str, GridAttack] | None = None
 
     def __post_init__(self) -> None:
+        for key, meant in (("loss", "cross_entropy"), ("random_start", True)):
+            if (value := getattr(self.threat, key)) != meant:
+                raise ConfigError(
+                    f"callbacks.robustness.{key}={value}, but {self.name} is PGD with cross-entropy from a random "
+                    "start: give it as an entry of grid_attacks"
+                )
         for name in (self.name, f"{self.name}_audited", "zero_gradient", "masking_gap"):
             if name in (self.grid or {}):
                 raise ConfigError(f"grid_attacks.{name} is measured at every epoch already: give it another name")
