@@ -1,6 +1,7 @@
 """Robust accuracy by PGD-20 on CNN-6: our engine against ART and foolbox, at the same epsilon, alpha and batch size.
 
 python -m benchmarks.attacks --root data            # trains both networks on Fashion-MNIST first; 40 minutes on 2 cores
+python -m benchmarks.attacks --device cuda --batch_size 500
 python -m benchmarks.attacks --before CHECKOUT      # this code against another commit's, in one run
 """
 
@@ -29,7 +30,7 @@ from prs_lightning.memory import keep_freed_memory
 from prs_lightning.models import CNN6, ResNet18
 from tests.attacked import Scaled
 
-STEP, STEPS, BATCH = 2 / 255, 20, 128
+STEP, STEPS = 2 / 255, 20
 COMMAND = "python -m benchmarks.attacks"
 T = TypeVar("T", bound=nn.Module)
 
@@ -38,17 +39,19 @@ def trained(network: T, root: str, epochs: int, limit: int, folder: Path | None)
     """The network after ``epochs`` epochs on Fashion-MNIST, or with the weights of an earlier call."""
     weights = None if folder is None else folder / f"{type(network).__name__}.pt"
     if weights is not None and weights.exists():
-        network.load_state_dict(torch.load(weights, weights_only=True))
+        network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
         return network.eval()
     torch.manual_seed(0)
     train, _ = load("fashion_mnist", root)
     chosen = balanced_subset(train.labels, limit)
-    batches = TrainingBatches(type(train)(train.images[chosen], train.labels[chosen]), BATCH, seed=0)
+    batches = TrainingBatches(type(train)(train.images[chosen], train.labels[chosen]), 128, seed=0)
+    device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for epoch in range(epochs):
         batches.set_epoch(epoch)
         for images, labels in batches:
-            loss = F.cross_entropy(network(images.contiguous(memory_format=torch.channels_last)), labels)
+            images = images.to(device, memory_format=torch.channels_last)
+            loss = F.cross_entropy(network(images), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -58,28 +61,29 @@ def trained(network: T, root: str, epochs: int, limit: int, folder: Path | None)
     return network.eval()
 
 
-def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> float:
+def by_art(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int, batch: int) -> float:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
     view = PyTorchClassifier(
-        network, nn.CrossEntropyLoss(), tuple(images.shape[1:]), 10, clip_values=(0, 1), device_type="cpu"
-    )
+        network, nn.CrossEntropyLoss(), tuple(images.shape[1:]), 10, clip_values=(0, 1),
+        device_type="gpu" if images.is_cuda else "cpu",
+    )  # fmt: skip
     attack = ProjectedGradientDescentPyTorch(
-        view, eps=epsilon, eps_step=STEP, max_iter=steps, num_random_init=1, batch_size=BATCH, verbose=False
+        view, eps=epsilon, eps_step=STEP, max_iter=steps, num_random_init=1, batch_size=batch, verbose=False
     )
-    adversarial = attack.generate(images.numpy(), labels.numpy())
-    predictions = torch.from_numpy(view.predict(adversarial, batch_size=BATCH)).argmax(1)
+    adversarial = attack.generate(images.numpy(force=True), labels.numpy(force=True))
+    predictions = torch.from_numpy(view.predict(adversarial, batch_size=batch)).argmax(1)
     network.eval()
-    return float((predictions == labels).double().mean())
+    return float((predictions == labels.cpu()).double().mean())
 
 
-def by_foolbox(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> float:
+def by_foolbox(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int, batch: int) -> float:
     import foolbox
 
-    view = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+    view = foolbox.PyTorchModel(network, bounds=(0, 1), device=images.device)
     attack = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps, random_start=True)
-    parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+    parts = zip(images.split(batch), labels.split(batch), strict=True)
     fooled = torch.cat([attack(view, part, truth, epsilons=epsilon)[2] for part, truth in parts])
     return 1 - float(fooled.double().mean())
 
@@ -139,14 +143,16 @@ def passes(network: nn.Module, images: Tensor, labels: Tensor, attack: partial[A
     return counted.passes / len(images), float(least.double().mean())
 
 
-def compared(case: Case, images: Tensor, labels: Tensor, repeats: int, before: Before | None) -> list[list[object]]:
+def compared(
+    case: Case, images: Tensor, labels: Tensor, repeats: int, batch: int, before: Before | None
+) -> list[list[object]]:
     """One row per way: seconds, ratios, robust accuracy, passes."""
     images, labels = images[:: case.every], labels[:: case.every]
     network = case.network if case.scale == 1 else Scaled(case.network, case.scale).eval()
     seconds: dict[str, list[float]] = {}
     accuracy: dict[str, float] = {}
     counts: dict[str, str] = {}
-    plain = {"epsilon": case.epsilon, "step_size": STEP, "steps": case.steps, "batch_size": BATCH}
+    plain = {"epsilon": case.epsilon, "step_size": STEP, "steps": case.steps, "batch_size": batch}
     ways: dict[str, Callable[[], tuple[float, float]]] = {}
 
     def timed(measure: Callable[[], float]) -> Callable[[], tuple[float, float]]:
@@ -167,8 +173,8 @@ def compared(case: Case, images: Tensor, labels: Tensor, repeats: int, before: B
             asked = {"network": type(case.network).__name__, "scale": case.scale, "every": case.every}
             ways[f"{way}, before"] = partial(before, asked | {"options": options})
     if before is None:
-        ways["ART"] = timed(partial(by_art, network, images, labels, case.epsilon, case.steps))
-        ways["foolbox"] = timed(partial(by_foolbox, network, images, labels, case.epsilon, case.steps))
+        ways["ART"] = timed(partial(by_art, network, images, labels, case.epsilon, case.steps, batch))
+        ways["foolbox"] = timed(partial(by_foolbox, network, images, labels, case.epsilon, case.steps, batch))
     for _ in range(repeats):  # no warm-up: the count of the passes was one
         for way, run in ways.items():
             taken, accuracy[way] = run()
@@ -189,9 +195,11 @@ def compared(case: Case, images: Tensor, labels: Tensor, repeats: int, before: B
     ]  # fmt: skip
 
 
-def convolutions(network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, precision: str) -> float:
+def convolutions(
+    network: nn.Module, images: Tensor, labels: Tensor, epsilon: float, precision: str, batch: int
+) -> float:
     """Share of our time that is spent in convolutions and their gradients: what no order of passes can save."""
-    attack = partial(pgd, epsilon=epsilon, step_size=STEP, steps=STEPS, batch_size=BATCH, precision=precision)
+    attack = partial(pgd, epsilon=epsilon, step_size=STEP, steps=STEPS, batch_size=batch, precision=precision)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         robust_accuracy(network, images, labels, attack)
     times = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
@@ -207,16 +215,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--train_limit", type=int, default=60000)
     parser.add_argument("--weights", type=Path, help="keep the trained weights in this folder, or take them from it")
+    parser.add_argument("--device", default="cpu", help="cuda: attack on the GPU")
+    parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--before", type=Path, help="another checkout, compared instead of ART and foolbox")
     options = parser.parse_args()
     keep_freed_memory()  # as train.py does; for all ways alike
     warnings.simplefilter("ignore")  # foolbox and ART warn about their own dependencies
     arguments: dict[str, Any] = {"channels": 1, "mean": [0.286], "std": [0.353]}
-    network = trained(CNN6(**arguments), options.root, options.epochs, options.train_limit, options.weights)
-    residual = trained(ResNet18(**arguments), options.root, options.epochs, options.train_limit, options.weights)
+    device = torch.device(options.device)
+    network = trained(CNN6(**arguments).to(device), options.root, options.epochs, options.train_limit, options.weights)
+    residual = trained(
+        ResNet18(**arguments).to(device), options.root, options.epochs, options.train_limit, options.weights
+    )
     _, test = load("fashion_mnist", options.root)
     rows = balanced_subset(test.labels, options.images)
-    images, labels = to_unit_range(test.images[rows]), test.labels[rows]
+    images, labels = to_unit_range(test.images[rows]).to(device), test.labels[rows].to(device)
     every = max(1, options.images // 100)
     high, half = (epsilon_near(each, images[::every], labels[::every], 0.8) for each in (network, residual))
     all_ways = ["ours, last iterate", "ours, bfloat16"]
@@ -236,28 +249,42 @@ def main() -> None:
             for each in (network, residual):
                 kept[type(each).__name__] = {"arguments": arguments, "weights": each.state_dict()}
             before = Before(options.before, kept, Path(folder) / "kept.pt")
-        lines = [line for case in cases for line in compared(case, images, labels, options.repeats, before)]
+        lines = [
+            line
+            for case in cases
+            for line in compared(case, images, labels, options.repeats, options.batch_size, before)
+        ]
     header = ["network", "epsilon", "way", "RA", "seconds", "passes a sample / least"]
     if before is not None:
         print(table([*header, "times before"], lines))
         return
     stuck = pgd(Scaled(network, 1e4).eval(), images, labels, epsilon=high, step_size=STEP, steps=1).zero_gradient_clean
     share = float(stuck.double().mean())
-    shares = [convolutions(network, images, labels, high, precision) for precision in ("float32", "bfloat16")]
+    if device.type == "cpu":
+        inside = [convolutions(network, images, labels, high, form, options.batch_size) for form in PRECISIONS]
+        limit = (
+            f"At the high robust accuracy {inside[0]:.0%} of our time is spent in the convolutions and their gradients "
+            f"({inside[1]:.0%} in bfloat16), of which the samples that withstand need {STEPS} each."
+        )
+    else:
+        limit = "ART and foolbox leave torch's default, TensorFloat-32 in convolutions; ours are true float32."
     body = (
-        f"PGD-{STEPS}, alpha 2/255, batch {BATCH}, CNN-6 and ResNet-18, {options.images} Fashion-MNIST test images; "
-        f"ways taken in turns, median of {options.repeats}. *ours* counts the worst iterate (`early_exit=True`), other "
-        f"ways the last. *zero gradients*: the same network, its logits times 10,000; {share:.0%} of the images have "
+        f"PGD-{STEPS}, alpha 2/255, batch {options.batch_size}, CNN-6 and ResNet-18, {options.images} Fashion-MNIST "
+        f"test images; ways taken in turns, median of {options.repeats}. *ours* counts the worst iterate "
+        "(`early_exit=True`), other ways the last. *zero gradients*: the same network, its logits times 10,000; "
+        f"{share:.0%} of the images have "
         "no gradient. *passes*: 1 for an image's forward pass, 3 with its gradient; least: the clean image, a gradient "
-        "for each step that PGD takes, and the end (circles of iterates are skipped, so that ours may be fewer). At "
-        f"the high robust accuracy {shares[0]:.0%} of our time is spent in the convolutions and their gradients "
-        f"({shares[1]:.0%} in bfloat16), of which the samples that withstand need {STEPS} each.\n\n"
-        + table([*header, "times ART", "times foolbox"], lines)
+        "for each step that PGD takes, and the end (circles of iterates are skipped, so that ours may be fewer). "
+        f"{limit}\n\n" + table([*header, "times ART", "times foolbox"], lines)
     )
     command = f"{COMMAND} --images {options.images} --repeats {options.repeats} --epochs {options.epochs}"
-    write_section("Robust accuracy", body, command=command, packages=PACKAGES)
+    name = "Robust accuracy"
+    if device.type != "cpu":
+        name, command = "Robust accuracy on a GPU", f"{command} --device {device} --batch_size {options.batch_size}"
+    write_section(name, body, command=command, packages=PACKAGES, device=device)
 
 
+PRECISIONS = ("float32", "bfloat16")
 PACKAGES = ("torch", "adversarial-robustness-toolbox", "foolbox")
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 TITLE = "# Benchmarks\n\nEvery section is written by the command it names (`make bench` runs them all).\n"
@@ -28,8 +32,8 @@ def interleaved_medians(
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def machine(packages: Sequence[str] = ("torch",)) -> str:
-    """Processor, cores, threads and versions, in one line."""
+def machine(packages: Sequence[str] = ("torch",), device: torch.device | None = None) -> str:
+    """Processor, threads, the GPU if ``device`` is one, and versions, in one line."""
     model = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or platform.machine(),
@@ -38,7 +42,8 @@ def machine(packages: Sequence[str] = ("torch",)) -> str:
     import torch  # not above: some steps are measured without it
 
     threads = f"{torch.get_num_threads()} threads"
-    return f"{model}, {threads}, no GPU, Python {platform.python_version()}, {versions}"
+    card = "no GPU" if device is None or device.type == "cpu" else torch.cuda.get_device_name(device)
+    return f"{model}, {threads}, {card}, Python {platform.python_version()}, {versions}"
 
 
 def _lines(path: str) -> list[str]:
@@ -60,9 +65,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write_section(name: str, body: str, *, command: str, packages: Sequence[str] = ("torch",)) -> None:
+def write_section(
+    name: str, body: str, *, command: str, packages: Sequence[str] = ("torch",), device: torch.device | None = None
+) -> None:
     """Print the section and put it into docs/benchmarks.md in place of its last version."""
-    text = f"## {name}\n\n`{command}`, {date.today()}. {machine(packages)}.\n\n{body}\n"
+    text = f"## {name}\n\n`{command}`, {date.today()}. {machine(packages, device)}.\n\n{body}\n"
     print(text)
     page = PAGE.read_text() if PAGE.exists() else TITLE
     head, *sections = page.split("\n## ")

@@ -1,0 +1,115 @@
+"""On a GPU, the numbers of a CPU: attacks, regions, whole runs. Skipped where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from prs_lightning.attacks import bim, fgsm, pgd, robust_accuracy
+from prs_lightning.models import CNN6
+from prs_lightning.regions import measure
+from prs_lightning.sweep.gpus import visible
+from tests.attacked import Scaled, digits, trained
+from tests.conftest import RunTrain
+from tests.test_training import MEASURES, assert_same_weights, fit, measures
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+ON_GPU = "trainer.accelerator=gpu"
+
+
+def moved(batch_norm: bool = False) -> tuple[torch.nn.Module, Tensor, Tensor]:
+    images, labels = digits(400)
+    return trained(batch_norm).to("cuda"), images.to("cuda"), labels.to("cuda")
+
+
+@pytest.fixture(autouse=True)
+def back_on_the_cpu() -> Iterator[None]:
+    """The cached networks are those that other tests attack on the CPU."""
+    yield
+    for batch_norm in (False, True):
+        trained(batch_norm).to("cpu")
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("early_exit", [True, False])
+def test_attacks_find_what_they_find_on_a_cpu(batch_norm: bool, precision: str, early_exit: bool) -> None:
+    options = {"epsilon": 0.1, "step_size": 0.02, "steps": 10, "early_exit": early_exit}
+    images, labels = digits(400)
+    on_cpu = pgd(trained(batch_norm), images, labels, **options)
+    network, images, labels = moved(batch_norm)
+    found = pgd(network, images, labels, precision=precision, **options)
+    assert found.correct_after.device.type == "cuda"
+    assert (found.correct_after.cpu() != on_cpu.correct_after).sum() <= 4
+    assert torch.equal(found.correct_before.cpu(), on_cpu.correct_before)
+    assert found.adversarial is not None
+    assert (found.adversarial - images).abs().max() <= 0.1 + 1e-6
+    assert found.adversarial.min() >= 0
+    assert found.adversarial.max() <= 1
+    with torch.no_grad():
+        fooled = network(found.adversarial).argmax(1) != labels
+    assert torch.equal(fooled, ~found.correct_after) or early_exit
+    assert fooled[~found.correct_after & found.correct_before].all()
+
+
+def test_every_attack_runs_and_zero_gradients_are_seen() -> None:
+    network, images, labels = moved()
+    blind = Scaled(network, 1e6).eval()
+    options = {"epsilon": 0.1, "step_size": 0.02}
+    assert pgd(blind, images, labels, **options).zero_gradient_clean.double().mean() > 0.5
+    assert robust_accuracy(blind, images, labels, partial(pgd, **options)) > 0.5
+    assert robust_accuracy(blind, images, labels, partial(pgd, loss="dlr", **options)) < 0.5
+    for attack in (fgsm, bim):
+        weak = robust_accuracy(network, images, labels, partial(attack, **options))
+        assert weak >= robust_accuracy(network, images, labels, partial(pgd, loss="margin", **options)) - 0.02
+
+
+def test_shortened_floats_of_the_training_do_not_touch_a_measure() -> None:
+    """TensorFloat-32 keeps 10 of 23 bits: with it, signs near zero flip."""
+    network = CNN6(channels=1, mean=[0.13], std=[0.31]).eval().to("cuda")
+    images = torch.rand(2000, 1, 32, 32, device="cuda")
+    batches = list(images.split(500))
+    exact = measure(network, batches, layer="hidden.3")
+    older = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        again = measure(network, batches, layer="hidden.3")
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = older
+    assert again.count == exact.count
+    on_cpu = measure(network.to("cpu"), [batch.cpu() for batch in batches], layer="hidden.3")
+    assert exact.count == pytest.approx(on_cpu.count, rel=0.02)
+
+
+def test_a_run_measures_without_a_trace_and_goes_on(tmp_path: Path) -> None:
+    run = fit(tmp_path / "measured", ON_GPU, "epochs=3", *MEASURES)
+    assert run.status == "finished"
+    assert_same_weights(run, fit(tmp_path / "unmeasured", ON_GPU, "epochs=3", "callbacks=none"))
+    assert measures(fit(tmp_path / "again", ON_GPU, "epochs=3", *MEASURES)) == measures(run)
+
+
+def test_a_run_is_near_that_of_a_cpu(tmp_path: Path) -> None:
+    (row,) = measures(fit(tmp_path / "gpu", ON_GPU, "epochs=1", *MEASURES))
+    (other,) = measures(fit(tmp_path / "cpu", "epochs=1", *MEASURES))
+    assert row.keys() == other.keys()
+    for name, value in other.items():
+        if value and name.split("/")[0] in ("test", "prs", "weights", "features", "robust"):
+            assert float(row[name]) == pytest.approx(float(value), rel=0.1, abs=0.1), name
+
+
+def test_mixed_precision_trains_and_is_measured_in_float32(tmp_path: Path) -> None:
+    (row,) = fit(tmp_path, ON_GPU, "epochs=1", "trainer.precision=bf16-mixed", *MEASURES).rows()
+    assert 0 < float(row["prs/ratio"]) <= 1
+
+
+def test_a_sweep_gives_each_job_a_gpu_of_its_own(run_train: RunTrain, tmp_path: Path) -> None:
+    assert visible()
+    run_train("-m", "sweep=two", "seed=0,1", ON_GPU, "epochs=1")
+    assert len(list((tmp_path / "runs" / "two").glob("*/metrics.csv"))) == 2
