@@ -21,25 +21,22 @@ def publish(evidence: Evidence, folder: Path) -> None:
         return
     import wandb
 
-    run = wandb.init(
+    tables = {
+        "scoreboard": pd.DataFrame(evidence.claims),
+        "statistics": evidence.statistics.table,
+        "models": evidence.selection.models,
+        "runs": evidence.table.runs,
+    }
+    with wandb.init(
         project=settings["project"], entity=settings["entity"], tags=list(settings["tags"]), mode=settings["mode"],
         job_type="analyze", name=f"analyze {Path(config['runs']).name}", dir=str(folder), config=config,
         settings=wandb.Settings(console="off", silent=True),
-    )  # fmt: skip
-    try:
-        tables = {
-            "scoreboard": pd.DataFrame(evidence.claims),
-            "statistics": evidence.statistics.table,
-            "models": evidence.selection.models,
-            "runs": evidence.table.runs,
-        }
+    ) as run:  # fmt: skip
         logged: dict[str, Any] = {f"tables/{name}": wandb.Table(dataframe=_plain(t)) for name, t in tables.items()}
         for made in evidence.figures:
             if made.png:
                 logged[f"figures/{made.number}"] = wandb.Image(str(made.png), caption=made.caption)
         run.log(logged)
-    finally:
-        wandb.finish()
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
