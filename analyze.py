@@ -50,7 +50,7 @@ def analyze(cfg: DictConfig) -> None:
     pair: Pair | None
     if config["pair"]["a"]:
         pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
-        why = pair.reason
+        why = "named by the user"
     else:
         pair, why = selection.choose_pair(
             models, config["pair"]["accuracy_tolerance"],

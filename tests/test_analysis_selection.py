@@ -138,9 +138,10 @@ def test_the_checkpoint_is_the_grids_or_the_last_one_of_a_finished_run(tmp_path:
     run.checkpoint(4).write_bytes(b"grid")
     assert checkpoint_path(tmp_path, name, 4) == run.checkpoint(4)
     network = Network(name, 4, 0.5, 1.0)
-    key = pair_key(tmp_path, Pair(network, network, "mnist", "cnn6", ""))
+    pair = Pair(network, network, "cnn6")
+    key = pair_key(tmp_path, pair)
     run.checkpoint(4).write_bytes(b"another")
-    assert pair_key(tmp_path, Pair(network, network, "mnist", "cnn6", "")) != key
+    assert pair_key(tmp_path, pair) != key
     run.checkpoint(4).unlink()
     run.update_record(status="interrupted")
     assert checkpoint_path(tmp_path, name, 4) is None

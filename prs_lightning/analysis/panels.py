@@ -48,10 +48,10 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Statistics:
-    """``table`` with ``COLUMNS``, and the bootstrap draws of each panel under (relation's title, model, data)."""
+    """``table`` with ``COLUMNS``, and the bootstrap draws of the panels that have some under the relation's title."""
 
     table: pd.DataFrame
-    draws: dict[tuple[str, str, str], Draws]
+    draws: dict[str, list[Draws]]
 
 
 def panel_statistics(
@@ -72,7 +72,7 @@ def panel_statistics(
         level: of the intervals.
     """
     rows: list[dict[str, Any]] = []
-    kept: dict[tuple[str, str, str], Draws] = {}
+    kept: dict[str, list[Draws]] = {}
     for relation in relations:
         empty = {
             "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
@@ -88,7 +88,7 @@ def panel_statistics(
             paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, str(model), str(data)), NAN)
             rows.append(empty | {"model": model, "data": data, "n_models": len(known), "paper_slope": paper} | row)
             if resampled:
-                kept[relation.title, str(model), str(data)] = resampled
+                kept.setdefault(relation.title, []).append(resampled)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in CORRECTED:
         relation_of = table.groupby("relation", sort=False)[name]
@@ -117,20 +117,19 @@ def _panel(
         return row | {"note": "; ".join(notes)}, None
     wanted = [name for name in (*CONTROLS, *relation.controls) if name in known and not known[name].isna().any()]
     controls = [known[name].to_numpy(float) for name in wanted]
-    line, mixed = ols(x, y), mixed_model(x, y, runs)
+    mixed = mixed_model(x, y, runs)
     # The last models of the runs are independent, so plain p-values hold.
     last = known.sort_values("epoch").groupby("run").tail(1)
     last_x, last_y = last[relation.x].to_numpy(float), last[relation.y].to_numpy(float)
-    last_line = ols(last_x, last_y)
     row |= {
-        "ols_slope": line.slope, "ols_intercept": line.intercept, "ols_p": line.p, "r_squared": line.r_squared,
         "spearman": spearman(x, y), "cluster_p": cluster_robust_p(x, y, runs),
         "controls": ", ".join(label(name) for name in wanted),
         "within_slope": mixed.within, "within_p": mixed.within_p,
         "between_slope": mixed.between, "between_p": mixed.between_p,
-        "one_per_run_slope": last_line.slope, "one_per_run_p": last_line.p,
         "one_per_run_spearman": spearman(last_x, last_y), "one_per_run_n": len(last),
     }  # fmt: skip
+    row["ols_slope"], row["ols_intercept"], row["r_squared"], row["ols_p"] = ols(x, y)
+    row["one_per_run_slope"], _, _, row["one_per_run_p"] = ols(last_x, last_y)
     row["partial_spearman"], row["partial_p"] = partial_spearman(x, y, controls)
     if np.isnan(row["partial_spearman"]):
         notes.append("partial Spearman: the controls leave nothing of x or y")
@@ -146,20 +145,17 @@ def _panel(
 
 
 def reading(row: dict[str, Any]) -> str:
-    """Where the relation lives, in words: within runs, between runs, both, or neither.
+    """Where the relation lives, in words: within runs, between runs, both, or neither; empty if that is not known.
 
     An effect is there if its interval (over runs) excludes 0 and its p in the mixed model is below 0.05.
     """
-
-    def sign(name: str) -> int | None:
-        low, high, p = row.get(f"{name}_low", NAN), row.get(f"{name}_high", NAN), row.get(f"{name}_p", NAN)
+    signs = []
+    for name in ("within", "between"):
+        low, high, p = (row.get(f"{name}_{part}", NAN) for part in ("low", "high", "p"))
         if np.isnan([low, high, p]).any():
-            return None
-        return int(np.sign(row[f"{name}_slope"])) if low * high > 0 and p < SIGNIFICANT else 0
-
-    within, between = sign("within"), sign("between")
-    if within is None or between is None:
-        return ""
+            return ""
+        signs.append(np.sign(row[f"{name}_slope"]) if low * high > 0 and p < SIGNIFICANT else 0)
+    within, between = signs
     if within and between:
         return "within and between runs" if within == between else "opposite directions within and between runs"
     if between:

@@ -106,16 +106,16 @@ def _epochs(text: str) -> list[int]:
 def varying_settings(models: pd.DataFrame) -> list[str]:
     """Panels whose runs differ in more than batch size and seed, a line each: they mix what is not alike."""
     told = []
-    settings = {name: name.removeprefix("config.") for name in models.columns if name.startswith("config.")}
+    settings = [
+        name
+        for name in models
+        if name.startswith("config.")
+        and name.rsplit(".", 1)[-1] not in ("seed", "batch_size")
+        and not is_bookkeeping(name.removeprefix("config."))
+    ]
     for (model, data), group in models.groupby(["model", "data"], sort=True):
-        keys = [
-            key
-            for name, key in settings.items()
-            if key.rsplit(".", 1)[-1] not in ("seed", "batch_size")
-            and not is_bookkeeping(key)
-            and group[name].astype(object).nunique(dropna=False) > 1
-        ]
-        if keys:
+        values = group[settings].astype(object).nunique(dropna=False)
+        if keys := [name.removeprefix("config.") for name in values.index[values > 1]]:
             told.append(f"{model} on {data}: the runs differ in {', '.join(keys)}; their panels mix them")
     return told
 
@@ -135,13 +135,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Pair:
-    """Network A (the larger PRS ratio) and network B (the smaller one), of the same architecture and data set."""
+    """Network A (the larger PRS ratio) and network B (the smaller one), of one architecture and data set."""
 
     a: Network
     b: Network
-    data: str
     model: str
-    reason: str
 
 
 def choose_pair(
@@ -180,17 +178,17 @@ def choose_pair(
     if nearest > tolerance:
         within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
     reason = f"the largest difference in PRS ratio ({gap[best]:.3g}) among {within}"
-    return _pair(there.loc[pairs.loc[best, "place a"]], there.loc[pairs.loc[best, "place b"]], reason), reason
+    return _pair(there.loc[pairs.loc[best, "place a"]], there.loc[pairs.loc[best, "place b"]]), reason
 
 
-def _pair(a: pd.Series, b: pd.Series, reason: str) -> Pair:
-    first, second = (
+def _pair(*rows: pd.Series) -> Pair:
+    a, b = (
         Network(
             str(row["run"]), int(row["epoch"]), float(row.get(PRS_RATIO, np.nan)), float(row.get(TEST_ACCURACY, np.nan))
         )
-        for row in (a, b)
+        for row in rows
     )
-    return Pair(first, second, str(a["data"]), str(a["model"]), reason)
+    return Pair(a, b, str(rows[0]["model"]))
 
 
 def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
@@ -203,7 +201,7 @@ def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
     for key in ("data", "model"):
         if first[key] != second[key]:
             raise ConfigError(f"pair.a is of {key} {first[key]} and pair.b of {second[key]}: expected the same")
-    return _pair(first, second, "named by the user")
+    return _pair(first, second)
 
 
 def _named(rows: pd.DataFrame, key: str, text: str) -> pd.Series:

@@ -18,24 +18,17 @@ Array = NDArray[np.float64]
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class Line:
-    """Ordinary least squares ``y = intercept + slope * x``; ``p`` is two-sided for slope 0, models as independent."""
+def ols(x: Array, y: Array) -> tuple[float, float, float, float]:
+    """Slope, intercept, R² and two-sided p of slope 0, models as independent: the paper's fit (figures 4, 8, 10, 12).
 
-    slope: float
-    intercept: float
-    r_squared: float
-    p: float
-
-
-def ols(x: Array, y: Array) -> Line:
-    """The paper's fit (figures 4, 8, 10, 12). Needs 3 points and an x that is not constant, else all are NaN."""
+    Needs 3 points and an x that is not constant, else all are NaN.
+    """
     if len(x) < 3 or is_constant(x):
-        return Line(NAN, NAN, NAN, NAN)
+        return NAN, NAN, NAN, NAN
     if is_constant(y):
-        return Line(0.0, float(y[0]), NAN, NAN)
+        return 0.0, float(y[0]), NAN, NAN
     fit = stats.linregress(x, y)
-    return Line(float(fit.slope), float(fit.intercept), float(fit.rvalue**2), float(fit.pvalue))
+    return float(fit.slope), float(fit.intercept), float(fit.rvalue**2), float(fit.pvalue)
 
 
 def is_constant(values: Array) -> bool:
