@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,7 @@ class RunTable:
 
     rows: pd.DataFrame
     runs: pd.DataFrame
-    messages: list[str] = field(default_factory=list)
-
-    @property
-    def measures(self) -> list[str]:
-        """The measures that at least one run has taken."""
-        return [name for name in self.rows.columns if "/" in name and not name.startswith("config.")]
+    messages: list[str]
 
 
 def read_runs(folder: str | Path) -> RunTable:
@@ -100,9 +95,7 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
         "status": status,
         "git_commit": record.get("git_commit"),
         "torch": versions.get("torch"),
-        "reason": record.get("reason"),
-        "started": record.get("started"),
-        "ended": record.get("ended"),
+        **{key: record.get(key) for key in ("reason", "started", "ended")},
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
     return entry, {key: value for key, value in config.items() if key not in OWN_CONFIG_KEYS}
@@ -155,15 +148,13 @@ def _read_metrics(file: Path, told: list[str]) -> pd.DataFrame:
 
 
 def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
-    try:
-        values = np.array([cell or "nan" for cell in cells], dtype=float)
-    except ValueError:
-        values, bad = np.full(len(cells), np.nan), []
-        for position, cell in enumerate(cells):
-            try:
-                values[position] = float(cell or "nan")
-            except ValueError:
-                bad.append(cell)
+    values, bad = np.full(len(cells), np.nan), []
+    for position, cell in enumerate(cells):
+        try:
+            values[position] = float(cell or "nan")
+        except ValueError:
+            bad.append(cell)
+    if bad:
         told.append(f"metrics.csv: {len(bad)} value(s) of {name} are no numbers, such as {bad[0][:20]!r}")
     infinite = np.isinf(values)
     if infinite.any():
@@ -174,32 +165,28 @@ def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
 
 def _rows(runs: pd.DataFrame, tables: Sequence[Read]) -> pd.DataFrame:
     """What was measured, with the identity and the config of its run."""
-    settings = pd.DataFrame(
-        [
-            {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
-            for _, config, _ in tables
-        ],
-        dtype=object,
-    )
+    settings = [
+        {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
+        for _, config, _ in tables
+    ]
     order = np.repeat(np.arange(len(tables)), [len(measured) for *_, measured in tables])
     filled = [measured for *_, measured in tables if len(measured)] or [tables[0][2]]
     # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
-    identity, rest = (
-        frame.iloc[order].reset_index(drop=True) for frame in (runs[list(IDENTITY)], settings.astype("category"))
-    )
+    by_run = (runs[list(IDENTITY)], pd.DataFrame(settings, dtype=object).astype("category"))
+    identity, rest = (frame.iloc[order].reset_index(drop=True) for frame in by_run)
     return pd.concat([identity, pd.concat(filled, ignore_index=True), rest], axis=1)
 
 
 def _schema_messages(tables: Sequence[Read]) -> list[str]:
     """Runs that lack measures which others have: their panels then hold fewer models."""
     filled = [(entry["run"], {*measured}) for entry, _, measured in tables if len(measured)]
-    every = {name for _, columns in filled for name in columns}
-    lacking: dict[tuple[str, ...], list[str]] = {}
+    every = set().union(*(columns for _, columns in filled))
+    lacking: dict[str, list[str]] = {}
     for run, columns in filled:
-        if missing := tuple(sorted(every - columns)):
-            lacking.setdefault(missing, []).append(run)
+        if missing := sorted(every - columns):
+            lacking.setdefault(", ".join(missing), []).append(run)
     return [
-        f"{len(runs)} of {len(filled)} runs have no column {', '.join(missing)}: {', '.join(runs[:4])}"
+        f"{len(runs)} of {len(filled)} runs have no column {missing}: {', '.join(runs[:4])}"
         + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
         for missing, runs in lacking.items()
     ]
