@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from prs_lightning.analysis.claims import NEGLIGIBLE, NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
+from prs_lightning.analysis.claims import NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
 from prs_lightning.analysis.panels import SIGNIFICANT, Statistics
 from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.resampling import MINIMUM_RUNS
@@ -69,12 +69,14 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     runs, selection, statistics = evidence.table.runs, evidence.selection, evidence.statistics.table
     by_figure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
     for (figure, relation), rows in statistics.groupby(["figure", "relation"], sort=False):
-        by_figure.setdefault(str(figure), []).append((str(relation), panel_table(rows)))
+        table = pd.DataFrame([_panel_cells(row) for row in rows.to_dict("records")], columns=list(PANEL_HEAD))
+        by_figure.setdefault(str(figure), []).append((str(relation), table))
     drawn = {made.number for made in evidence.figures if made.png}
     errors: dict[str, list[str]] = {}
     for made in evidence.figures:
         if made.error:
             errors.setdefault(made.error, []).append(made.number)
+    collapsed = selection.collapsed
     shown = runs.convert_dtypes().astype(object).where(runs.notna(), NOTHING)
     return {
         "evidence": evidence,
@@ -89,20 +91,17 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "errors": [f"Figure{'s' * (len(which) > 1)} {', '.join(which)}: {error}" for error, which in errors.items()],
         "undrawn": {figure: tables for figure, tables in by_figure.items() if figure not in drawn},
         "counts": selection.counts.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}"),
-        "collapsed": pd.DataFrame(
-            [
-                (row["run"], f"{row['lost']} of {row['candidates']}", f"{row['lowest']:.3f}", f"{row['threshold']:g}")
-                for row in selection.collapsed.to_dict("records")
-            ],
-            columns=["run", "models lost", "lowest test accuracy", "threshold"],
-        ),
-        "thresholds": pd.DataFrame(
-            [
-                (label(data), f"{limit:g}", _epochs(selection.grids[data]))
-                for data, limit in selection.thresholds.items()
-            ],
-            columns=["data set", "least test accuracy", "epochs of the grid"],
-        ),
+        "collapsed": pd.DataFrame({
+            "run": collapsed["run"],
+            "models lost": collapsed["lost"].astype(str) + " of " + collapsed["candidates"].astype(str),
+            "lowest test accuracy": collapsed["lowest"].map("{:.3f}".format),
+            "threshold": collapsed["threshold"].map("{:g}".format),
+        }),
+        "thresholds": pd.DataFrame({
+            "data set": [label(data) for data in selection.thresholds],
+            "least test accuracy": [f"{limit:g}" for limit in selection.thresholds.values()],
+            "epochs of the grid": [_epochs(selection.grids[data]) for data in selection.thresholds],
+        }),
         "runs_table": shown.assign(
             epochs=[f"{last} of {epochs}" for last, epochs in zip(shown["last_epoch"], shown["epochs"], strict=True)],
             commit=shown["git_commit"].astype(str).str[:10],
@@ -111,8 +110,9 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "commits": sorted({*runs["git_commit"].dropna()}),
         "run_versions": sorted({*runs["versions"].replace("", None).dropna()}),
         "config": yaml.safe_dump(dict(evidence.config), sort_keys=False),
-        "paper_note": PAPER_NOTE, "minimum_runs": MINIMUM_RUNS, "negligible": NEGLIGIBLE,
-        "draws": evidence.config["bootstrap"]["draws"], "level": f"{evidence.config['bootstrap']['level']:.0%}",
+        "paper_note": PAPER_NOTE,
+        "minimum_runs": MINIMUM_RUNS,
+        "level": f"{evidence.config['bootstrap']['level']:.0%}",
     }  # fmt: skip
 
 
@@ -134,11 +134,6 @@ def p_value(value: float) -> str:
     return NOTHING if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """``value [low, high]``; without the brackets where there is no interval."""
-    return number(value) + ("" if np.isnan(low) or np.isnan(high) else f" [{low:.2g}, {high:.2g}]")
-
-
 PANEL_HEAD = (
     "panel", "models", "runs", "OLS slope, the paper's fit", "its p (Holm)", "paper's slope", "95% interval, runs",
     "clustered p (Holm)", "Spearman", "partial Spearman", "slope within runs", "its p (Holm)", "slope between runs",
@@ -146,17 +141,13 @@ PANEL_HEAD = (
 )  # fmt: skip
 
 
-def panel_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The statistics of one relation, a row per panel."""
-    return pd.DataFrame([_panel_cells(row) for row in rows.to_dict("records")], columns=list(PANEL_HEAD))
-
-
 def _panel_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     def corrected(name: str) -> str:
         return NOTHING if np.isnan(row[name]) else f"{p_value(row[name])} ({p_value(row[name + '_holm'])})"
 
     def estimate(name: str, of: str) -> str:
-        return with_interval(row[name], row[f"{of}_low"], row[f"{of}_high"])
+        low, high = row[f"{of}_low"], row[f"{of}_high"]
+        return number(row[name]) + ("" if np.isnan(low) else f" [{low:.2g}, {high:.2g}]")
 
     measured = bool(row["n_models"])
     return (
@@ -186,10 +177,8 @@ def misleading_panels(table: pd.DataFrame) -> list[str]:
 
 def effect(claim: Claim) -> str:
     """The effect of a claim with its interval, positive where it agrees with the claim."""
-    if np.isnan(claim.effect):
-        return NOTHING
     interval = "" if np.isnan(claim.low) else f" [{claim.low:+.2f}, {claim.high:+.2f}]"
-    return f"{claim.effect:+.2f}{interval}"
+    return NOTHING if np.isnan(claim.effect) else f"{claim.effect:+.2f}{interval}"
 
 
 def _place(value: float) -> str:
