@@ -19,8 +19,6 @@ from prs_lightning.runs import write_text
 from prs_lightning.sweep import cli
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from prs_lightning.analysis.figures import Made
     from prs_lightning.analysis.selection import Pair
 
@@ -67,9 +65,10 @@ def analyze(cfg: DictConfig) -> None:
             only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
             progress=say, why=None if pair else why,
         )  # fmt: skip
+    numbers = {figure.number: pd.read_csv(figure.csv) for figure in made if figure.number in ("6a", "9") and figure.csv}
     judged = claims.scoreboard(
         statistics, read.rows[read.rows["run"].isin(models["run"])],
-        groups=numbers(made, "9"), failures=numbers(made, "6a"), level=config["bootstrap"]["level"],
+        groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
     write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
@@ -87,11 +86,7 @@ def analyze(cfg: DictConfig) -> None:
 
 
 def check(config: dict[str, Any]) -> None:
-    """Refuse values that cannot work, before anything is read.
-
-    Raises:
-        ConfigError: names the key and the value.
-    """
+    """Refuse values that cannot work, before anything is read."""
     at_least("bootstrap.draws", config["bootstrap"]["draws"], 100)
     at_least("bootstrap.seed", config["bootstrap"]["seed"], 0)
     if not 0.5 <= config["bootstrap"]["level"] < 1:
@@ -110,13 +105,6 @@ def check(config: dict[str, Any]) -> None:
 def say(line: str) -> None:
     """A line of progress, at once."""
     print(f"  {line}", flush=True)
-
-
-def numbers(made: Sequence[Made], number: str) -> pd.DataFrame | None:
-    """The numbers of a figure that was made, for the claims."""
-    import pandas as pd
-
-    return next((pd.read_csv(figure.csv) for figure in made if figure.number == number and figure.csv), None)
 
 
 if __name__ == "__main__":

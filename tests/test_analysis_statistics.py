@@ -103,11 +103,11 @@ def test_mixed_model_equals_statsmodels_in_plain_units(panel: Panel) -> None:
     frame["mean"] = frame.groupby("run")["x"].transform("mean")
     frame["inside"] = frame["x"] - frame["mean"]
     expected = smf.mixedlm("y ~ inside + mean", frame, groups=frame["run"]).fit(reml=True)
-    fit = mixed_model(x, y, runs)
-    assert fit.within == pytest.approx(expected.params["inside"], rel=1e-4)
-    assert fit.between == pytest.approx(expected.params["mean"], rel=1e-4)
-    assert fit.within_p == pytest.approx(2 * stats.t.sf(abs(expected.tvalues["inside"]), len(x) - 13), rel=1e-3)
-    assert fit.between_p == pytest.approx(2 * stats.t.sf(abs(expected.tvalues["mean"]), 10), rel=1e-3)
+    fit, _ = mixed_model(x, y, runs)
+    assert fit["within_slope"] == pytest.approx(expected.params["inside"], rel=1e-4)
+    assert fit["between_slope"] == pytest.approx(expected.params["mean"], rel=1e-4)
+    assert fit["within_p"] == pytest.approx(2 * stats.t.sf(abs(expected.tvalues["inside"]), len(x) - 13), rel=1e-3)
+    assert fit["between_p"] == pytest.approx(2 * stats.t.sf(abs(expected.tvalues["mean"]), 10), rel=1e-3)
 
 
 def test_mixed_model_without_variance_between_runs_is_least_squares() -> None:
@@ -117,9 +117,9 @@ def test_mixed_model_without_variance_between_runs_is_least_squares() -> None:
     y = 0.3 * x + np.tile([-1.0, 1.0, -1.0, 1.0], 6) * rng.random(24)
     means = pd.Series(x).groupby(runs).transform("mean").to_numpy()
     least = sm.OLS(y, sm.add_constant(np.column_stack([x - means, means]))).fit()
-    fit = mixed_model(x, y, runs)
-    assert (fit.within, fit.between) == pytest.approx((least.params[1], least.params[2]), rel=1e-6)
-    assert fit.between_p == pytest.approx(2 * stats.t.sf(abs(least.tvalues[2]), 4), rel=1e-6)
+    fit, _ = mixed_model(x, y, runs)
+    assert (fit["within_slope"], fit["between_slope"]) == pytest.approx((least.params[1], least.params[2]), rel=1e-6)
+    assert fit["between_p"] == pytest.approx(2 * stats.t.sf(abs(least.tvalues[2]), 4), rel=1e-6)
 
 
 def test_mixed_model_of_a_balanced_panel_has_the_within_slope_of_dummy_variables() -> None:
@@ -127,7 +127,8 @@ def test_mixed_model_of_a_balanced_panel_has_the_within_slope_of_dummy_variables
     runs = np.repeat(np.arange(8), 5)
     x, y = rng.normal(size=40) + runs, rng.normal(size=40) - runs
     dummies = np.column_stack([x, np.eye(8)[runs]])
-    assert mixed_model(x, y, runs).within == pytest.approx(np.linalg.lstsq(dummies, y, rcond=None)[0][0], rel=1e-6)
+    expected = np.linalg.lstsq(dummies, y, rcond=None)[0][0]
+    assert mixed_model(x, y, runs)[0]["within_slope"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_between_interval_equals_statsmodels_on_the_means(panel: Panel) -> None:

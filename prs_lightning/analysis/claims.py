@@ -94,14 +94,8 @@ def scoreboard(
         groups: numbers of figure 9: network, seed, group, epsilon, robust_accuracy, n.
         failures: numbers of figure 6a: network, outcome, count.
     """
-    related = [relation_claim(*claim, statistics, level) for claim in RELATION_CLAIMS]
-    return [
-        *related[:-1],
-        group_claim(groups, level),
-        epochs_claim(rows, level),
-        failures_claim(failures, level),
-        related[-1],
-    ]
+    *papers, audited = (relation_claim(*claim, statistics, level) for claim in RELATION_CLAIMS)
+    return [*papers, group_claim(groups, level), epochs_claim(rows, level), failures_claim(failures, level), audited]
 
 
 def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, level: float) -> Claim:

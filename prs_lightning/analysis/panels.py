@@ -27,9 +27,6 @@ from prs_lightning.measures import TEST_ACCURACY
 CONTROLS = ("batch_size", "epoch", TEST_ACCURACY)
 """Held fixed in every partial Spearman correlation; the rank of the batch size is the rank of its logarithm."""
 
-CORRECTED = ("ols_p", "cluster_p", "within_p", "between_p", "partial_p")
-"""Each of these has a twin ``<name>_holm``, corrected over the panels of the same relation."""
-
 COLUMNS = (
     "figure", "relation", "y", "x", "model", "data", "n_models", "n_runs",
     "ols_slope", "ols_intercept", "ols_p", "ols_p_holm", "r_squared", "paper_slope",
@@ -41,7 +38,7 @@ COLUMNS = (
     "one_per_run_slope", "one_per_run_p", "one_per_run_spearman", "one_per_run_n",
     "reading", "note",
 )  # fmt: skip
-"""The columns of statistics.csv."""
+"""The columns of statistics.csv; ``<name>_holm`` is ``<name>`` corrected over the panels of the same relation."""
 
 SIGNIFICANT = 0.05
 
@@ -63,14 +60,7 @@ def panel_statistics(
     level: float = 0.95,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Statistics:
-    """Every statistic of every panel; what cannot be computed is NaN and ``note`` says why.
-
-    Args:
-        models: ``Selection.models``.
-        draws: of the cluster bootstrap.
-        seed: of the draws.
-        level: of the intervals.
-    """
+    """Every statistic of every panel of ``Selection.models``; what cannot be computed is NaN and ``note`` says why."""
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[Draws]] = {}
     for relation in relations:
@@ -90,9 +80,10 @@ def panel_statistics(
             if resampled:
                 kept.setdefault(relation.title, []).append(resampled)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name in CORRECTED:
-        relation_of = table.groupby("relation", sort=False)[name]
-        table[f"{name}_holm"] = relation_of.transform(lambda p_values: holm(p_values.to_numpy(float)))
+    for name in COLUMNS:
+        if f"{name}_holm" in COLUMNS:
+            p_values = table.groupby("relation", sort=False)[name]
+            table[f"{name}_holm"] = p_values.transform(lambda group: holm(group.to_numpy(float)))
     return Statistics(table, kept)
 
 
@@ -117,15 +108,13 @@ def _panel(
         return row | {"note": "; ".join(notes)}, None
     wanted = [name for name in (*CONTROLS, *relation.controls) if name in known and not known[name].isna().any()]
     controls = [known[name].to_numpy(float) for name in wanted]
-    mixed = mixed_model(x, y, runs)
+    slopes, without = mixed_model(x, y, runs)
     # The last models of the runs are independent, so plain p-values hold.
     last = known.sort_values("epoch").groupby("run").tail(1)
     last_x, last_y = last[relation.x].to_numpy(float), last[relation.y].to_numpy(float)
-    row |= {
+    row |= slopes | {
         "spearman": spearman(x, y), "cluster_p": cluster_robust_p(x, y, runs),
         "controls": ", ".join(label(name) for name in wanted),
-        "within_slope": mixed.within, "within_p": mixed.within_p,
-        "between_slope": mixed.between, "between_p": mixed.between_p,
         "one_per_run_spearman": spearman(last_x, last_y), "one_per_run_n": len(last),
     }  # fmt: skip
     row["ols_slope"], row["ols_intercept"], row["r_squared"], row["ols_p"] = ols(x, y)
@@ -133,8 +122,8 @@ def _panel(
     row["partial_spearman"], row["partial_p"] = partial_spearman(x, y, controls)
     if np.isnan(row["partial_spearman"]):
         notes.append("partial Spearman: the controls leave nothing of x or y")
-    if mixed.note:
-        notes.append(mixed.note)
+    if without:
+        notes.append(without)
     resampled = None
     if len(names) >= MINIMUM_RUNS:
         row["between_low"], row["between_high"] = between_interval(x, y, runs, level)

@@ -47,8 +47,6 @@ def cluster_bootstrap(
     count = int(runs.max()) + 1
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
-    means = np.column_stack([run_means(x, runs), run_means(y, runs)])
-    inside = np.column_stack([x, y]) - means[runs]
     varying = [control for control in controls if not is_constant(control)]
     rho, partial = [], []
     for counts in np.array_split(weights, max(1, -(-draws * len(x) // CHUNK))):
@@ -62,7 +60,7 @@ def cluster_bootstrap(
         runs=count,
         slope=_slopes(weights, x, y, runs),
         # Each run's deviations sum to 0, so the intercept stays 0 in every draw.
-        within=_slopes(weights, inside[:, 0], inside[:, 1], runs),
+        within=_slopes(weights, x - run_means(x, runs)[runs], y - run_means(y, runs)[runs], runs),
         spearman=np.concatenate(rho),
         partial=np.concatenate(partial),
     )

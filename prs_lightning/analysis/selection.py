@@ -55,12 +55,13 @@ def select(
         raise ConfigError(f"grid_epochs={list(grid_epochs)}: epochs are counted from 1")
     names = sorted(rows["data"].unique())
     limits = {name: float(thresholds.get(name, thresholds.get("default", 0.0))) for name in names}
+    if TEST_ACCURACY not in rows:
+        rows = rows.assign(**{TEST_ACCURACY: np.nan})
     candidates = rows[_on_grid(rows, grid_epochs)]
-    accuracy = candidates.get(TEST_ACCURACY, pd.Series(np.nan, candidates.index))
-    measured = candidates[accuracy.notna()]
+    measured = candidates[candidates[TEST_ACCURACY].notna()]
     threshold = measured["data"].map(limits).astype(float)
-    passed = accuracy[measured.index] >= threshold
-    models = measured[passed].reset_index(drop=True)
+    lost = measured[TEST_ACCURACY] < threshold
+    models = measured[~lost].reset_index(drop=True)
     steps = {
         "rows read, one per run and epoch": rows,
         "at an epoch of the grid: the candidate models": candidates,
@@ -68,12 +69,10 @@ def select(
         "that reach the threshold on test accuracy": models,
     }
     counts = [{"step": step, "models": len(left), "runs": left["run"].nunique()} for step, left in steps.items()]
-    by_run = pd.DataFrame(
-        {"run": measured["run"], "lost": ~passed, "accuracy": accuracy[measured.index], "threshold": threshold}
-    ).groupby("run")
-    collapsed = by_run.agg(
-        lost=("lost", "sum"), candidates=("lost", "size"), lowest=("accuracy", "min"), threshold=("threshold", "first")
-    )
+    collapsed = measured.assign(lost=lost, threshold=threshold).groupby("run").agg(
+        lost=("lost", "sum"), candidates=("lost", "size"), lowest=(TEST_ACCURACY, "min"),
+        threshold=("threshold", "first"),
+    )  # fmt: skip
     return Selection(
         models=models,
         counts=pd.DataFrame(counts),
@@ -108,7 +107,7 @@ def varying_settings(models: pd.DataFrame) -> list[str]:
     told = []
     settings = [
         name
-        for name in models
+        for name in models.columns
         if name.startswith("config.")
         and name.rsplit(".", 1)[-1] not in ("seed", "batch_size")
         and not is_bookkeeping(name.removeprefix("config."))
@@ -126,6 +125,7 @@ class Network:
 
     run: str
     epoch: int
+    model: str
     prs_ratio: float
     test_accuracy: float
 
@@ -133,13 +133,8 @@ class Network:
         return f"{self.run} at epoch {self.epoch}"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Network A (the larger PRS ratio) and network B (the smaller one), of one architecture and data set."""
-
-    a: Network
-    b: Network
-    model: str
+Pair = tuple[Network, Network]
+"""Network A (the larger PRS ratio) and network B (the smaller one), of one architecture and data set."""
 
 
 def choose_pair(
@@ -178,17 +173,13 @@ def choose_pair(
     if nearest > tolerance:
         within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
     reason = f"the largest difference in PRS ratio ({gap[best]:.3g}) among {within}"
-    return _pair(there.loc[pairs.loc[best, "place a"]], there.loc[pairs.loc[best, "place b"]]), reason
+    a, b = (_network(there.loc[pairs.loc[best, f"place {letter}"]]) for letter in "ab")
+    return (a, b), reason
 
 
-def _pair(*rows: pd.Series) -> Pair:
-    a, b = (
-        Network(
-            str(row["run"]), int(row["epoch"]), float(row.get(PRS_RATIO, np.nan)), float(row.get(TEST_ACCURACY, np.nan))
-        )
-        for row in rows
-    )
-    return Pair(a, b, str(rows[0]["model"]))
+def _network(row: pd.Series) -> Network:
+    prs_ratio, test_accuracy = (float(row.get(name, np.nan)) for name in (PRS_RATIO, TEST_ACCURACY))
+    return Network(str(row["run"]), int(row["epoch"]), str(row["model"]), prs_ratio, test_accuracy)
 
 
 def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
@@ -201,7 +192,7 @@ def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
     for key in ("data", "model"):
         if first[key] != second[key]:
             raise ConfigError(f"pair.a is of {key} {first[key]} and pair.b of {second[key]}: expected the same")
-    return _pair(first, second)
+    return _network(first), _network(second)
 
 
 def _named(rows: pd.DataFrame, key: str, text: str) -> pd.Series:

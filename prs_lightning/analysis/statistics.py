@@ -7,7 +7,6 @@ OLS p-value counts models; the others here count runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,22 +92,12 @@ def between_interval(x: Array, y: Array, runs: NDArray[np.intp], level: float = 
     return float(fit.slope - half), float(fit.slope + half)
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """Slopes within runs and between the means of runs, with two-sided p, and why they are missing."""
-
-    within: float = NAN
-    within_p: float = NAN
-    between: float = NAN
-    between_p: float = NAN
-    note: str = ""
-
-
-def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
+def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> tuple[dict[str, float], str]:
     """Linear mixed model ``y ~ (x - mean of its run) + mean of its run + (1 | run)``, fitted by REML; y must vary.
 
-    The first slope is the effect within runs, the second the effect between runs (Mundlak 1978). p-values are of
-    Student's t with N - G - 1 degrees of freedom within and G - 2 between, for N models of G runs.
+    ``within_slope`` is the effect within runs, ``between_slope`` the effect between runs (Mundlak 1978); ``within_p``
+    and ``between_p`` are two-sided, of Student's t with N - G - 1 and G - 2 degrees of freedom for N models of G runs.
+    Where there is no fit the numbers are missing, and the text says why.
 
     A random intercept leaves a single unknown, the ratio of the two variances, so the likelihood is maximised over
     that alone: exact, quick, and sound at a ratio of 0, where statsmodels' MixedLM (equal elsewhere) may fail.
@@ -116,11 +105,11 @@ def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
     means = run_means(x, runs)
     count, inside = len(means), x - means[runs]
     if count < 4:
-        return Mixed(note="mixed model: fewer than 4 runs")
+        return {}, "mixed model: fewer than 4 runs"
     if is_constant(inside) or len(x) - count < 2:
-        return Mixed(note="mixed model: x does not vary within the runs")
+        return {}, "mixed model: x does not vary within the runs"
     if is_constant(means):
-        return Mixed(note="mixed model: x does not vary between the runs")
+        return {}, "mixed model: x does not vary between the runs"
     design = np.column_stack([np.ones_like(x), inside, (means - means.mean())[runs]])
     columns = np.column_stack([design, y - y.mean()])
     products, sizes = columns.T @ columns, np.bincount(runs).astype(float)
@@ -144,7 +133,7 @@ def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
     with np.errstate(divide="ignore"):
         t = np.abs(slopes) / np.sqrt(np.diag(covariance))
     p = 2 * stats.t.sf(t[1:], [len(x) - count - 1, count - 2])
-    return Mixed(float(slopes[1]), float(p[0]), float(slopes[2]), float(p[1]))
+    return {"within_slope": slopes[1], "within_p": p[0], "between_slope": slopes[2], "between_p": p[1]}, ""
 
 
 def holm(p_values: Array) -> Array:

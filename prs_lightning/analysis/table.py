@@ -63,18 +63,16 @@ def read_runs(folder: str | Path) -> RunTable:
         raise RunError(f"runs={folder} holds no run directories: train some with python train.py runs={folder}")
     messages, tables = [], []
     for path in sorted(paths):
-        name = path.relative_to(folder).as_posix() if path != folder else "."
+        name = path.relative_to(folder).as_posix()
         told: list[str] = []
         entry, config = _read_entry(RunDirectory(path), name, told)
         measured = _read_metrics(path / "metrics.csv", told)
-        entry |= {"rows": len(measured), "last_epoch": int(measured["epoch"].max()) if len(measured) else 0}
-        if told and not entry["reason"]:
-            entry["reason"] = "; ".join(told)
+        entry |= {"rows": len(measured), "last_epoch": max(measured["epoch"], default=0)}
+        entry["reason"] = entry["reason"] or "; ".join(told) or None
         messages += [f"{name}: {message}" for message in told]
         tables.append((entry, config, measured))
-    runs = pd.DataFrame([entry for entry, _, _ in tables])
-    for number in ("batch_size", "seed", "epochs"):
-        runs[number] = pd.to_numeric(runs[number], errors="coerce")
+    runs, numbers = pd.DataFrame([entry for entry, _, _ in tables]), ["batch_size", "seed", "epochs"]
+    runs[numbers] = runs[numbers].apply(pd.to_numeric, errors="coerce")
     return RunTable(_rows(runs, tables), runs, messages + _schema_messages(tables))
 
 
