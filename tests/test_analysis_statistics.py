@@ -17,12 +17,14 @@ from statsmodels.stats.multitest import multipletests
 
 from prs_lightning.analysis.panels import COLUMNS, panel_statistics
 from prs_lightning.analysis.relations import Relation
-from prs_lightning.analysis.resampling import MINIMUM_RUNS, cluster_bootstrap, interval
 from prs_lightning.analysis.selection import select
 from prs_lightning.analysis.statistics import (
+    MINIMUM_RUNS,
     between_interval,
+    cluster_bootstrap,
     cluster_robust_p,
     holm,
+    interval,
     mixed_model,
     ols,
     partial_spearman,

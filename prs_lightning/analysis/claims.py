@@ -13,8 +13,7 @@ from scipy import stats
 from prs_lightning import measures
 from prs_lightning.analysis.panels import Statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, Relation, label
-from prs_lightning.analysis.resampling import MINIMUM_RUNS, interval
-from prs_lightning.analysis.statistics import NAN, Array, spearman
+from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array, interval, spearman
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided on this data"
 

@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prs_lightning.analysis import statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, Relation, label
-from prs_lightning.analysis.resampling import MINIMUM_RUNS, Draws, cluster_bootstrap, interval
-from prs_lightning.analysis.statistics import (
-    NAN,
-    between_interval,
-    cluster_robust_p,
-    holm,
-    is_constant,
-    mixed_model,
-    ols,
-    partial_spearman,
-    spearman,
-)
+from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Draws
 from prs_lightning.measures import TEST_ACCURACY
 
 CONTROLS = ("batch_size", "epoch", TEST_ACCURACY)
@@ -83,7 +73,7 @@ def panel_statistics(
     for name in COLUMNS:
         if f"{name}_holm" in COLUMNS:
             p_values = table.groupby("relation", sort=False)[name]
-            table[f"{name}_holm"] = p_values.transform(lambda group: holm(group.to_numpy(float)))
+            table[f"{name}_holm"] = p_values.transform(lambda group: statistics.holm(group.to_numpy(float)))
     return Statistics(table, kept)
 
 
@@ -99,7 +89,7 @@ def _panel(
     notes = [
         f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
         for name, values in ((relation.x, x), (relation.y, y))
-        if is_constant(values)
+        if statistics.is_constant(values)
     ]
     constant = bool(notes)
     if len(names) < MINIMUM_RUNS:
@@ -108,28 +98,28 @@ def _panel(
         return row | {"note": "; ".join(notes)}, None
     wanted = [name for name in (*CONTROLS, *relation.controls) if name in known and not known[name].isna().any()]
     controls = [known[name].to_numpy(float) for name in wanted]
-    slopes, without = mixed_model(x, y, runs)
+    slopes, without = statistics.mixed_model(x, y, runs)
     # The last models of the runs are independent, so plain p-values hold.
     last = known.sort_values("epoch").groupby("run").tail(1)
     last_x, last_y = last[relation.x].to_numpy(float), last[relation.y].to_numpy(float)
     row |= slopes | {
-        "spearman": spearman(x, y), "cluster_p": cluster_robust_p(x, y, runs),
+        "spearman": statistics.spearman(x, y), "cluster_p": statistics.cluster_robust_p(x, y, runs),
         "controls": ", ".join(label(name) for name in wanted),
-        "one_per_run_spearman": spearman(last_x, last_y), "one_per_run_n": len(last),
+        "one_per_run_spearman": statistics.spearman(last_x, last_y), "one_per_run_n": len(last),
     }  # fmt: skip
-    row["ols_slope"], row["ols_intercept"], row["r_squared"], row["ols_p"] = ols(x, y)
-    row["one_per_run_slope"], _, _, row["one_per_run_p"] = ols(last_x, last_y)
-    row["partial_spearman"], row["partial_p"] = partial_spearman(x, y, controls)
+    row["ols_slope"], row["ols_intercept"], row["r_squared"], row["ols_p"] = statistics.ols(x, y)
+    row["one_per_run_slope"], _, _, row["one_per_run_p"] = statistics.ols(last_x, last_y)
+    row["partial_spearman"], row["partial_p"] = statistics.partial_spearman(x, y, controls)
     if np.isnan(row["partial_spearman"]):
         notes.append("partial Spearman: the controls leave nothing of x or y")
     if without:
         notes.append(without)
     resampled = None
     if len(names) >= MINIMUM_RUNS:
-        row["between_low"], row["between_high"] = between_interval(x, y, runs, level)
-        resampled = cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
+        row["between_low"], row["between_high"] = statistics.between_interval(x, y, runs, level)
+        resampled = statistics.cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
         for name in ("slope", "spearman", "partial", "within"):
-            row[f"{name}_low"], row[f"{name}_high"] = interval(getattr(resampled, name), len(names), level)
+            row[f"{name}_low"], row[f"{name}_high"] = statistics.interval(getattr(resampled, name), len(names), level)
     return row | {"reading": reading(row), "note": "; ".join(notes)}, resampled
 
 

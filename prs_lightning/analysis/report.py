@@ -17,8 +17,8 @@ import yaml
 from prs_lightning.analysis.claims import NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
 from prs_lightning.analysis.panels import SIGNIFICANT, Statistics
 from prs_lightning.analysis.relations import PAPER_NOTE, label
-from prs_lightning.analysis.resampling import MINIMUM_RUNS
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
+from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
