@@ -20,7 +20,6 @@ from prs_lightning.sweep import cli
 
 if TYPE_CHECKING:
     from prs_lightning.analysis.figures import Made
-    from prs_lightning.analysis.selection import Pair
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -45,15 +44,14 @@ def analyze(cfg: DictConfig) -> None:
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
-    pair: Pair | None
-    if config["pair"]["a"]:
-        pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
-        why = "named by the user"
-    else:
+    if not config["pair"]["a"]:
         pair, why = selection.choose_pair(
             models, config["pair"]["accuracy_tolerance"],
             lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
         )  # fmt: skip
+    else:
+        pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
+        why = "named by the user"
     made: Sequence[Made] = []
     if config["figures"] != "none":
         from prs_lightning.analysis import figures

@@ -88,7 +88,6 @@ def scoreboard(
     """All claims in the paper's order, and after them the one about robustness after the audit.
 
     Args:
-        statistics: of the panels.
         rows: of the runs that passed the selection, all epochs.
         groups: numbers of figure 9: network, seed, group, epsilon, robust_accuracy, n.
         failures: numbers of figure 6a: network, outcome, count.

@@ -58,7 +58,12 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
             loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=markup == "html.jinja",
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"inlined": _inlined, "cell": _markdown_cell, "effect": effect, "place": _place}
+        environment.filters |= {
+            "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
+            "cell": lambda text: " ".join(str(text).split()).replace("|", "\\|"),
+            "effect": effect,
+            "place": lambda value: f"{60 + 55 * np.clip(value, -1, 1):.1f}",  # of [-1, 1], on the page's axis
+        }
         text = environment.get_template("report.jinja").render(content, markup=markup)
         write_text(folder / name, text.rstrip() + "\n")
     return folder / "report.html"
@@ -181,18 +186,5 @@ def effect(claim: Claim) -> str:
     return NOTHING if np.isnan(claim.effect) else f"{claim.effect:+.2f}{interval}"
 
 
-def _place(value: float) -> str:
-    """Where a value of [-1, 1] stands on the page's axis."""
-    return f"{60 + 55 * np.clip(value, -1, 1):.1f}"
-
-
 def _epochs(epochs: Sequence[int], shown: int = 12) -> str:
     return ", ".join(map(str, epochs[:shown])) + (f", … {epochs[-1]}" if len(epochs) > shown else "") or NOTHING
-
-
-def _inlined(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-
-
-def _markdown_cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")

@@ -104,18 +104,12 @@ def _epochs(text: str) -> list[int]:
 
 def varying_settings(models: pd.DataFrame) -> list[str]:
     """Panels whose runs differ in more than batch size and seed, a line each: they mix what is not alike."""
+    keys = [name.removeprefix("config.") for name in models.columns if name.startswith("config.")]
+    keys = [key for key in keys if key.rsplit(".", 1)[-1] not in ("seed", "batch_size") and not is_bookkeeping(key)]
     told = []
-    settings = [
-        name
-        for name in models.columns
-        if name.startswith("config.")
-        and name.rsplit(".", 1)[-1] not in ("seed", "batch_size")
-        and not is_bookkeeping(name.removeprefix("config."))
-    ]
     for (model, data), group in models.groupby(["model", "data"], sort=True):
-        values = group[settings].astype(object).nunique(dropna=False)
-        if keys := [name.removeprefix("config.") for name in values.index[values > 1]]:
-            told.append(f"{model} on {data}: the runs differ in {', '.join(keys)}; their panels mix them")
+        if varying := [key for key in keys if group[f"config.{key}"].astype(object).nunique(dropna=False) > 1]:
+            told.append(f"{model} on {data}: the runs differ in {', '.join(varying)}; their panels mix them")
     return told
 
 

@@ -190,7 +190,10 @@ def cluster_bootstrap(
     rho, partial = [], []
     for counts in np.array_split(weights, max(1, -(-draws * len(x) // CHUNK))):
         part = counts[:, runs]
-        covariance = _covariances(part, np.stack([_ranks(part, column) for column in (x, y, *varying)], axis=-1))
+        ranks = np.stack([_ranks(part, column) for column in (x, y, *varying)], axis=-1)
+        means = np.einsum("bn,bnk->bk", part, ranks) / part.sum(axis=1, keepdims=True)
+        centred = ranks - means[:, None]
+        covariance = np.matmul((centred * part[..., None]).swapaxes(1, 2), centred)
         across = covariance[:, :2, 2:]
         explained = across @ np.linalg.pinv(covariance[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
         rho.append(_correlation(covariance[:, :2, :2]))
@@ -222,13 +225,6 @@ def _ranks(weights: Array, column: Array) -> Array:
     order = np.argsort(place, kind="stable")
     copies = np.add.reduceat(weights[:, order], np.cumsum(counts) - counts, axis=1)
     return (np.cumsum(copies, axis=1) - (copies - 1) / 2)[:, place]
-
-
-def _covariances(weights: Array, columns: Array) -> Array:
-    """Weighted covariances (B, K, K) of columns (B, N, K), times the total weight."""
-    means = np.einsum("bn,bnk->bk", weights, columns) / weights.sum(axis=1, keepdims=True)
-    centred = columns - means[:, None]
-    return np.matmul((centred * weights[..., None]).swapaxes(1, 2), centred)
 
 
 def _correlation(covariance: Array) -> Array:

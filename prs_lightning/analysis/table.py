@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,6 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 IDENTITY = ("run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch")
 """The first columns of both tables; the other config columns are ``config.<key>``."""
-
-Read = tuple[dict[str, Any], dict[str, Any], pd.DataFrame]
-"""Of one run: its row among the runs, the rest of its config, and its metrics."""
 
 OWN_CONFIG_KEYS = ("data.name", "model._target_", "batch_size", "seed", "epochs")
 
@@ -61,7 +58,8 @@ def read_runs(folder: str | Path) -> RunTable:
     paths = {file.parent for name in ("run.json", "metrics.csv") for file in folder.rglob(name)}
     if not paths:
         raise RunError(f"runs={folder} holds no run directories: train some with python train.py runs={folder}")
-    messages, tables = [], []
+    entries: list[dict[str, Any]] = []
+    messages, settings, metrics = [], [], []
     for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
         told: list[str] = []
@@ -70,13 +68,21 @@ def read_runs(folder: str | Path) -> RunTable:
         entry |= {"rows": len(measured), "last_epoch": max(measured["epoch"], default=0)}
         entry["reason"] = entry["reason"] or "; ".join(told) or None
         messages += [f"{name}: {message}" for message in told]
-        tables.append((entry, config, measured))
-    runs, numbers = pd.DataFrame([entry for entry, _, _ in tables]), ["batch_size", "seed", "epochs"]
+        entries.append(entry)
+        settings.append(config)
+        metrics.append(measured)
+    runs, numbers = pd.DataFrame(entries), ["batch_size", "seed", "epochs"]
     runs[numbers] = runs[numbers].apply(pd.to_numeric, errors="coerce")
-    return RunTable(_rows(runs, tables), runs, messages + _schema_messages(tables))
+    # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
+    by_run = (runs[list(IDENTITY)], pd.DataFrame(settings, dtype=object).astype("category"))
+    identity, rest = (frame.loc[frame.index.repeat(runs["rows"])].reset_index(drop=True) for frame in by_run)
+    filled = {name: measured for name, measured in zip(runs["run"], metrics, strict=True) if len(measured)}
+    measures = pd.concat(filled.values() or metrics[:1], ignore_index=True)
+    return RunTable(pd.concat([identity, measures, rest], axis=1), runs, messages + _schema_messages(filled))
 
 
-def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """The run's row among the runs, and the rest of its config as text."""
     config = flatten(_parsed(run.config_file, lambda text: yaml.load(text, Loader), told))
     record = _parsed(run.record_file, json.loads, told)
     status = record.get("status", "unreadable")
@@ -96,7 +102,8 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
         **{key: record.get(key) for key in ("reason", "started", "ended")},
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
-    return entry, {key: value for key, value in config.items() if key not in OWN_CONFIG_KEYS}
+    rest = {key: value for key, value in config.items() if key not in OWN_CONFIG_KEYS}
+    return entry, {f"config.{key}": None if value is None else str(value) for key, value in rest.items()}
 
 
 def _parsed(file: Path, parse: Any, told: list[str]) -> dict[str, Any]:
@@ -161,27 +168,12 @@ def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
     return values
 
 
-def _rows(runs: pd.DataFrame, tables: Sequence[Read]) -> pd.DataFrame:
-    """What was measured, with the identity and the config of its run."""
-    settings = [
-        {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
-        for _, config, _ in tables
-    ]
-    order = np.repeat(np.arange(len(tables)), [len(measured) for *_, measured in tables])
-    filled = [measured for *_, measured in tables if len(measured)] or [tables[0][2]]
-    # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
-    by_run = (runs[list(IDENTITY)], pd.DataFrame(settings, dtype=object).astype("category"))
-    identity, rest = (frame.iloc[order].reset_index(drop=True) for frame in by_run)
-    return pd.concat([identity, pd.concat(filled, ignore_index=True), rest], axis=1)
-
-
-def _schema_messages(tables: Sequence[Read]) -> list[str]:
+def _schema_messages(filled: Mapping[str, pd.DataFrame]) -> list[str]:
     """Runs that lack measures which others have: their panels then hold fewer models."""
-    filled = [(entry["run"], {*measured}) for entry, _, measured in tables if len(measured)]
-    every = set().union(*(columns for _, columns in filled))
+    every = {name for measured in filled.values() for name in measured.columns}
     lacking: dict[str, list[str]] = {}
-    for run, columns in filled:
-        if missing := sorted(every - columns):
+    for run, measured in filled.items():
+        if missing := sorted(every - {*measured.columns}):
             lacking.setdefault(", ".join(missing), []).append(run)
     return [
         f"{len(runs)} of {len(filled)} runs have no column {missing}: {', '.join(runs[:4])}"
