@@ -154,7 +154,7 @@ def test_each_bootstrap_draw_equals_the_formula_on_the_resampled_rows(panel: Pan
             "partial": partial_spearman(x[rows], y[rows], [column[rows] for column in controls])[0],
         }
         for name, value in expected.items():
-            assert getattr(draws, name)[draw] == pytest.approx(value, abs=1e-9), name
+            assert draws[name][draw] == pytest.approx(value, abs=1e-9), name
 
 
 def test_the_interval_covers_a_mean_as_often_as_it_says() -> None:
@@ -166,7 +166,7 @@ def test_the_interval_covers_a_mean_as_often_as_it_says() -> None:
         runs = np.repeat(np.arange(6), 2)
         inside = np.tile([-1.0, 1.0], 6)
         y = inside * (0.5 + noise)[runs]  # slopes of the runs scatter around 0.5
-        draws = cluster_bootstrap(x[runs] + inside, y, runs, draws=400, seed=trial).within
+        draws = cluster_bootstrap(x[runs] + inside, y, runs, draws=400, seed=trial)["within"]
         low, high = interval(draws, 6)
         covered += low <= 0.5 <= high
         plain += np.quantile(draws, 0.025) <= 0.5 <= np.quantile(draws, 0.975)

@@ -113,8 +113,8 @@ def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, leve
     low, high = NAN, NAN
     if draws:
         # Panels share no run, so draws of the same position are independent between panels.
-        mean = np.mean([resampled.spearman for resampled in draws], axis=0)
-        low, high = interval(-mean, sum(resampled.runs - 1 for resampled in draws) + 1, level)
+        mean = np.mean([spearmans for _, spearmans in draws], axis=0)
+        low, high = interval(-mean, sum(runs - 1 for runs, _ in draws) + 1, level)
     notes = [f"{int((known['spearman'] < 0).sum())} of {len(known)} panels in the claimed direction"]
     if len(draws) < len(known):
         notes.append(f"interval from {plural(len(draws), 'panel')} of {MINIMUM_RUNS} runs or more")

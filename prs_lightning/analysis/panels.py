@@ -11,7 +11,7 @@ import pandas as pd
 
 from prs_lightning.analysis import statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, Relation, label
-from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Draws
+from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array
 from prs_lightning.measures import TEST_ACCURACY
 
 CONTROLS = ("batch_size", "epoch", TEST_ACCURACY)
@@ -35,10 +35,10 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Statistics:
-    """``table`` with ``COLUMNS``, and the bootstrap draws of the panels that have some under the relation's title."""
+    """``table`` with ``COLUMNS``; ``draws``: relation title -> (runs, bootstrap draws of Spearman) of panels with draws."""
 
     table: pd.DataFrame
-    draws: dict[str, list[Draws]]
+    draws: dict[str, list[tuple[int, Array]]]
 
 
 def panel_statistics(
@@ -52,7 +52,7 @@ def panel_statistics(
 ) -> Statistics:
     """Every statistic of every panel of ``Selection.models``; what cannot be computed is NaN and ``note`` says why."""
     rows: list[dict[str, Any]] = []
-    kept: dict[str, list[Draws]] = {}
+    kept: dict[str, list[tuple[int, Array]]] = {}
     for relation in relations:
         empty = {
             "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
@@ -68,7 +68,7 @@ def panel_statistics(
             paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, str(model), str(data)), NAN)
             rows.append(empty | {"model": model, "data": data, "n_models": len(known), "paper_slope": paper} | row)
             if resampled:
-                kept.setdefault(relation.title, []).append(resampled)
+                kept.setdefault(relation.title, []).append((row["n_runs"], resampled["spearman"]))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in COLUMNS:
         if f"{name}_holm" in COLUMNS:
@@ -79,13 +79,13 @@ def panel_statistics(
 
 def _panel(
     relation: Relation, known: pd.DataFrame, draws: int, seed: int, level: float
-) -> tuple[dict[str, Any], Draws | None]:
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """What there is to say of the models with x and y, and the draws if there are runs enough."""
     x, y = known[relation.x].to_numpy(float), known[relation.y].to_numpy(float)
     runs, names = pd.factorize(known["run"])
     row: dict[str, Any] = {"n_runs": len(names)}
     if len(x) < 3:
-        return row | {"note": f"{len(x)} models: too few"}, None
+        return row | {"note": f"{len(x)} models: too few"}, {}
     notes = [
         f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
         for name, values in ((relation.x, x), (relation.y, y))
@@ -95,7 +95,7 @@ def _panel(
     if len(names) < MINIMUM_RUNS:
         notes.append(f"{len(names)} run{'s' * (len(names) != 1)}: no interval below {MINIMUM_RUNS} runs")
     if constant:
-        return row | {"note": "; ".join(notes)}, None
+        return row | {"note": "; ".join(notes)}, {}
     wanted = [name for name in (*CONTROLS, *relation.controls) if name in known and not known[name].isna().any()]
     controls = [known[name].to_numpy(float) for name in wanted]
     slopes, without = statistics.mixed_model(x, y, runs)
@@ -114,12 +114,12 @@ def _panel(
         notes.append("partial Spearman: the controls leave nothing of x or y")
     if without:
         notes.append(without)
-    resampled = None
+    resampled: dict[str, Array] = {}
     if len(names) >= MINIMUM_RUNS:
         row["between_low"], row["between_high"] = statistics.between_interval(x, y, runs, level)
         resampled = statistics.cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
-        for name in ("slope", "spearman", "partial", "within"):
-            row[f"{name}_low"], row[f"{name}_high"] = statistics.interval(getattr(resampled, name), len(names), level)
+    for name, drawn in resampled.items():
+        row[f"{name}_low"], row[f"{name}_high"] = statistics.interval(drawn, len(names), level)
     return row | {"reading": reading(row), "note": "; ".join(notes)}, resampled
 
 

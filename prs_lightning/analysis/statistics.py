@@ -7,7 +7,6 @@ OLS p-value counts models; the others here count runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,20 +157,9 @@ def holm(p_values: Array) -> Array:
     return corrected
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Bootstrap draws (B,) of each statistic; NaN where a draw made x or y constant."""
-
-    runs: int
-    slope: Array
-    within: Array
-    spearman: Array
-    partial: Array
-
-
 def cluster_bootstrap(
     x: Array, y: Array, runs: NDArray[np.intp], controls: Sequence[Array] = (), *, draws: int = 2000, seed: int = 0
-) -> Draws:
+) -> dict[str, Array]:
     """Statistics of ``draws`` resamples: whole runs are drawn with replacement, all draws at once.
 
     A draw is a vector of counts, one per run, so resampled statistics are weighted statistics of the original models
@@ -182,6 +170,9 @@ def cluster_bootstrap(
         x, y: (N,) the models.
         runs: (N,) codes 0 .. G - 1 of the run of each model.
         controls: held fixed in ``partial``, each (N,).
+
+    Returns:
+        Draws (B,) of ``slope``, ``within``, ``spearman`` and ``partial``; NaN where a draw made x or y constant.
     """
     count = int(runs.max()) + 1
     generator = np.random.default_rng(seed)
@@ -198,14 +189,13 @@ def cluster_bootstrap(
         explained = across @ np.linalg.pinv(covariance[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
         rho.append(_correlation(covariance[:, :2, :2]))
         partial.append(_correlation(covariance[:, :2, :2] - explained))
-    return Draws(
-        runs=count,
-        slope=_slopes(weights, x, y, runs),
+    return {
+        "slope": _slopes(weights, x, y, runs),
         # Each run's deviations sum to 0, so the intercept stays 0 in every draw.
-        within=_slopes(weights, x - run_means(x, runs)[runs], y - run_means(y, runs)[runs], runs),
-        spearman=np.concatenate(rho),
-        partial=np.concatenate(partial),
-    )
+        "within": _slopes(weights, x - run_means(x, runs)[runs], y - run_means(y, runs)[runs], runs),
+        "spearman": np.concatenate(rho),
+        "partial": np.concatenate(partial),
+    }
 
 
 def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array:
