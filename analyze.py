@@ -7,9 +7,8 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,9 +16,6 @@ from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import write_text
 from prs_lightning.sweep import cli
-
-if TYPE_CHECKING:
-    from prs_lightning.analysis.figures import Made
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -31,7 +27,7 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, networks, panels, publish, report, selection, table
+    from prs_lightning.analysis import claims, networks, panels, report, selection, table
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
     read = table.read_runs(runs)
@@ -52,7 +48,6 @@ def analyze(cfg: DictConfig) -> None:
     else:
         pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
         why = "named by the user"
-    made: Sequence[Made] = []
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -63,6 +58,8 @@ def analyze(cfg: DictConfig) -> None:
             only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
             progress=say, why=None if pair else why,
         )  # fmt: skip
+    else:
+        made = []
     numbers = {figure.number: pd.read_csv(figure.csv) for figure in made if figure.number in ("6a", "9") and figure.csv}
     judged = claims.scoreboard(
         statistics, read.rows[read.rows["run"].isin(models["run"])],
@@ -71,7 +68,7 @@ def analyze(cfg: DictConfig) -> None:
     write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
     page = report.write_report(evidence, folder)
-    publish.publish(evidence, folder)
+    report.publish(evidence, folder)
     from rich.console import Console
     from rich.table import Table
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prs_lightning.errors import ConfigError
@@ -58,7 +57,7 @@ def dashboard(entity: str, project: str) -> Workspace:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m prs_lightning.dashboard", description="make the W&B dashboard")
     parser.add_argument("project", metavar="ENTITY/PROJECT")

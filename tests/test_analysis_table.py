@@ -151,7 +151,7 @@ from prs_lightning.analysis.table import read_runs, save
 from prs_lightning.analysis.selection import choose_pair, select
 from prs_lightning.analysis.panels import panel_statistics
 from prs_lightning.analysis.claims import scoreboard
-from prs_lightning.analysis import figures, networks, publish, report
+from prs_lightning.analysis import figures, networks, report
 folder = Path(sys.argv[1])
 write_grid(folder, epochs=2, grid=(1, 2), batch_sizes=(64,), seeds=range(5))
 table = read_runs(folder)

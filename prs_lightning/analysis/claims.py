@@ -118,11 +118,9 @@ def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, leve
     notes = [f"{int((known['spearman'] < 0).sum())} of {len(known)} panels in the claimed direction"]
     if len(draws) < len(known):
         notes.append(f"interval from {plural(len(draws), 'panel')} of {MINIMUM_RUNS} runs or more")
-    return told(
-        effect=-float(known["spearman"].mean()), low=low, high=high, verdict=verdict(low, high),
-        data=f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs",
-        note="; ".join([*notes, *_reads(known)]),
-    )  # fmt: skip
+    effect, note = -float(known["spearman"].mean()), "; ".join([*notes, *_reads(known)])
+    data = f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs"
+    return told(effect=effect, low=low, high=high, data=data, verdict=verdict(low, high), note=note)
 
 
 def _reads(known: pd.DataFrame) -> Iterator[str]:

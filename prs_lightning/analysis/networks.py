@@ -129,7 +129,6 @@ def _siblings(runs: Path, network: Network, config: dict[str, Any]) -> tuple[tup
             seed = int(other["seed"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             continue  # a config that cannot be read is listed with the runs already
-        path = checkpoint_path(runs, run.path.relative_to(runs).as_posix(), network.epoch) if alike else None
-        if path:
+        if alike and (path := checkpoint_path(runs, run.path.relative_to(runs).as_posix(), network.epoch)):
             found[seed] = path
     return tuple(sorted(found.items()))

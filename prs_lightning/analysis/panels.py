@@ -35,7 +35,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Statistics:
-    """``table`` with ``COLUMNS``; ``draws``: relation title -> (runs, bootstrap draws of Spearman) of panels with draws."""
+    """``table`` has ``COLUMNS``; ``draws``: relation title -> (runs, draws of Spearman) of each panel that has any."""
 
     table: pd.DataFrame
     draws: dict[str, list[tuple[int, Array]]]

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything inlined, and the same tables in Markdown."""
+"""The report: one HTML file with everything inlined, the same tables in Markdown, and figures and tables to W&B."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MARKS = {SUPPORTED: ("supported", "✓"), UNDECIDED: ("undecided", "?"), NOT_SUP
 class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none."""
 
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     table: RunTable
     selection: Selection
     statistics: Statistics
@@ -114,7 +114,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "statuses": ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items()),
         "commits": sorted({*runs["git_commit"].dropna()}),
         "run_versions": sorted({*runs["versions"].replace("", None).dropna()}),
-        "config": yaml.safe_dump(dict(evidence.config), sort_keys=False),
+        "config": yaml.safe_dump(evidence.config, sort_keys=False),
         "paper_note": PAPER_NOTE,
         "minimum_runs": MINIMUM_RUNS,
         "level": f"{evidence.config['bootstrap']['level']:.0%}",
@@ -188,3 +188,35 @@ def effect(claim: Claim) -> str:
 
 def _epochs(epochs: Sequence[int], shown: int = 12) -> str:
     return ", ".join(map(str, epochs[:shown])) + (f", … {epochs[-1]}" if len(epochs) > shown else "") or NOTHING
+
+
+def publish(evidence: Evidence, folder: Path) -> None:
+    """Log figures and tables to a W&B run of job type ``analyze``, as the config's ``wandb`` says.
+
+    An offline run is kept in ``folder``; nothing is imported or written where the mode is ``disabled``.
+    """
+    settings = evidence.config["wandb"]
+    if settings["mode"] == "disabled":
+        return
+    import wandb
+
+    tables = {
+        "scoreboard": pd.DataFrame(evidence.claims),
+        "statistics": evidence.statistics.table,
+        "models": evidence.selection.models,
+        "runs": evidence.table.runs,
+    }
+    with wandb.init(
+        project=settings["project"], entity=settings["entity"], tags=list(settings["tags"]), mode=settings["mode"],
+        job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}", dir=str(folder),
+        config=evidence.config, settings=wandb.Settings(console="off", silent=True),
+    ) as run:  # fmt: skip
+        logged: dict[str, Any] = {}
+        for name, table in tables.items():
+            # Text and numbers only: W&B infers a column's type from its values and refuses mixtures.
+            plain = table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.astype(str))
+            logged[f"tables/{name}"] = wandb.Table(dataframe=plain)
+        for made in evidence.figures:
+            if made.png:
+                logged[f"figures/{made.number}"] = wandb.Image(str(made.png), caption=made.caption)
+        run.log(logged)

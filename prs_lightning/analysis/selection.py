@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,8 @@ def select(
 
     Args:
         rows: ``RunTable.rows``.
-        grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the
-            epochs whose weights it kept; a finished run that is shorter than its grid is represented by its last epoch.
+        grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the epochs whose weights it
+            kept; a finished run that is shorter than its grid is represented by its last epoch.
         thresholds: data set -> least test accuracy in [0, 1]; ``default`` stands for the others (0 without it).
 
     Raises:
@@ -88,18 +89,10 @@ def _on_grid(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.Series
     own = rows.get("config.grid_epochs", pd.Series(None, rows.index)).astype(object)
     on = pd.Series(False, rows.index)
     for text in own.dropna().unique():
-        on |= (own == text) & rows["epoch"].isin(_epochs(text))
+        with suppress(ValueError, SyntaxError, TypeError):  # it is no list, as in a foreign config
+            on |= (own == text) & rows["epoch"].isin(ast.literal_eval(text))
     short = (rows["status"] == "finished") & ~on.groupby(rows["run"]).transform("any")
     return on | (short & (rows["epoch"] == rows.groupby("run")["epoch"].transform("max")))
-
-
-def _epochs(text: str) -> list[int]:
-    """The list of a ``config.grid_epochs``; empty if it is something else, as in a foreign config."""
-    try:
-        epochs = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return []
-    return [epoch for epoch in epochs if isinstance(epoch, int)] if isinstance(epochs, list) else []
 
 
 def varying_settings(models: pd.DataFrame) -> list[str]:

@@ -19,9 +19,6 @@ NAN = float("nan")
 MINIMUM_RUNS = 5
 """Below this number of runs no interval is given: the bootstrap has too few distinct draws to cover what it says."""
 
-CHUNK = 1_000_000
-"""Weights (draws x models) of the bootstrap held at a time."""
-
 
 def ols(x: Array, y: Array) -> tuple[float, float, float, float]:
     """Slope, intercept, R² and two-sided p of slope 0, models as independent: the paper's fit (figures 4, 8, 10, 12).
@@ -82,10 +79,8 @@ def partial_spearman(x: Array, y: Array, controls: Sequence[Array]) -> tuple[flo
 
 
 def run_means(values: Array, runs: NDArray[np.intp]) -> Array:
-    """The mean of each run's models, in the order of the run codes 0 .. G - 1; NaN for a code without models."""
-    counts = np.bincount(runs)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(runs, values) / counts
+    """The mean of each run's models, in the order of the run codes 0 .. G - 1, of which each has a model."""
+    return np.bincount(runs, values) / np.bincount(runs)
 
 
 def between_interval(x: Array, y: Array, runs: NDArray[np.intp], level: float = 0.95) -> tuple[float, float]:
@@ -179,7 +174,8 @@ def cluster_bootstrap(
     weights = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     varying = [control for control in controls if not is_constant(control)]
     rho, partial = [], []
-    for counts in np.array_split(weights, max(1, -(-draws * len(x) // CHUNK))):
+    chunks = -(-draws * len(x) // 1_000_000)  # weights (draws x models) held at a time
+    for counts in np.array_split(weights, max(1, chunks)):
         part = counts[:, runs]
         ranks = np.stack([_ranks(part, column) for column in (x, y, *varying)], axis=-1)
         means = np.einsum("bn,bnk->bk", part, ranks) / part.sum(axis=1, keepdims=True)
@@ -202,7 +198,7 @@ def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array
     """OLS slope of each draw from sums per run."""
     x, y = x - x.mean(), y - y.mean()  # the sums of squares below lose no digits to a common offset
     columns = (np.ones_like(x), x, y, x * x, x * y)
-    sums = weights @ np.stack([np.bincount(runs, column, minlength=weights.shape[1]) for column in columns], axis=1)
+    sums = weights @ np.stack([np.bincount(runs, column) for column in columns], axis=1)
     n, sx, sy, sxx, sxy = sums.T
     below = sxx - sx * sx / n
     below[below <= 1e-12 * np.maximum(sxx, 1e-300)] = NAN

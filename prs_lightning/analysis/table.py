@@ -26,8 +26,6 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 IDENTITY = ("run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch")
 """The first columns of both tables; the other config columns are ``config.<key>``."""
 
-OWN_CONFIG_KEYS = ("data.name", "model._target_", "batch_size", "seed", "epochs")
-
 
 @dataclass(frozen=True)
 class RunTable:
@@ -58,8 +56,7 @@ def read_runs(folder: str | Path) -> RunTable:
     paths = {file.parent for name in ("run.json", "metrics.csv") for file in folder.rglob(name)}
     if not paths:
         raise RunError(f"runs={folder} holds no run directories: train some with python train.py runs={folder}")
-    entries: list[dict[str, Any]] = []
-    messages, settings, metrics = [], [], []
+    messages, read = [], []
     for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
         told: list[str] = []
@@ -68,9 +65,8 @@ def read_runs(folder: str | Path) -> RunTable:
         entry |= {"rows": len(measured), "last_epoch": max(measured["epoch"], default=0)}
         entry["reason"] = entry["reason"] or "; ".join(told) or None
         messages += [f"{name}: {message}" for message in told]
-        entries.append(entry)
-        settings.append(config)
-        metrics.append(measured)
+        read.append((entry, config, measured))
+    entries, settings, metrics = map(list, zip(*read, strict=True))
     runs, numbers = pd.DataFrame(entries), ["batch_size", "seed", "epochs"]
     runs[numbers] = runs[numbers].apply(pd.to_numeric, errors="coerce")
     # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
@@ -91,32 +87,30 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
     versions = record.get("versions") or {}
     entry = {
         "run": name,
-        "data": str(config.get("data.name", "unknown")),
-        "model": str(config.get("model._target_", "unknown")).rsplit(".", 1)[-1].lower(),
-        "batch_size": config.get("batch_size"),
-        "seed": config.get("seed", record.get("seed")),
-        "epochs": config.get("epochs"),
+        "data": str(config.pop("data.name", "unknown")),
+        "model": str(config.pop("model._target_", "unknown")).rsplit(".", 1)[-1].lower(),
+        "batch_size": config.pop("batch_size", None),
+        "seed": config.pop("seed", record.get("seed")),
+        "epochs": config.pop("epochs", None),
         "status": status,
         "git_commit": record.get("git_commit"),
         "torch": versions.get("torch"),
         **{key: record.get(key) for key in ("reason", "started", "ended")},
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
-    rest = {key: value for key, value in config.items() if key not in OWN_CONFIG_KEYS}
-    return entry, {f"config.{key}": None if value is None else str(value) for key, value in rest.items()}
+    return entry, {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
 
 
 def _parsed(file: Path, parse: Any, told: list[str]) -> dict[str, Any]:
     try:
         parsed = parse(file.read_text())
+        if isinstance(parsed, dict):
+            return parsed
+        told.append(f"{file.name} holds no mapping")
     except FileNotFoundError:
         told.append(f"{file.name} is missing")
     except (OSError, ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         told.append(f"{file.name} cannot be read ({str(error).splitlines()[0]})")
-    else:
-        if isinstance(parsed, dict):
-            return parsed
-        told.append(f"{file.name} holds no mapping")
     return {}
 
 
