@@ -207,8 +207,7 @@ def publish(evidence: Evidence, folder: Path) -> None:
         "runs": evidence.table.runs,
     }
     with wandb.init(
-        project=settings["project"], entity=settings["entity"], tags=list(settings["tags"]), mode=settings["mode"],
-        job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}", dir=str(folder),
+        **settings, job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}", dir=str(folder),
         config=evidence.config, settings=wandb.Settings(console="off", silent=True),
     ) as run:  # fmt: skip
         logged: dict[str, Any] = {}
