@@ -7,9 +7,8 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,12 +16,6 @@ from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import write_text
 from prs_lightning.sweep import cli
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from prs_lightning.analysis.figures import Made
-    from prs_lightning.analysis.selection import Pair
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -34,7 +27,7 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, networks, panels, publish, report, selection, table
+    from prs_lightning.analysis import claims, networks, panels, report, selection, table
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
     read = table.read_runs(runs)
@@ -47,16 +40,14 @@ def analyze(cfg: DictConfig) -> None:
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
-    pair: Pair | None
-    if config["pair"]["a"]:
-        pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
-        why = pair.reason
-    else:
+    if not config["pair"]["a"]:
         pair, why = selection.choose_pair(
             models, config["pair"]["accuracy_tolerance"],
             lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
         )  # fmt: skip
-    made: Sequence[Made] = []
+    else:
+        pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
+        why = "named by the user"
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -67,14 +58,17 @@ def analyze(cfg: DictConfig) -> None:
             only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
             progress=say, why=None if pair else why,
         )  # fmt: skip
+    else:
+        made = []
+    numbers = {figure.number: pd.read_csv(figure.csv) for figure in made if figure.number in ("6a", "9") and figure.csv}
     judged = claims.scoreboard(
         statistics, read.rows[read.rows["run"].isin(models["run"])],
-        groups=numbers(made, "9"), failures=numbers(made, "6a"), level=config["bootstrap"]["level"],
+        groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
     write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
     page = report.write_report(evidence, folder)
-    publish.publish(evidence, folder)
+    report.publish(evidence, folder)
     from rich.console import Console
     from rich.table import Table
 
@@ -87,11 +81,7 @@ def analyze(cfg: DictConfig) -> None:
 
 
 def check(config: dict[str, Any]) -> None:
-    """Refuse values that cannot work, before anything is read.
-
-    Raises:
-        ConfigError: names the key and the value.
-    """
+    """Refuse values that cannot work, before anything is read."""
     at_least("bootstrap.draws", config["bootstrap"]["draws"], 100)
     at_least("bootstrap.seed", config["bootstrap"]["seed"], 0)
     if not 0.5 <= config["bootstrap"]["level"] < 1:
@@ -110,13 +100,6 @@ def check(config: dict[str, Any]) -> None:
 def say(line: str) -> None:
     """A line of progress, at once."""
     print(f"  {line}", flush=True)
-
-
-def numbers(made: Sequence[Made], number: str) -> pd.DataFrame | None:
-    """The numbers of a figure that was made, for the claims."""
-    import pandas as pd
-
-    return next((pd.read_csv(figure.csv) for figure in made if figure.number == number and figure.csv), None)
 
 
 if __name__ == "__main__":

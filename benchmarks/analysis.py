@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.harness import interleaved_medians, peak_mebibytes, table, write_section
-from prs_lightning.analysis.resampling import cluster_bootstrap
+from prs_lightning.analysis.statistics import cluster_bootstrap
 
 SCATTER = ("2b", "4", "4b", "5", "7b", "8", "10", "12", "14", "15")
 PACKAGES = ("pandas", "scipy", "matplotlib")

@@ -9,9 +9,7 @@ Needs the extra ``dashboard``: pip install 'prs-lightning[dashboard]'.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prs_lightning.errors import ConfigError
@@ -19,18 +17,6 @@ from prs_lightning.measures import AUDITED_ACCURACY, GROUPS, MEASURES, PRS_RATIO
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
-
-NAME = "Regions and robustness"
-SCATTERED = (ROBUST_ACCURACY, AUDITED_ACCURACY)
-
-
-def groups() -> dict[str, list[str]]:
-    """The measures of a run by the first part of their names.
-
-    >>> groups()["weights"]
-    ['weights/cosine_similarity']
-    """
-    return {group: [m.name for m in MEASURES if m.column and m.group == group] for group in GROUPS}
 
 
 def dashboard(entity: str, project: str) -> Workspace:
@@ -58,33 +44,20 @@ def dashboard(entity: str, project: str) -> Workspace:
         panels.ScatterPlot(
             title=f"PRS ratio against {name}", x=ratio, y=panels.SummaryMetric(name), range_x=(0, 1), range_y=(0, 1)
         )
-        for name in SCATTERED
+        for name in (ROBUST_ACCURACY, AUDITED_ACCURACY)
     ]
     sections: list[Any] = [PointPerRun(name="PRS ratio against robust accuracy", panels=scatter, is_open=True)]
-    sections += [
-        workspaces.Section(
-            name=GROUPS[group],
-            panels=[panels.LinePlot(title=name, x="Step", y=[name]) for name in names],
-            is_open=group in ("robust", "prs"),
-        )
-        for group, names in groups().items()
-    ]
+    for group, title in GROUPS.items():
+        names = [measure.name for measure in MEASURES if measure.column and measure.group == group]
+        lines: list[Any] = [panels.LinePlot(title=name, x="Step", y=[name]) for name in names]
+        sections.append(workspaces.Section(name=title, panels=lines, is_open=group in ("robust", "prs")))
+    grouped = workspaces.RunsetSettings(groupby=[workspaces.Config("sweep")])
     return workspaces.Workspace(
-        entity=entity,
-        project=project,
-        name=NAME,
-        sections=sections,
-        runset_settings=workspaces.RunsetSettings(groupby=[workspaces.Config("sweep")]),
+        entity=entity, project=project, name="Regions and robustness", sections=sections, runset_settings=grouped
     )
 
 
-def as_sent(view: Workspace) -> dict[str, Any]:
-    """What W&B would be sent, as plain values."""
-    model: dict[str, Any] = json.loads(view._to_model().model_dump_json(by_alias=True, exclude_none=True))
-    return model
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m prs_lightning.dashboard", description="make the W&B dashboard")
     parser.add_argument("project", metavar="ENTITY/PROJECT")
@@ -96,10 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError(f"{chosen.project} is no project: expected ENTITY/PROJECT")
         view = dashboard(entity, project)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {error}")
     if chosen.only_print:
-        print(json.dumps(as_sent(view), indent=2))
+        print(view._to_model().model_dump_json(indent=2, by_alias=True, exclude_none=True))
     else:
         print(view.save_as_new_view().url)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prs_lightning.analysis.networks import checkpoint_path, pair_key
-from prs_lightning.analysis.selection import Network, Pair, choose_pair, named_pair, select
+from prs_lightning.analysis.selection import Network, choose_pair, named_pair, select
 from prs_lightning.analysis.table import read_runs
 from prs_lightning.errors import ConfigError
 from tests.synthetic_runs import write_grid, write_run
@@ -93,9 +93,9 @@ def test_the_pair_is_the_one_of_brute_force(models: list[tuple[str, str, float, 
         assert pair is None
     else:
         assert pair is not None
-        assert pair.a.prs_ratio - pair.b.prs_ratio == max(gaps)
-        assert {pair.a.run, pair.b.run} <= there
-        chosen = [frame[frame["run"] == network.run].iloc[0] for network in (pair.a, pair.b)]
+        assert pair[0].prs_ratio - pair[1].prs_ratio == max(gaps)
+        assert {network.run for network in pair} <= there
+        chosen = [frame[frame["run"] == network.run].iloc[0] for network in pair]
         assert (chosen[0]["data"], chosen[0]["model"]) == (chosen[1]["data"], chosen[1]["model"])
         assert abs(chosen[0]["test/accuracy"] - chosen[1]["test/accuracy"]) <= allowed
         assert ("as none are within 0.02" in why) == (allowed > 0.02)
@@ -115,8 +115,8 @@ def test_a_named_pair_is_found_or_refused(tmp_path: Path) -> None:
     write_run(tmp_path, columns, seed=0)
     write_run(tmp_path, columns, data="cifar10")
     rows = read_runs(tmp_path).rows
-    pair = named_pair(rows, "mnist-cnn6-bs128-seed0@1", "mnist-cnn6-bs128-seed0@2")
-    assert (pair.a.prs_ratio, pair.b.prs_ratio, pair.b.epoch) == (0.5, 0.2, 2)
+    a, b = named_pair(rows, "mnist-cnn6-bs128-seed0@1", "mnist-cnn6-bs128-seed0@2")
+    assert (a.prs_ratio, b.prs_ratio, b.epoch) == (0.5, 0.2, 2)
     for name, message in {
         "mnist-cnn6-bs128-seed0": "expected RUN@EPOCH",
         "mnist-cnn6-bs128-seed0@7": "has epochs 1 to 2",
@@ -137,10 +137,10 @@ def test_the_checkpoint_is_the_grids_or_the_last_one_of_a_finished_run(tmp_path:
     assert checkpoint_path(tmp_path, name, 3) is None
     run.checkpoint(4).write_bytes(b"grid")
     assert checkpoint_path(tmp_path, name, 4) == run.checkpoint(4)
-    network = Network(name, 4, 0.5, 1.0)
-    key = pair_key(tmp_path, Pair(network, network, "mnist", "cnn6", ""))
+    network = Network(name, 4, "cnn6", 0.5, 1.0)
+    key = pair_key(tmp_path, (network, network))
     run.checkpoint(4).write_bytes(b"another")
-    assert pair_key(tmp_path, Pair(network, network, "mnist", "cnn6", "")) != key
+    assert pair_key(tmp_path, (network, network)) != key
     run.checkpoint(4).unlink()
     run.update_record(status="interrupted")
     assert checkpoint_path(tmp_path, name, 4) is None

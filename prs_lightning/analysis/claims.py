@@ -13,8 +13,7 @@ from scipy import stats
 from prs_lightning import measures
 from prs_lightning.analysis.panels import Statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, Relation, label
-from prs_lightning.analysis.resampling import MINIMUM_RUNS, interval
-from prs_lightning.analysis.statistics import NAN, Array, spearman
+from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array, interval, spearman
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided on this data"
 
@@ -89,19 +88,12 @@ def scoreboard(
     """All claims in the paper's order, and after them the one about robustness after the audit.
 
     Args:
-        statistics: of the panels.
         rows: of the runs that passed the selection, all epochs.
         groups: numbers of figure 9: network, seed, group, epsilon, robust_accuracy, n.
         failures: numbers of figure 6a: network, outcome, count.
     """
-    related = [relation_claim(*claim, statistics, level) for claim in RELATION_CLAIMS]
-    return [
-        *related[:-1],
-        group_claim(groups, level),
-        epochs_claim(rows, level),
-        failures_claim(failures, level),
-        related[-1],
-    ]
+    *papers, audited = (relation_claim(*claim, statistics, level) for claim in RELATION_CLAIMS)
+    return [*papers, group_claim(groups, level), epochs_claim(rows, level), failures_claim(failures, level), audited]
 
 
 def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, level: float) -> Claim:
@@ -116,22 +108,19 @@ def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, leve
         paper = f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {agreeing} of {len(slopes)} negative"
     told = partial(Claim, claim, figure, "Spearman with the PRS ratio, sign reversed, mean of panels", paper=paper)
     if known.empty:
-        why = "; ".join(dict.fromkeys(note for note in table["note"] if note)) or "not measured"
-        return told(data="no panel", note=why)
-    draws = [resampled for (relation, _, _), resampled in statistics.draws.items() if relation == title]
+        return told(data="no panel", note="; ".join(filter(None, table["note"].unique())) or "not measured")
+    draws = statistics.draws.get(title, [])
     low, high = NAN, NAN
     if draws:
         # Panels share no run, so draws of the same position are independent between panels.
-        mean = np.mean([resampled.spearman for resampled in draws], axis=0)
-        low, high = interval(-mean, sum(resampled.runs - 1 for resampled in draws) + 1, level)
+        mean = np.mean([spearmans for _, spearmans in draws], axis=0)
+        low, high = interval(-mean, sum(runs - 1 for runs, _ in draws) + 1, level)
     notes = [f"{int((known['spearman'] < 0).sum())} of {len(known)} panels in the claimed direction"]
     if len(draws) < len(known):
         notes.append(f"interval from {plural(len(draws), 'panel')} of {MINIMUM_RUNS} runs or more")
-    return told(
-        effect=-float(known["spearman"].mean()), low=low, high=high, verdict=verdict(low, high),
-        data=f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs",
-        note="; ".join([*notes, *_reads(known)]),
-    )  # fmt: skip
+    effect, note = -float(known["spearman"].mean()), "; ".join([*notes, *_reads(known)])
+    data = f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs"
+    return told(effect=effect, low=low, high=high, data=data, verdict=verdict(low, high), note=note)
 
 
 def _reads(known: pd.DataFrame) -> Iterator[str]:
@@ -154,7 +143,7 @@ def group_claim(groups: pd.DataFrame | None, level: float) -> Claim:
         Claim, "inclusion group more robust than exclusion group", "9",
         "RA(inclusion) - RA(exclusion), mean over ε and seeds", paper="figure 9: inclusion above exclusion",
     )  # fmt: skip
-    if groups is None or groups.empty:
+    if groups is None:
         return told(data="no pair of networks", note="figure 9 was not made")
     attacked = groups[(groups["epsilon"] > 0) & (groups["n"] > 0)]
     wide = attacked.pivot_table("robust_accuracy", ["network", "seed", "epsilon"], "group")
@@ -162,41 +151,40 @@ def group_claim(groups: pd.DataFrame | None, level: float) -> Claim:
     if wide.empty:
         return told(data="one group is empty", note="a group has no samples")
     by_seed = (wide["inclusion"] - wide["exclusion"]).groupby(["network", "seed"]).mean()
-    low, high = _t_interval(by_seed.to_numpy(), level)
+    effect, low, high = _mean(by_seed.to_numpy(), level)
     note = "; ".join(f"network {name}: {value:+.3f}" for name, value in by_seed.groupby("network").mean().items())
-    return told(
-        effect=float(by_seed.mean()), low=low, high=high, verdict=verdict(low, high),
-        data=plural(len(by_seed), "network"), note=note,
-    )  # fmt: skip
+    data = plural(len(by_seed), "network")
+    return told(effect=effect, low=low, high=high, data=data, verdict=verdict(low, high), note=note)
 
 
-def _t_interval(values: Array, level: float) -> tuple[float, float]:
-    """Student's interval of a mean of independent values; NaN below ``MINIMUM_RUNS``."""
+def _mean(values: Array, level: float) -> tuple[float, float, float]:
+    """The mean of independent values with Student's interval, which is NaN below ``MINIMUM_RUNS``."""
     if len(values) < MINIMUM_RUNS:
-        return NAN, NAN
+        return float(values.mean()) if len(values) else NAN, NAN, NAN
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def _trend(rows: pd.DataFrame, column: str, sign: int, level: float) -> tuple[float, float, float, int]:
+    """``sign`` times Spearman with the epoch in each run: the mean over runs, its interval, and how many runs."""
+    by_run = rows.reindex(columns=["run", "epoch", column]).dropna().groupby("run")
+    trends = np.array([sign * spearman(*run[["epoch", column]].to_numpy(float).T) for _, run in by_run])
+    trends = trends[~np.isnan(trends)]
+    effect, low, high = np.clip(_mean(trends, level), -1, 1).tolist()
+    return effect, low, high, len(trends)
 
 
 def epochs_claim(rows: pd.DataFrame, level: float) -> Claim:
-    """PRS falls and RA rises with epochs: Spearman with the epoch in each run, mean over runs (all epochs)."""
+    """PRS falls and RA rises with epochs; the weaker part stands in the row: the claim is no better than it."""
     parts, verdicts, notes = [], [], []
     for column, way, sign in ((measures.PRS_RATIO, "falls", -1), (measures.ROBUST_ACCURACY, "rises", 1)):
-        by_run = rows.reindex(columns=["run", "epoch", column]).dropna().groupby("run")
-        trends = np.array([sign * spearman(*run[["epoch", column]].to_numpy(float).T) for _, run in by_run])
-        trends = trends[~np.isnan(trends)]
-        effect, low, high = NAN, NAN, NAN
-        shown = "not measured over epochs"
-        if len(trends):
-            effect = float(trends.mean())
-            low, high = (float(end) for end in np.clip(_t_interval(trends, level), -1, 1))
-            within = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-            shown = f"{effect:.2f}{within} ({plural(len(trends), 'run')})"
+        effect, low, high, runs = _trend(rows, column, sign, level)
+        within = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+        shown = f"{effect:.2f}{within} ({plural(runs, 'run')})" if runs else "not measured over epochs"
         parts.append((effect, low, high))
         verdicts.append(verdict(low, high))
         notes.append(f"{label(column)} {way}: {shown}, {verdicts[-1]}")
     joint = SUPPORTED if set(verdicts) == {SUPPORTED} else NOT_SUPPORTED if NOT_SUPPORTED in verdicts else UNDECIDED
-    # The weaker part stands in the row: the claim is no better than it.
     effect, low, high = min(parts, key=lambda part: np.inf if np.isnan(part[0]) else part[0])
     return Claim(
         "PRS ratio falls and RA rises with epochs", "2b, 5",
@@ -212,7 +200,7 @@ def failures_claim(failures: pd.DataFrame | None, level: float) -> Claim:
         Claim, "failures against network B have zero gradients", "6a",
         "share of B's failures with zero gradient, above ½", paper="figure 6a: most of B's failures",
     )  # fmt: skip
-    if failures is None or failures.empty:
+    if failures is None:
         return told(data="no pair of networks", note="figure 6a was not made")
     counts = failures[failures["network"] == "B"].groupby("outcome")["count"].sum()
     zero, moving = int(counts.get("failure_zero_gradient", 0)), int(counts.get("failure_with_gradient", 0))

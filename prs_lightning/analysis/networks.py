@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,23 +65,17 @@ def checkpoint_path(runs: Path, run: str, epoch: int) -> Path | None:
     directory = RunDirectory(runs / run)
     if (kept := directory.checkpoint(epoch)).exists():
         return kept
-    if not directory.last_checkpoint.exists():
-        return None
-    try:
-        ended = directory.record().get("status") == "finished" and int(directory.config()["epochs"]) == epoch
-    except (KeyError, TypeError, ValueError):
-        return None
-    return directory.last_checkpoint if ended else None
+    last = directory.last_checkpoint
+    with suppress(KeyError, TypeError, ValueError):  # a record or config that is damaged does not say so
+        if last.exists() and directory.record()["status"] == "finished" and int(directory.config()["epochs"]) == epoch:
+            return last
+    return None
 
 
 def pair_key(runs: Path, pair: Pair) -> str:
     """Changes when the pair, or one of its checkpoints, does."""
-    digest = hashlib.sha256()
-    for network in (pair.a, pair.b):
-        path = checkpoint_path(runs, network.run, network.epoch)
-        stat = path.stat() if path else None
-        digest.update(repr((network, path, stat and (stat.st_size, stat.st_mtime_ns))).encode())
-    return digest.hexdigest()[:16]
+    paths = [checkpoint_path(runs, network.run, network.epoch) for network in pair]
+    return repr((pair, [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path]))
 
 
 def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> NetworkPair:
@@ -90,22 +84,28 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
     Raises:
         RunError: a checkpoint that is absent, damaged, or of another architecture than its run says; data not there.
     """
-    configs = [RunDirectory(runs / network.run).config() for network in (pair.a, pair.b)]
+    from prs_lightning.data import Split, balanced_subset, load
+
+    configs = [RunDirectory(runs / network.run).config() for network in pair]
     a, b = (
         Named(
-            letter, _load(runs, network, pair.model),
+            letter, _load(runs, network),
             f"{letter}: batch {config['batch_size']}, seed {config['seed']}, epoch {network.epoch}, "
             f"PRS ratio {network.prs_ratio:.3g}",
             _siblings(runs, network, config),
         )
-        for letter, network, config in zip("AB", (pair.a, pair.b), configs, strict=True)
+        for letter, network, config in zip("AB", pair, configs, strict=True)
     )  # fmt: skip
     data = configs[0]["data"]
-    train, test = _splits(data, data_root or data["root"])
+    splits = []
+    for split, limit in zip(load(data["name"], data_root or data["root"]), ("train_limit", "test_limit"), strict=True):
+        chosen = slice(None) if data[limit] is None else balanced_subset(split.labels, data[limit])
+        splits.append(Split(split.images[chosen], split.labels[chosen]))
+    train, test = splits
     return NetworkPair(a, b, train, test, float(data["epsilon"]), float(data["step_size"]))
 
 
-def _load(runs: Path, network: Network, model: str) -> ImageClassifier:
+def _load(runs: Path, network: Network) -> ImageClassifier:
     from prs_lightning.runs.checkpoints import load_network
 
     path = checkpoint_path(runs, network.run, network.epoch)
@@ -115,19 +115,9 @@ def _load(runs: Path, network: Network, model: str) -> ImageClassifier:
         loaded = load_network(path)
     except RuntimeError as error:  # RunError, and torch's own for weights that do not fit
         raise RunError(f"{path} cannot be used: {str(error).splitlines()[0]}") from error
-    if type(loaded).__name__.lower() != model:
-        raise RunError(f"{path} holds a {type(loaded).__name__}, but its run's config says {model}")
+    if type(loaded).__name__.lower() != network.model:
+        raise RunError(f"{path} holds a {type(loaded).__name__}, but its run's config says {network.model}")
     return loaded
-
-
-def _splits(data: dict[str, Any], root: str | Path) -> list[Split]:
-    from prs_lightning.data import Split, balanced_subset, load
-
-    made = []
-    for split, limit in zip(load(data["name"], root), (data["train_limit"], data["test_limit"]), strict=True):
-        chosen = slice(None) if limit is None else balanced_subset(split.labels, limit)
-        made.append(Split(split.images[chosen], split.labels[chosen]))
-    return made
 
 
 def _siblings(runs: Path, network: Network, config: dict[str, Any]) -> tuple[tuple[int, Path], ...]:
@@ -139,7 +129,6 @@ def _siblings(runs: Path, network: Network, config: dict[str, Any]) -> tuple[tup
             seed = int(other["seed"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             continue  # a config that cannot be read is listed with the runs already
-        path = checkpoint_path(runs, run.path.relative_to(runs).as_posix(), network.epoch) if alike else None
-        if path:
+        if alike and (path := checkpoint_path(runs, run.path.relative_to(runs).as_posix(), network.epoch)):
             found[seed] = path
     return tuple(sorted(found.items()))

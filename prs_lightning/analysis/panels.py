@@ -9,26 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prs_lightning.analysis import statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, Relation, label
-from prs_lightning.analysis.resampling import MINIMUM_RUNS, Draws, cluster_bootstrap, interval
-from prs_lightning.analysis.statistics import (
-    NAN,
-    between_interval,
-    cluster_robust_p,
-    holm,
-    is_constant,
-    mixed_model,
-    ols,
-    partial_spearman,
-    spearman,
-)
+from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array
 from prs_lightning.measures import TEST_ACCURACY
 
 CONTROLS = ("batch_size", "epoch", TEST_ACCURACY)
 """Held fixed in every partial Spearman correlation; the rank of the batch size is the rank of its logarithm."""
-
-CORRECTED = ("ols_p", "cluster_p", "within_p", "between_p", "partial_p")
-"""Each of these has a twin ``<name>_holm``, corrected over the panels of the same relation."""
 
 COLUMNS = (
     "figure", "relation", "y", "x", "model", "data", "n_models", "n_runs",
@@ -41,17 +28,17 @@ COLUMNS = (
     "one_per_run_slope", "one_per_run_p", "one_per_run_spearman", "one_per_run_n",
     "reading", "note",
 )  # fmt: skip
-"""The columns of statistics.csv."""
+"""The columns of statistics.csv; ``<name>_holm`` is ``<name>`` corrected over the panels of the same relation."""
 
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """``table`` with ``COLUMNS``, and the bootstrap draws of each panel under (relation's title, model, data)."""
+    """``table`` has ``COLUMNS``; ``draws``: relation title -> (runs, draws of Spearman) of each panel that has any."""
 
     table: pd.DataFrame
-    draws: dict[tuple[str, str, str], Draws]
+    draws: dict[str, list[tuple[int, Array]]]
 
 
 def panel_statistics(
@@ -63,16 +50,9 @@ def panel_statistics(
     level: float = 0.95,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Statistics:
-    """Every statistic of every panel; what cannot be computed is NaN and ``note`` says why.
-
-    Args:
-        models: ``Selection.models``.
-        draws: of the cluster bootstrap.
-        seed: of the draws.
-        level: of the intervals.
-    """
+    """Every statistic of every panel of ``Selection.models``; what cannot be computed is NaN and ``note`` says why."""
     rows: list[dict[str, Any]] = []
-    kept: dict[tuple[str, str, str], Draws] = {}
+    kept: dict[str, list[tuple[int, Array]]] = {}
     for relation in relations:
         empty = {
             "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
@@ -88,78 +68,73 @@ def panel_statistics(
             paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, str(model), str(data)), NAN)
             rows.append(empty | {"model": model, "data": data, "n_models": len(known), "paper_slope": paper} | row)
             if resampled:
-                kept[relation.title, str(model), str(data)] = resampled
+                kept.setdefault(relation.title, []).append((row["n_runs"], resampled["spearman"]))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name in CORRECTED:
-        relation_of = table.groupby("relation", sort=False)[name]
-        table[f"{name}_holm"] = relation_of.transform(lambda p_values: holm(p_values.to_numpy(float)))
+    for name in COLUMNS:
+        if f"{name}_holm" in COLUMNS:
+            p_values = table.groupby("relation", sort=False)[name]
+            table[f"{name}_holm"] = p_values.transform(lambda group: statistics.holm(group.to_numpy(float)))
     return Statistics(table, kept)
 
 
 def _panel(
     relation: Relation, known: pd.DataFrame, draws: int, seed: int, level: float
-) -> tuple[dict[str, Any], Draws | None]:
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """What there is to say of the models with x and y, and the draws if there are runs enough."""
     x, y = known[relation.x].to_numpy(float), known[relation.y].to_numpy(float)
     runs, names = pd.factorize(known["run"])
     row: dict[str, Any] = {"n_runs": len(names)}
     if len(x) < 3:
-        return row | {"note": f"{len(x)} models: too few"}, None
+        return row | {"note": f"{len(x)} models: too few"}, {}
     notes = [
         f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
         for name, values in ((relation.x, x), (relation.y, y))
-        if is_constant(values)
+        if statistics.is_constant(values)
     ]
     constant = bool(notes)
     if len(names) < MINIMUM_RUNS:
         notes.append(f"{len(names)} run{'s' * (len(names) != 1)}: no interval below {MINIMUM_RUNS} runs")
     if constant:
-        return row | {"note": "; ".join(notes)}, None
+        return row | {"note": "; ".join(notes)}, {}
     wanted = [name for name in (*CONTROLS, *relation.controls) if name in known and not known[name].isna().any()]
     controls = [known[name].to_numpy(float) for name in wanted]
-    line, mixed = ols(x, y), mixed_model(x, y, runs)
+    slopes, without = statistics.mixed_model(x, y, runs)
     # The last models of the runs are independent, so plain p-values hold.
     last = known.sort_values("epoch").groupby("run").tail(1)
     last_x, last_y = last[relation.x].to_numpy(float), last[relation.y].to_numpy(float)
-    last_line = ols(last_x, last_y)
-    row |= {
-        "ols_slope": line.slope, "ols_intercept": line.intercept, "ols_p": line.p, "r_squared": line.r_squared,
-        "spearman": spearman(x, y), "cluster_p": cluster_robust_p(x, y, runs),
+    row |= slopes | {
+        "spearman": statistics.spearman(x, y), "cluster_p": statistics.cluster_robust_p(x, y, runs),
         "controls": ", ".join(label(name) for name in wanted),
-        "within_slope": mixed.within, "within_p": mixed.within_p,
-        "between_slope": mixed.between, "between_p": mixed.between_p,
-        "one_per_run_slope": last_line.slope, "one_per_run_p": last_line.p,
-        "one_per_run_spearman": spearman(last_x, last_y), "one_per_run_n": len(last),
+        "one_per_run_spearman": statistics.spearman(last_x, last_y), "one_per_run_n": len(last),
     }  # fmt: skip
-    row["partial_spearman"], row["partial_p"] = partial_spearman(x, y, controls)
+    row["ols_slope"], row["ols_intercept"], row["r_squared"], row["ols_p"] = statistics.ols(x, y)
+    row["one_per_run_slope"], _, _, row["one_per_run_p"] = statistics.ols(last_x, last_y)
+    row["partial_spearman"], row["partial_p"] = statistics.partial_spearman(x, y, controls)
     if np.isnan(row["partial_spearman"]):
         notes.append("partial Spearman: the controls leave nothing of x or y")
-    if mixed.note:
-        notes.append(mixed.note)
-    resampled = None
+    if without:
+        notes.append(without)
+    resampled: dict[str, Array] = {}
     if len(names) >= MINIMUM_RUNS:
-        row["between_low"], row["between_high"] = between_interval(x, y, runs, level)
-        resampled = cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
-        for name in ("slope", "spearman", "partial", "within"):
-            row[f"{name}_low"], row[f"{name}_high"] = interval(getattr(resampled, name), len(names), level)
+        row["between_low"], row["between_high"] = statistics.between_interval(x, y, runs, level)
+        resampled = statistics.cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
+    for name, drawn in resampled.items():
+        row[f"{name}_low"], row[f"{name}_high"] = statistics.interval(drawn, len(names), level)
     return row | {"reading": reading(row), "note": "; ".join(notes)}, resampled
 
 
 def reading(row: dict[str, Any]) -> str:
-    """Where the relation lives, in words: within runs, between runs, both, or neither.
+    """Where the relation lives, in words: within runs, between runs, both, or neither; empty if that is not known.
 
     An effect is there if its interval (over runs) excludes 0 and its p in the mixed model is below 0.05.
     """
-
-    def sign(name: str) -> int | None:
-        low, high, p = row.get(f"{name}_low", NAN), row.get(f"{name}_high", NAN), row.get(f"{name}_p", NAN)
+    signs = []
+    for name in ("within", "between"):
+        low, high, p = (row.get(f"{name}_{part}", NAN) for part in ("low", "high", "p"))
         if np.isnan([low, high, p]).any():
-            return None
-        return int(np.sign(row[f"{name}_slope"])) if low * high > 0 and p < SIGNIFICANT else 0
-
-    within, between = sign("within"), sign("between")
-    if within is None or between is None:
-        return ""
+            return ""
+        signs.append(np.sign(row[f"{name}_slope"]) if low * high > 0 and p < SIGNIFICANT else 0)
+    within, between = signs
     if within and between:
         return "within and between runs" if within == between else "opposite directions within and between runs"
     if between:

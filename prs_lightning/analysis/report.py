@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything inlined, and the same tables in Markdown."""
+"""The report: one HTML file with everything inlined, the same tables in Markdown, and figures and tables to W&B."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from prs_lightning.analysis.claims import NEGLIGIBLE, NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
+from prs_lightning.analysis.claims import NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
 from prs_lightning.analysis.panels import SIGNIFICANT, Statistics
 from prs_lightning.analysis.relations import PAPER_NOTE, label
-from prs_lightning.analysis.resampling import MINIMUM_RUNS
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
+from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
@@ -39,7 +39,7 @@ MARKS = {SUPPORTED: ("supported", "✓"), UNDECIDED: ("undecided", "?"), NOT_SUP
 class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none."""
 
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     table: RunTable
     selection: Selection
     statistics: Statistics
@@ -58,7 +58,12 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
             loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=markup == "html.jinja",
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {"inlined": _inlined, "cell": _markdown_cell, "effect": effect, "place": _place}
+        environment.filters |= {
+            "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
+            "cell": lambda text: " ".join(str(text).split()).replace("|", "\\|"),
+            "effect": effect,
+            "place": lambda value: f"{60 + 55 * np.clip(value, -1, 1):.1f}",  # of [-1, 1], on the page's axis
+        }
         text = environment.get_template("report.jinja").render(content, markup=markup)
         write_text(folder / name, text.rstrip() + "\n")
     return folder / "report.html"
@@ -69,12 +74,14 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     runs, selection, statistics = evidence.table.runs, evidence.selection, evidence.statistics.table
     by_figure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
     for (figure, relation), rows in statistics.groupby(["figure", "relation"], sort=False):
-        by_figure.setdefault(str(figure), []).append((str(relation), panel_table(rows)))
+        table = pd.DataFrame([_panel_cells(row) for row in rows.to_dict("records")], columns=list(PANEL_HEAD))
+        by_figure.setdefault(str(figure), []).append((str(relation), table))
     drawn = {made.number for made in evidence.figures if made.png}
     errors: dict[str, list[str]] = {}
     for made in evidence.figures:
         if made.error:
             errors.setdefault(made.error, []).append(made.number)
+    collapsed = selection.collapsed
     shown = runs.convert_dtypes().astype(object).where(runs.notna(), NOTHING)
     return {
         "evidence": evidence,
@@ -89,20 +96,17 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "errors": [f"Figure{'s' * (len(which) > 1)} {', '.join(which)}: {error}" for error, which in errors.items()],
         "undrawn": {figure: tables for figure, tables in by_figure.items() if figure not in drawn},
         "counts": selection.counts.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}"),
-        "collapsed": pd.DataFrame(
-            [
-                (row["run"], f"{row['lost']} of {row['candidates']}", f"{row['lowest']:.3f}", f"{row['threshold']:g}")
-                for row in selection.collapsed.to_dict("records")
-            ],
-            columns=["run", "models lost", "lowest test accuracy", "threshold"],
-        ),
-        "thresholds": pd.DataFrame(
-            [
-                (label(data), f"{limit:g}", _epochs(selection.grids[data]))
-                for data, limit in selection.thresholds.items()
-            ],
-            columns=["data set", "least test accuracy", "epochs of the grid"],
-        ),
+        "collapsed": pd.DataFrame({
+            "run": collapsed["run"],
+            "models lost": collapsed["lost"].astype(str) + " of " + collapsed["candidates"].astype(str),
+            "lowest test accuracy": collapsed["lowest"].map("{:.3f}".format),
+            "threshold": collapsed["threshold"].map("{:g}".format),
+        }),
+        "thresholds": pd.DataFrame({
+            "data set": [label(data) for data in selection.thresholds],
+            "least test accuracy": [f"{limit:g}" for limit in selection.thresholds.values()],
+            "epochs of the grid": [_epochs(selection.grids[data]) for data in selection.thresholds],
+        }),
         "runs_table": shown.assign(
             epochs=[f"{last} of {epochs}" for last, epochs in zip(shown["last_epoch"], shown["epochs"], strict=True)],
             commit=shown["git_commit"].astype(str).str[:10],
@@ -110,9 +114,10 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "statuses": ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items()),
         "commits": sorted({*runs["git_commit"].dropna()}),
         "run_versions": sorted({*runs["versions"].replace("", None).dropna()}),
-        "config": yaml.safe_dump(dict(evidence.config), sort_keys=False),
-        "paper_note": PAPER_NOTE, "minimum_runs": MINIMUM_RUNS, "negligible": NEGLIGIBLE,
-        "draws": evidence.config["bootstrap"]["draws"], "level": f"{evidence.config['bootstrap']['level']:.0%}",
+        "config": yaml.safe_dump(evidence.config, sort_keys=False),
+        "paper_note": PAPER_NOTE,
+        "minimum_runs": MINIMUM_RUNS,
+        "level": f"{evidence.config['bootstrap']['level']:.0%}",
     }  # fmt: skip
 
 
@@ -134,11 +139,6 @@ def p_value(value: float) -> str:
     return NOTHING if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """``value [low, high]``; without the brackets where there is no interval."""
-    return number(value) + ("" if np.isnan(low) or np.isnan(high) else f" [{low:.2g}, {high:.2g}]")
-
-
 PANEL_HEAD = (
     "panel", "models", "runs", "OLS slope, the paper's fit", "its p (Holm)", "paper's slope", "95% interval, runs",
     "clustered p (Holm)", "Spearman", "partial Spearman", "slope within runs", "its p (Holm)", "slope between runs",
@@ -146,17 +146,13 @@ PANEL_HEAD = (
 )  # fmt: skip
 
 
-def panel_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The statistics of one relation, a row per panel."""
-    return pd.DataFrame([_panel_cells(row) for row in rows.to_dict("records")], columns=list(PANEL_HEAD))
-
-
 def _panel_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     def corrected(name: str) -> str:
         return NOTHING if np.isnan(row[name]) else f"{p_value(row[name])} ({p_value(row[name + '_holm'])})"
 
     def estimate(name: str, of: str) -> str:
-        return with_interval(row[name], row[f"{of}_low"], row[f"{of}_high"])
+        low, high = row[f"{of}_low"], row[f"{of}_high"]
+        return number(row[name]) + ("" if np.isnan(low) else f" [{low:.2g}, {high:.2g}]")
 
     measured = bool(row["n_models"])
     return (
@@ -186,24 +182,40 @@ def misleading_panels(table: pd.DataFrame) -> list[str]:
 
 def effect(claim: Claim) -> str:
     """The effect of a claim with its interval, positive where it agrees with the claim."""
-    if np.isnan(claim.effect):
-        return NOTHING
     interval = "" if np.isnan(claim.low) else f" [{claim.low:+.2f}, {claim.high:+.2f}]"
-    return f"{claim.effect:+.2f}{interval}"
-
-
-def _place(value: float) -> str:
-    """Where a value of [-1, 1] stands on the page's axis."""
-    return f"{60 + 55 * np.clip(value, -1, 1):.1f}"
+    return NOTHING if np.isnan(claim.effect) else f"{claim.effect:+.2f}{interval}"
 
 
 def _epochs(epochs: Sequence[int], shown: int = 12) -> str:
     return ", ".join(map(str, epochs[:shown])) + (f", … {epochs[-1]}" if len(epochs) > shown else "") or NOTHING
 
 
-def _inlined(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def publish(evidence: Evidence, folder: Path) -> None:
+    """Log figures and tables to a W&B run of job type ``analyze``, as the config's ``wandb`` says.
 
+    An offline run is kept in ``folder``; nothing is imported or written where the mode is ``disabled``.
+    """
+    settings = evidence.config["wandb"]
+    if settings["mode"] == "disabled":
+        return
+    import wandb
 
-def _markdown_cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
+    tables = {
+        "scoreboard": pd.DataFrame(evidence.claims),
+        "statistics": evidence.statistics.table,
+        "models": evidence.selection.models,
+        "runs": evidence.table.runs,
+    }
+    with wandb.init(
+        **settings, job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}", dir=str(folder),
+        config=evidence.config, settings=wandb.Settings(console="off", silent=True),
+    ) as run:  # fmt: skip
+        logged: dict[str, Any] = {}
+        for name, table in tables.items():
+            # Text and numbers only: W&B infers a column's type from its values and refuses mixtures.
+            plain = table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.astype(str))
+            logged[f"tables/{name}"] = wandb.Table(dataframe=plain)
+        for made in evidence.figures:
+            if made.png:
+                logged[f"figures/{made.number}"] = wandb.Image(str(made.png), caption=made.caption)
+        run.log(logged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,8 @@ def select(
 
     Args:
         rows: ``RunTable.rows``.
-        grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the
-            epochs whose weights it kept; a finished run that is shorter than its grid is represented by its last epoch.
+        grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the epochs whose weights it
+            kept; a finished run that is shorter than its grid is represented by its last epoch.
         thresholds: data set -> least test accuracy in [0, 1]; ``default`` stands for the others (0 without it).
 
     Raises:
@@ -55,12 +56,13 @@ def select(
         raise ConfigError(f"grid_epochs={list(grid_epochs)}: epochs are counted from 1")
     names = sorted(rows["data"].unique())
     limits = {name: float(thresholds.get(name, thresholds.get("default", 0.0))) for name in names}
+    if TEST_ACCURACY not in rows:
+        rows = rows.assign(**{TEST_ACCURACY: np.nan})
     candidates = rows[_on_grid(rows, grid_epochs)]
-    accuracy = candidates.get(TEST_ACCURACY, pd.Series(np.nan, candidates.index))
-    measured = candidates[accuracy.notna()]
+    measured = candidates[candidates[TEST_ACCURACY].notna()]
     threshold = measured["data"].map(limits).astype(float)
-    passed = accuracy[measured.index] >= threshold
-    models = measured[passed].reset_index(drop=True)
+    lost = measured[TEST_ACCURACY] < threshold
+    models = measured[~lost].reset_index(drop=True)
     steps = {
         "rows read, one per run and epoch": rows,
         "at an epoch of the grid: the candidate models": candidates,
@@ -68,12 +70,10 @@ def select(
         "that reach the threshold on test accuracy": models,
     }
     counts = [{"step": step, "models": len(left), "runs": left["run"].nunique()} for step, left in steps.items()]
-    by_run = pd.DataFrame(
-        {"run": measured["run"], "lost": ~passed, "accuracy": accuracy[measured.index], "threshold": threshold}
-    ).groupby("run")
-    collapsed = by_run.agg(
-        lost=("lost", "sum"), candidates=("lost", "size"), lowest=("accuracy", "min"), threshold=("threshold", "first")
-    )
+    collapsed = measured.assign(lost=lost, threshold=threshold).groupby("run").agg(
+        lost=("lost", "sum"), candidates=("lost", "size"), lowest=(TEST_ACCURACY, "min"),
+        threshold=("threshold", "first"),
+    )  # fmt: skip
     return Selection(
         models=models,
         counts=pd.DataFrame(counts),
@@ -89,34 +89,20 @@ def _on_grid(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.Series
     own = rows.get("config.grid_epochs", pd.Series(None, rows.index)).astype(object)
     on = pd.Series(False, rows.index)
     for text in own.dropna().unique():
-        on |= (own == text) & rows["epoch"].isin(_epochs(text))
+        with suppress(ValueError, SyntaxError, TypeError):  # it is no list, as in a foreign config
+            on |= (own == text) & rows["epoch"].isin(ast.literal_eval(text))
     short = (rows["status"] == "finished") & ~on.groupby(rows["run"]).transform("any")
     return on | (short & (rows["epoch"] == rows.groupby("run")["epoch"].transform("max")))
 
 
-def _epochs(text: str) -> list[int]:
-    """The list of a ``config.grid_epochs``; empty if it is something else, as in a foreign config."""
-    try:
-        epochs = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return []
-    return [epoch for epoch in epochs if isinstance(epoch, int)] if isinstance(epochs, list) else []
-
-
 def varying_settings(models: pd.DataFrame) -> list[str]:
     """Panels whose runs differ in more than batch size and seed, a line each: they mix what is not alike."""
+    keys = [name.removeprefix("config.") for name in models.columns if name.startswith("config.")]
+    keys = [key for key in keys if key.rsplit(".", 1)[-1] not in ("seed", "batch_size") and not is_bookkeeping(key)]
     told = []
-    settings = {name: name.removeprefix("config.") for name in models.columns if name.startswith("config.")}
     for (model, data), group in models.groupby(["model", "data"], sort=True):
-        keys = [
-            key
-            for name, key in settings.items()
-            if key.rsplit(".", 1)[-1] not in ("seed", "batch_size")
-            and not is_bookkeeping(key)
-            and group[name].astype(object).nunique(dropna=False) > 1
-        ]
-        if keys:
-            told.append(f"{model} on {data}: the runs differ in {', '.join(keys)}; their panels mix them")
+        if varying := [key for key in keys if group[f"config.{key}"].astype(object).nunique(dropna=False) > 1]:
+            told.append(f"{model} on {data}: the runs differ in {', '.join(varying)}; their panels mix them")
     return told
 
 
@@ -126,6 +112,7 @@ class Network:
 
     run: str
     epoch: int
+    model: str
     prs_ratio: float
     test_accuracy: float
 
@@ -133,15 +120,8 @@ class Network:
         return f"{self.run} at epoch {self.epoch}"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Network A (the larger PRS ratio) and network B (the smaller one), of the same architecture and data set."""
-
-    a: Network
-    b: Network
-    data: str
-    model: str
-    reason: str
+Pair = tuple[Network, Network]
+"""Network A (the larger PRS ratio) and network B (the smaller one), of one architecture and data set."""
 
 
 def choose_pair(
@@ -180,17 +160,13 @@ def choose_pair(
     if nearest > tolerance:
         within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
     reason = f"the largest difference in PRS ratio ({gap[best]:.3g}) among {within}"
-    return _pair(there.loc[pairs.loc[best, "place a"]], there.loc[pairs.loc[best, "place b"]], reason), reason
+    a, b = (_network(there.loc[pairs.loc[best, f"place {letter}"]]) for letter in "ab")
+    return (a, b), reason
 
 
-def _pair(a: pd.Series, b: pd.Series, reason: str) -> Pair:
-    first, second = (
-        Network(
-            str(row["run"]), int(row["epoch"]), float(row.get(PRS_RATIO, np.nan)), float(row.get(TEST_ACCURACY, np.nan))
-        )
-        for row in (a, b)
-    )
-    return Pair(first, second, str(a["data"]), str(a["model"]), reason)
+def _network(row: pd.Series) -> Network:
+    prs_ratio, test_accuracy = (float(row.get(name, np.nan)) for name in (PRS_RATIO, TEST_ACCURACY))
+    return Network(str(row["run"]), int(row["epoch"]), str(row["model"]), prs_ratio, test_accuracy)
 
 
 def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
@@ -203,7 +179,7 @@ def named_pair(rows: pd.DataFrame, a: str, b: str) -> Pair:
     for key in ("data", "model"):
         if first[key] != second[key]:
             raise ConfigError(f"pair.a is of {key} {first[key]} and pair.b of {second[key]}: expected the same")
-    return _pair(first, second, "named by the user")
+    return _network(first), _network(second)
 
 
 def _named(rows: pd.DataFrame, key: str, text: str) -> pd.Series:

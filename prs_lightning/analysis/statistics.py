@@ -1,4 +1,4 @@
-"""Estimates on one panel: models (points) that belong to runs (clusters).
+"""Estimates on one panel, models (points) that belong to runs (clusters), and their cluster bootstrap over runs.
 
 Epochs of one run are not independent, so the number of runs, not of models, says how much was observed. The paper's
 OLS p-value counts models; the others here count runs.
@@ -7,7 +7,6 @@ OLS p-value counts models; the others here count runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +16,21 @@ from statsmodels.regression.linear_model import OLS
 Array = NDArray[np.float64]
 NAN = float("nan")
 
-
-@dataclass(frozen=True)
-class Line:
-    """Ordinary least squares ``y = intercept + slope * x``; ``p`` is two-sided for slope 0, models as independent."""
-
-    slope: float
-    intercept: float
-    r_squared: float
-    p: float
+MINIMUM_RUNS = 5
+"""Below this number of runs no interval is given: the bootstrap has too few distinct draws to cover what it says."""
 
 
-def ols(x: Array, y: Array) -> Line:
-    """The paper's fit (figures 4, 8, 10, 12). Needs 3 points and an x that is not constant, else all are NaN."""
+def ols(x: Array, y: Array) -> tuple[float, float, float, float]:
+    """Slope, intercept, R² and two-sided p of slope 0, models as independent: the paper's fit (figures 4, 8, 10, 12).
+
+    Needs 3 points and an x that is not constant, else all are NaN.
+    """
     if len(x) < 3 or is_constant(x):
-        return Line(NAN, NAN, NAN, NAN)
+        return NAN, NAN, NAN, NAN
     if is_constant(y):
-        return Line(0.0, float(y[0]), NAN, NAN)
+        return 0.0, float(y[0]), NAN, NAN
     fit = stats.linregress(x, y)
-    return Line(float(fit.slope), float(fit.intercept), float(fit.rvalue**2), float(fit.pvalue))
+    return float(fit.slope), float(fit.intercept), float(fit.rvalue**2), float(fit.pvalue)
 
 
 def is_constant(values: Array) -> bool:
@@ -84,10 +79,8 @@ def partial_spearman(x: Array, y: Array, controls: Sequence[Array]) -> tuple[flo
 
 
 def run_means(values: Array, runs: NDArray[np.intp]) -> Array:
-    """The mean of each run's models, in the order of the run codes 0 .. G - 1; NaN for a code without models."""
-    counts = np.bincount(runs)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(runs, values) / counts
+    """The mean of each run's models, in the order of the run codes 0 .. G - 1, of which each has a model."""
+    return np.bincount(runs, values) / np.bincount(runs)
 
 
 def between_interval(x: Array, y: Array, runs: NDArray[np.intp], level: float = 0.95) -> tuple[float, float]:
@@ -100,22 +93,12 @@ def between_interval(x: Array, y: Array, runs: NDArray[np.intp], level: float = 
     return float(fit.slope - half), float(fit.slope + half)
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """Slopes within runs and between the means of runs, with two-sided p, and why they are missing."""
-
-    within: float = NAN
-    within_p: float = NAN
-    between: float = NAN
-    between_p: float = NAN
-    note: str = ""
-
-
-def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
+def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> tuple[dict[str, float], str]:
     """Linear mixed model ``y ~ (x - mean of its run) + mean of its run + (1 | run)``, fitted by REML; y must vary.
 
-    The first slope is the effect within runs, the second the effect between runs (Mundlak 1978). p-values are of
-    Student's t with N - G - 1 degrees of freedom within and G - 2 between, for N models of G runs.
+    ``within_slope`` is the effect within runs, ``between_slope`` the effect between runs (Mundlak 1978); ``within_p``
+    and ``between_p`` are two-sided, of Student's t with N - G - 1 and G - 2 degrees of freedom for N models of G runs.
+    Where there is no fit the numbers are missing, and the text says why.
 
     A random intercept leaves a single unknown, the ratio of the two variances, so the likelihood is maximised over
     that alone: exact, quick, and sound at a ratio of 0, where statsmodels' MixedLM (equal elsewhere) may fail.
@@ -123,11 +106,11 @@ def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
     means = run_means(x, runs)
     count, inside = len(means), x - means[runs]
     if count < 4:
-        return Mixed(note="mixed model: fewer than 4 runs")
+        return {}, "mixed model: fewer than 4 runs"
     if is_constant(inside) or len(x) - count < 2:
-        return Mixed(note="mixed model: x does not vary within the runs")
+        return {}, "mixed model: x does not vary within the runs"
     if is_constant(means):
-        return Mixed(note="mixed model: x does not vary between the runs")
+        return {}, "mixed model: x does not vary between the runs"
     design = np.column_stack([np.ones_like(x), inside, (means - means.mean())[runs]])
     columns = np.column_stack([design, y - y.mean()])
     products, sizes = columns.T @ columns, np.bincount(runs).astype(float)
@@ -151,7 +134,7 @@ def mixed_model(x: Array, y: Array, runs: NDArray[np.intp]) -> Mixed:
     with np.errstate(divide="ignore"):
         t = np.abs(slopes) / np.sqrt(np.diag(covariance))
     p = 2 * stats.t.sf(t[1:], [len(x) - count - 1, count - 2])
-    return Mixed(float(slopes[1]), float(p[0]), float(slopes[2]), float(p[1]))
+    return {"within_slope": slopes[1], "within_p": p[0], "between_slope": slopes[2], "between_p": p[1]}, ""
 
 
 def holm(p_values: Array) -> Array:
@@ -167,3 +150,85 @@ def holm(p_values: Array) -> Array:
     steps = p_values[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
+
+
+def cluster_bootstrap(
+    x: Array, y: Array, runs: NDArray[np.intp], controls: Sequence[Array] = (), *, draws: int = 2000, seed: int = 0
+) -> dict[str, Array]:
+    """Statistics of ``draws`` resamples: whole runs are drawn with replacement, all draws at once.
+
+    A draw is a vector of counts, one per run, so resampled statistics are weighted statistics of the original models
+    and nothing is copied: slopes come from sums per run, Spearman from weighted mid-ranks. Both equal exactly what the
+    plain formula gives on the resampled rows.
+
+    Args:
+        x, y: (N,) the models.
+        runs: (N,) codes 0 .. G - 1 of the run of each model.
+        controls: held fixed in ``partial``, each (N,).
+
+    Returns:
+        Draws (B,) of ``slope``, ``within``, ``spearman`` and ``partial``; NaN where a draw made x or y constant.
+    """
+    count = int(runs.max()) + 1
+    generator = np.random.default_rng(seed)
+    weights = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    varying = [control for control in controls if not is_constant(control)]
+    rho, partial = [], []
+    chunks = -(-draws * len(x) // 1_000_000)  # weights (draws x models) held at a time
+    for counts in np.array_split(weights, max(1, chunks)):
+        part = counts[:, runs]
+        ranks = np.stack([_ranks(part, column) for column in (x, y, *varying)], axis=-1)
+        means = np.einsum("bn,bnk->bk", part, ranks) / part.sum(axis=1, keepdims=True)
+        centred = ranks - means[:, None]
+        covariance = np.matmul((centred * part[..., None]).swapaxes(1, 2), centred)
+        across = covariance[:, :2, 2:]
+        explained = across @ np.linalg.pinv(covariance[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
+        rho.append(_correlation(covariance[:, :2, :2]))
+        partial.append(_correlation(covariance[:, :2, :2] - explained))
+    return {
+        "slope": _slopes(weights, x, y, runs),
+        # Each run's deviations sum to 0, so the intercept stays 0 in every draw.
+        "within": _slopes(weights, x - run_means(x, runs)[runs], y - run_means(y, runs)[runs], runs),
+        "spearman": np.concatenate(rho),
+        "partial": np.concatenate(partial),
+    }
+
+
+def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array:
+    """OLS slope of each draw from sums per run."""
+    x, y = x - x.mean(), y - y.mean()  # the sums of squares below lose no digits to a common offset
+    columns = (np.ones_like(x), x, y, x * x, x * y)
+    sums = weights @ np.stack([np.bincount(runs, column) for column in columns], axis=1)
+    n, sx, sy, sxx, sxy = sums.T
+    below = sxx - sx * sx / n
+    below[below <= 1e-12 * np.maximum(sxx, 1e-300)] = NAN
+    return (sxy - sx * sy / n) / below
+
+
+def _ranks(weights: Array, column: Array) -> Array:
+    """Mid-ranks (B, N) of a column in resamples of weights (B, N): the mean rank of the copies of each value."""
+    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    copies = np.add.reduceat(weights[:, order], np.cumsum(counts) - counts, axis=1)
+    return (np.cumsum(copies, axis=1) - (copies - 1) / 2)[:, place]
+
+
+def _correlation(covariance: Array) -> Array:
+    product = covariance[:, 0, 0] * covariance[:, 1, 1]
+    product[product <= 1e-9] = NAN  # ranks differ by a half at least, so a side that varies is far above this
+    return np.clip(covariance[:, 0, 1] / np.sqrt(product), -1, 1)
+
+
+def interval(draws: Array, runs: int, level: float = 0.95) -> tuple[float, float]:
+    """Expanded percentile interval of bootstrap draws of ``runs`` clusters; NaN below ``MINIMUM_RUNS``.
+
+    The percentiles are moved outwards so that for a mean the interval is as wide as Student's t with ``runs`` - 1
+    degrees of freedom (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 4.3): plain
+    percentiles are too narrow for few clusters. NaN also if more than one draw in twenty has no value.
+    """
+    known = draws[~np.isnan(draws)]
+    if runs < MINIMUM_RUNS or len(known) < 0.95 * len(draws):
+        return NAN, NAN
+    tail = stats.norm.cdf(-np.sqrt(runs / (runs - 1)) * stats.t.ppf((1 + level) / 2, runs - 1))
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)

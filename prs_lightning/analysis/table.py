@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,6 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 IDENTITY = ("run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch")
 """The first columns of both tables; the other config columns are ``config.<key>``."""
 
-Read = tuple[dict[str, Any], dict[str, Any], pd.DataFrame]
-"""Of one run: its row among the runs, the rest of its config, and its metrics."""
-
-OWN_CONFIG_KEYS = ("data.name", "model._target_", "batch_size", "seed", "epochs")
-
 
 @dataclass(frozen=True)
 class RunTable:
@@ -46,12 +41,7 @@ class RunTable:
 
     rows: pd.DataFrame
     runs: pd.DataFrame
-    messages: list[str] = field(default_factory=list)
-
-    @property
-    def measures(self) -> list[str]:
-        """The measures that at least one run has taken."""
-        return [name for name in self.rows.columns if "/" in name and not name.startswith("config.")]
+    messages: list[str]
 
 
 def read_runs(folder: str | Path) -> RunTable:
@@ -66,24 +56,29 @@ def read_runs(folder: str | Path) -> RunTable:
     paths = {file.parent for name in ("run.json", "metrics.csv") for file in folder.rglob(name)}
     if not paths:
         raise RunError(f"runs={folder} holds no run directories: train some with python train.py runs={folder}")
-    messages, tables = [], []
+    messages, read = [], []
     for path in sorted(paths):
-        name = path.relative_to(folder).as_posix() if path != folder else "."
+        name = path.relative_to(folder).as_posix()
         told: list[str] = []
         entry, config = _read_entry(RunDirectory(path), name, told)
         measured = _read_metrics(path / "metrics.csv", told)
-        entry |= {"rows": len(measured), "last_epoch": int(measured["epoch"].max()) if len(measured) else 0}
-        if told and not entry["reason"]:
-            entry["reason"] = "; ".join(told)
+        entry |= {"rows": len(measured), "last_epoch": max(measured["epoch"], default=0)}
+        entry["reason"] = entry["reason"] or "; ".join(told) or None
         messages += [f"{name}: {message}" for message in told]
-        tables.append((entry, config, measured))
-    runs = pd.DataFrame([entry for entry, _, _ in tables])
-    for number in ("batch_size", "seed", "epochs"):
-        runs[number] = pd.to_numeric(runs[number], errors="coerce")
-    return RunTable(_rows(runs, tables), runs, messages + _schema_messages(tables))
+        read.append((entry, config, measured))
+    entries, settings, metrics = map(list, zip(*read, strict=True))
+    runs, numbers = pd.DataFrame(entries), ["batch_size", "seed", "epochs"]
+    runs[numbers] = runs[numbers].apply(pd.to_numeric, errors="coerce")
+    # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
+    by_run = (runs[list(IDENTITY)], pd.DataFrame(settings, dtype=object).astype("category"))
+    identity, rest = (frame.loc[frame.index.repeat(runs["rows"])].reset_index(drop=True) for frame in by_run)
+    filled = {name: measured for name, measured in zip(runs["run"], metrics, strict=True) if len(measured)}
+    measures = pd.concat(filled.values() or metrics[:1], ignore_index=True)
+    return RunTable(pd.concat([identity, measures, rest], axis=1), runs, messages + _schema_messages(filled))
 
 
-def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """The run's row among the runs, and the rest of its config as text."""
     config = flatten(_parsed(run.config_file, lambda text: yaml.load(text, Loader), told))
     record = _parsed(run.record_file, json.loads, told)
     status = record.get("status", "unreadable")
@@ -92,33 +87,30 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
     versions = record.get("versions") or {}
     entry = {
         "run": name,
-        "data": str(config.get("data.name", "unknown")),
-        "model": str(config.get("model._target_", "unknown")).rsplit(".", 1)[-1].lower(),
-        "batch_size": config.get("batch_size"),
-        "seed": config.get("seed", record.get("seed")),
-        "epochs": config.get("epochs"),
+        "data": str(config.pop("data.name", "unknown")),
+        "model": str(config.pop("model._target_", "unknown")).rsplit(".", 1)[-1].lower(),
+        "batch_size": config.pop("batch_size", None),
+        "seed": config.pop("seed", record.get("seed")),
+        "epochs": config.pop("epochs", None),
         "status": status,
         "git_commit": record.get("git_commit"),
         "torch": versions.get("torch"),
-        "reason": record.get("reason"),
-        "started": record.get("started"),
-        "ended": record.get("ended"),
+        **{key: record.get(key) for key in ("reason", "started", "ended")},
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
-    return entry, {key: value for key, value in config.items() if key not in OWN_CONFIG_KEYS}
+    return entry, {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
 
 
 def _parsed(file: Path, parse: Any, told: list[str]) -> dict[str, Any]:
     try:
         parsed = parse(file.read_text())
+        if isinstance(parsed, dict):
+            return parsed
+        told.append(f"{file.name} holds no mapping")
     except FileNotFoundError:
         told.append(f"{file.name} is missing")
     except (OSError, ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         told.append(f"{file.name} cannot be read ({str(error).splitlines()[0]})")
-    else:
-        if isinstance(parsed, dict):
-            return parsed
-        told.append(f"{file.name} holds no mapping")
     return {}
 
 
@@ -155,15 +147,13 @@ def _read_metrics(file: Path, told: list[str]) -> pd.DataFrame:
 
 
 def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
-    try:
-        values = np.array([cell or "nan" for cell in cells], dtype=float)
-    except ValueError:
-        values, bad = np.full(len(cells), np.nan), []
-        for position, cell in enumerate(cells):
-            try:
-                values[position] = float(cell or "nan")
-            except ValueError:
-                bad.append(cell)
+    values, bad = np.full(len(cells), np.nan), []
+    for position, cell in enumerate(cells):
+        try:
+            values[position] = float(cell or "nan")
+        except ValueError:
+            bad.append(cell)
+    if bad:
         told.append(f"metrics.csv: {len(bad)} value(s) of {name} are no numbers, such as {bad[0][:20]!r}")
     infinite = np.isinf(values)
     if infinite.any():
@@ -172,34 +162,15 @@ def _numbers(name: str, cells: list[str], told: list[str]) -> np.ndarray:
     return values
 
 
-def _rows(runs: pd.DataFrame, tables: Sequence[Read]) -> pd.DataFrame:
-    """What was measured, with the identity and the config of its run."""
-    settings = pd.DataFrame(
-        [
-            {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
-            for _, config, _ in tables
-        ],
-        dtype=object,
-    )
-    order = np.repeat(np.arange(len(tables)), [len(measured) for *_, measured in tables])
-    filled = [measured for *_, measured in tables if len(measured)] or [tables[0][2]]
-    # A category per distinct value: 54,000 rows of config would otherwise be most of the memory.
-    identity, rest = (
-        frame.iloc[order].reset_index(drop=True) for frame in (runs[list(IDENTITY)], settings.astype("category"))
-    )
-    return pd.concat([identity, pd.concat(filled, ignore_index=True), rest], axis=1)
-
-
-def _schema_messages(tables: Sequence[Read]) -> list[str]:
+def _schema_messages(filled: Mapping[str, pd.DataFrame]) -> list[str]:
     """Runs that lack measures which others have: their panels then hold fewer models."""
-    filled = [(entry["run"], {*measured}) for entry, _, measured in tables if len(measured)]
-    every = {name for _, columns in filled for name in columns}
-    lacking: dict[tuple[str, ...], list[str]] = {}
-    for run, columns in filled:
-        if missing := tuple(sorted(every - columns)):
-            lacking.setdefault(missing, []).append(run)
+    every = {name for measured in filled.values() for name in measured.columns}
+    lacking: dict[str, list[str]] = {}
+    for run, measured in filled.items():
+        if missing := sorted(every - {*measured.columns}):
+            lacking.setdefault(", ".join(missing), []).append(run)
     return [
-        f"{len(runs)} of {len(filled)} runs have no column {', '.join(missing)}: {', '.join(runs[:4])}"
+        f"{len(runs)} of {len(filled)} runs have no column {missing}: {', '.join(runs[:4])}"
         + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
         for missing, runs in lacking.items()
     ]
