@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from matplotlib.collections import PathCollection
 from scipy.spatial.distance import cosine
 
 from prs_lightning.analysis import figures
-from prs_lightning.analysis.figures import groups, layers, maps, plane, robustness
+from prs_lightning.analysis.figures import layers, plane, robustness
 from prs_lightning.analysis.figures.inference import first_samples, outputs
 from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.attacks import bim, fgsm, pgd, robustness_curve
@@ -225,7 +225,7 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
     wrong[::3] = (wrong[::3] + 1) % 10  # so that samples in and out of the regions are misclassified
     given = Split(networks.test.images, wrong)
     for network in (networks.a.network, networks.b.network):
-        found = groups.groups(network, networks.train, given, 1000)
+        found = robustness.groups(network, networks.train, given, 1000)
         with torch.no_grad():
             _, train = network.logits_and_pre_activations(to_unit_range(networks.train.images))
             logits, test = network.logits_and_pre_activations(to_unit_range(networks.test.images))
@@ -234,11 +234,9 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
         every = range(len(inside))
         assert found["inclusion"].tolist() == [i for i in every if right[i] and inside[i]]
         assert found["exclusion"].tolist() == [i for i in every if right[i] and not inside[i]]
-    assert (
-        min(len(places) for places in groups.groups(networks.a.network, networks.train, networks.test, 1000).values())
-        > 0
-    )
-    some = groups.groups(networks.a.network, networks.train, networks.test, 20)
+    every_sample = robustness.groups(networks.a.network, networks.train, networks.test, 1000)
+    assert all(len(places) > 0 for places in every_sample.values())
+    some = robustness.groups(networks.a.network, networks.train, networks.test, 20)
     assert max(len(places) for places in some.values()) == 20
     largest = max(some.values(), key=len)
     assert len(largest.unique()) == 20
@@ -248,13 +246,13 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
 
 
 def test_figure_9_draws_the_mean_over_seeds_of_each_group(networks: NetworkPair) -> None:
-    figure = groups.figure_9(networks, sizes=SIZES)
+    figure = robustness.figure_9(networks, sizes=SIZES)
     table = figure.numbers
     assert list(table.columns) == ["network", "seed", "group", "epsilon", "robust_accuracy", "n"]
     for axes, (letter, network) in zip(
         figure.figure.axes, (("A", networks.a.network), ("B", networks.b.network)), strict=True
     ):
-        places = groups.groups(network, networks.train, networks.test, SIZES.group)
+        places = robustness.groups(network, networks.train, networks.test, SIZES.group)
         for line, group in zip(axes.lines, ("inclusion", "exclusion"), strict=True):
             images, labels = (values[places[group]] for values in networks.test)
             attack = partial(pgd, steps=20, step_size=STEP_SIZE)
@@ -280,7 +278,7 @@ def test_the_mean_and_the_band_of_figure_9_are_over_seeds() -> None:
         ]
     )  # fmt: skip
     axes = panels(1, 1)[1][0, 0]
-    groups._draw(axes, table, {})
+    robustness._draw_groups(axes, table)
     (line,) = axes.lines
     np.testing.assert_allclose(line.get_ydata(), [1.0, 0.4])
     edge = axes.collections[0].get_paths()[0].vertices
@@ -305,14 +303,14 @@ def test_figure_9_loads_the_other_seeds(networks: NetworkPair, tmp_path: Path) -
         paths.append((seed, tmp_path / f"{seed}.ckpt"))
         torch.save(kept, paths[-1][1])
     pair = replace(networks, a=replace(networks.a, siblings=tuple(paths)), train=four, test=four)
-    table = groups.curves(pair, pair.a, 1000)
+    table = robustness.curves_of_groups(pair, pair.a, 1000)
     sizes = table[table["epsilon"] == 0].set_index(["seed", "group"])["n"].to_dict()
     # Both put every image into one region, and each is right on the class that it always names.
     assert sizes == {(3, "inclusion"): 3, (3, "exclusion"): 0, (4, "inclusion"): 1, (4, "exclusion"): 0}
 
 
 def test_figure_11_shows_the_strongest_maps_and_the_share_of_zeros(networks: NetworkPair) -> None:
-    figure = maps.figure_11(networks, sizes=SIZES)
+    figure = layers.figure_11(networks, sizes=SIZES)
     chosen = plane.three_images(networks)[:1]
     image = to_unit_range(networks.test.images[chosen])
     train = to_unit_range(part(networks.train, SIZES.layers).images)
@@ -342,13 +340,13 @@ def test_relu_outputs_of_one_module_called_twice_count_as_two(networks: NetworkP
             return self.hidden(torch.flatten(self.convolutions[2](first - 1e6), 1))
 
     images = networks.train.images[:250]  # more than one batch
-    found = maps.relu_maps(Twice(channels=1).eval(), images[:1], images)
+    found = layers.relu_maps(Twice(channels=1).eval(), images[:1], images)
     assert [share for _, share in found] == [pytest.approx(found[0][1]), 1.0]
     assert 0 < found[0][1] < 1
 
 
 def test_figure_13_keeps_classes_together(networks: NetworkPair) -> None:
-    figure = maps.figure_13(networks, sizes=SIZES)
+    figure = layers.figure_13(networks, sizes=SIZES)
     labels = part(networks.test, 60).labels.numpy()
     for axes, letter in zip(figure.figure.axes, "AB", strict=True):
         numbers = figure.numbers[figure.numbers["network"] == letter]
@@ -361,9 +359,9 @@ def test_figure_13_keeps_classes_together(networks: NetworkPair) -> None:
         np.fill_diagonal(distance, np.inf)
         assert (labels[distance.argmin(1)] == labels).mean() > 0.3  # 0.1 by chance
     with pytest.raises(RunError, match="expected at least 5"):
-        maps.embedding(np.zeros((3, 2)))
+        layers.embedding(np.zeros((3, 2)))
     with pytest.raises(RunError, match="all alike"):
-        maps.embedding(np.zeros((30, 2)))
+        layers.embedding(np.zeros((30, 2)))
 
 
 def test_first_samples_are_balanced_where_the_classes_allow_it(networks: NetworkPair) -> None:
@@ -392,11 +390,11 @@ def test_all_figures_of_networks_are_made_and_kept(networks: NetworkPair, tmp_pa
 
     for turn in range(2):
         made = figures.make_all(
-            empty, empty, load, folder=tmp_path, key="k", only=only, sizes=SIZES, progress=lambda line: None
+            empty, empty, load, folder=tmp_path, key="k", only=only, sizes=asdict(SIZES), progress=lambda line: None
         )
         assert [(done.error, done.kept) for done in made] == [(None, bool(turn))] * 2
     assert len(calls) == 1
     made = figures.make_all(
-        empty, empty, load, folder=tmp_path, key="other", only=["7a"], sizes=SIZES, progress=lambda line: None
+        empty, empty, load, folder=tmp_path, key="other", only=["7a"], sizes=asdict(SIZES), progress=lambda line: None
     )
     assert not made[0].kept

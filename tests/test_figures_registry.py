@@ -135,10 +135,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_sizes_that_are_not_given_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prs_lightning.analysis.figures.making import _complete
-
-    for accelerator, default in ((False, figures.Sizes.for_cpu()), (True, figures.Sizes())):
+    for accelerator, default in ((False, figures.Sizes(64, 1000, 30, 300, 60, 1000)), (True, figures.Sizes())):
         monkeypatch.setattr("torch.accelerator.is_available", lambda accelerator=accelerator: accelerator)
-        assert _complete(None) == default
-        assert _complete({"curve": 7}) == replace(default, curve=7)
-        assert _complete(figures.Sizes(plane=3)) == figures.Sizes(plane=3)
+        assert figures.Sizes.on_this_machine() == default
+        assert figures.Sizes.on_this_machine(curve=7) == replace(default, curve=7)

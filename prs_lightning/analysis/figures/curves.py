@@ -5,23 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from prs_lightning.analysis.figures.registry import figure
-from prs_lightning.analysis.figures.style import (
-    COLOURS,
-    LINES,
-    Drawing,
-    legend,
-    mean_and_band,
-    over_epochs,
-    panels,
-    ratio_limits,
-    say,
-)
-from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, label
+from prs_lightning.analysis.figures import style
+from prs_lightning.analysis.figures.registry import Drawing, figure
+from prs_lightning.analysis.relations import label
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
 
-GROUP = ["data", "model", "batch_size"]
+POINT = ["data", "model", "batch_size", "epoch"]
 
 
 def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -30,31 +21,30 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     Returns:
         Columns data, model, batch_size, epoch, measure, mean, standard_deviation (NaN for one run), n (runs).
     """
-    columns = [*GROUP, "epoch", "measure", "mean", "standard_deviation", "n"]
-    measured = rows.reindex(columns=[*GROUP, "epoch", column]).dropna(subset=[column])
-    grouped = measured.groupby([*GROUP, "epoch"], sort=True, observed=True)[column]
+    measured = rows.reindex(columns=[*POINT, column]).dropna(subset=[column])
+    grouped = measured.groupby(POINT, sort=True, observed=True)[column]
     table = grouped.agg(mean="mean", standard_deviation="std", n="count").reset_index()
-    return table.assign(measure=column)[columns]
+    table.insert(len(POINT), "measure", column)
+    return table
 
 
 def settings(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The (data, model) pairs that occur: networks in the paper's order, the data sets within each."""
-
-    def place(pair: tuple[str, str]) -> tuple[int, int, str]:
-        data, model = (
-            list(known).index(name) if name in known else len(known)
-            for name, known in zip(pair, (DATA_LABELS, MODEL_LABELS), strict=True)
-        )
-        return model, data, str(pair)
-
-    return sorted(set(zip(rows["data"].astype(str), rows["model"].astype(str), strict=True)), key=place)
+    pairs = set(zip(rows["data"].astype(str), rows["model"].astype(str), strict=True))
+    return sorted(pairs, key=lambda pair: (style.rank(pair[1])[0], style.rank(pair[0])[0], str(pair)))
 
 
-def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str, handles: dict[str, object]) -> None:
+def over_epochs(axes: Axes, name: str) -> None:
+    """Name the axes of a panel of ``name`` over epochs, with ticks at whole epochs."""
+    axes.set(xlabel="epoch", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str) -> None:
     """A line per batch size, with a band of one standard deviation; ``table`` is of one network and data set."""
     over_epochs(axes, label(measure))
     if table.empty:
-        say(axes, f"{label(measure)}: not measured in these runs")
+        style.say(axes, f"{label(measure)}: not measured in these runs")
         return
     least, most = int(table["n"].min()), int(table["n"].max())
     counted = f"{least}" if least == most else f"{least} to {most}"
@@ -62,14 +52,9 @@ def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str, han
     axes.set_title(f"{label(first['model'])}, {label(first['data'])}, n = {counted} seed{'s' * (counted != '1')}")
     batch_sizes = sorted(rows["batch_size"].dropna().astype(float).unique())
     for batch_size, group in table.groupby(table["batch_size"].astype(float), sort=True):
-        position = batch_sizes.index(batch_size)
-        values = group.set_index("epoch")
-        line = mean_and_band(
-            axes, values["mean"], values["standard_deviation"], color=COLOURS[position % len(COLOURS)],
-            # A single epoch is a point: a line through it would be invisible.
-            linestyle=LINES[position % len(LINES)], marker="o" if len(group) < 3 else "",
-        )  # fmt: skip
-        handles.setdefault(f"batch size {int(batch_size)}", line)
+        # A single epoch is a point: a line through it would be invisible.
+        look = style.curve(batch_sizes.index(batch_size)) | {"marker": "o" if len(group) < 3 else ""}
+        style.mean_and_band(axes, group, over="epoch", label=f"batch size {int(batch_size)}", **look)
 
 
 BAND = (
@@ -83,18 +68,17 @@ def figure_5(rows: pd.DataFrame) -> Drawing:
     """Test accuracy, PRS ratio and RA over epochs, mean and standard deviation over seeds."""
     measures = (TEST_ACCURACY, PRS_RATIO, ROBUST_ACCURACY)
     pairs, tables = settings(rows), [over_seeds(rows, measure) for measure in measures]
-    canvas, grid = panels(max(len(pairs), 1), 3, height=1.75 if len(pairs) < 4 else 1.15, sharex="all")
-    handles: dict[str, object] = {}
+    canvas, grid = style.panels(max(len(pairs), 1), 3, height=1.75 if len(pairs) < 4 else 1.15, sharex="all")
     for line, (data, model) in zip(grid, pairs, strict=False):
         for axes, measure, table in zip(line, measures, tables, strict=True):
             chosen = table[(table["data"] == data) & (table["model"] == model)]
-            _draw(axes, chosen, rows, measure, handles)
+            _draw(axes, chosen, rows, measure)
             axes.title.set_fontsize(6.5)
-            ratio_limits(axes, chosen["mean"].to_numpy(float))
+            style.ratio_limits(axes, chosen["mean"].to_numpy(float))
     if not pairs:
         for axes in grid.flat:
-            say(axes, "no epoch was measured")
-    legend(canvas, handles)
+            style.say(axes, "no epoch was measured")
+    style.legend(canvas)
     caption = BAND + (
         "To see: the paper says that the PRS ratio falls and RA rises as training goes on, after test accuracy has "
         "levelled off, and that smaller batches go further."
@@ -106,18 +90,16 @@ def figure_5(rows: pd.DataFrame) -> Drawing:
 def figure_7b(rows: pd.DataFrame) -> Drawing:
     """Mean cosine similarity of the final layer's weights over epochs, mean and standard deviation over seeds."""
     table, pairs = over_seeds(rows, COSINE_SIMILARITY), settings(rows)
-    columns = min(max(len(pairs), 1), 3)
-    canvas, grid = panels(-(-max(len(pairs), 1) // columns), columns, height=1.75)
-    handles: dict[str, object] = {}
-    for axes in grid.flat[max(len(pairs), 1) :]:
+    shown = max(len(pairs), 1)
+    canvas, grid = style.panels(-(-shown // 3), min(shown, 3), height=1.75)
+    for axes in grid.flat[shown:]:
         axes.set_axis_off()
     for axes, (data, model) in zip(grid.flat, pairs, strict=False):
         axes.set_title(f"{label(model)}, {label(data)}")
-        chosen = table[(table["data"] == data) & (table["model"] == model)]
-        _draw(axes, chosen, rows, COSINE_SIMILARITY, handles)
+        _draw(axes, table[(table["data"] == data) & (table["model"] == model)], rows, COSINE_SIMILARITY)
     if not pairs:
-        say(grid[0, 0], "no epoch was measured")
-    legend(canvas, handles)
+        style.say(grid[0, 0], "no epoch was measured")
+    style.legend(canvas)
     caption = BAND + (
         "To see: whether the weight vectors of the classes draw together (similarity rises) as training goes on. Ten "
         "vectors cannot all point apart by more than a mean similarity of -1/9."
@@ -136,45 +118,41 @@ def contrasting_runs(rows: pd.DataFrame) -> list[str]:
     last = measured.groupby(["data", "model", "run"], sort=True, observed=True)[PRS_RATIO].last().reset_index()
     if last.empty:
         return []
-    spread = last.groupby(["data", "model"], observed=True)[PRS_RATIO].transform(lambda r: r.max() - r.min())
-    widest = last.iloc[int(spread.to_numpy().argmax())]
-    alike = (last["data"] == widest["data"]) & (last["model"] == widest["model"])
-    group = last[alike].sort_values(PRS_RATIO, ascending=False)
-    return list(dict.fromkeys([str(group["run"].iloc[0]), str(group["run"].iloc[-1])]))
+    groups = (group for _, group in last.groupby(["data", "model"], observed=True))
+    widest = max(groups, key=lambda group: np.ptp(group[PRS_RATIO])).sort_values(PRS_RATIO, ascending=False)
+    return list(dict.fromkeys(widest["run"].iloc[[0, -1]].astype(str)))
 
 
 @figure("2b", "Accuracy and PRS ratio over epochs", needs="rows")
 def figure_2b(rows: pd.DataFrame) -> Drawing:
     """Accuracy on the training and test set, and PRS ratio, over the epochs of two contrasting runs."""
     runs = contrasting_runs(rows)
-    canvas, grid = panels(1, 2, height=2.1)
-    numbers, handles = [], {}
+    canvas, grid = style.panels(1, 2, height=2.1)
+    accuracy, ratio = grid[0]
+    numbers = []
     for position, run in enumerate(runs):
         chosen = rows[rows["run"] == run].sort_values("epoch")
         first = chosen.iloc[0]
         name = f"{label(str(first['model']))}, {label(str(first['data']))}, "
         name += f"batch {int(first['batch_size'])}, seed {int(first['seed'])}"
-        for measure, axes, line in (
-            ("train/accuracy", grid[0, 0], "--"),
-            (TEST_ACCURACY, grid[0, 0], "-"),
-            (PRS_RATIO, grid[0, 1], "-"),
+        for measure, axes, line, words in (
+            ("train/accuracy", accuracy, "--", f"{name}: {label('train/accuracy')}"),
+            (TEST_ACCURACY, accuracy, "-", f"{name}: test accuracy, PRS ratio"),
+            (PRS_RATIO, ratio, "-", None),
         ):
             if measure not in chosen:
                 continue
             known = chosen.dropna(subset=[measure])
-            look = {"color": COLOURS[position], "marker": "o" if len(known) < 3 else ""}
-            (drawn,) = axes.plot(known["epoch"], known[measure], line, **look)
-            words = "test accuracy, PRS ratio" if measure == TEST_ACCURACY else label(measure)
-            if measure != PRS_RATIO:
-                handles[f"{name}: {words}"] = drawn
+            look = style.points(position) | {"marker": "o" if len(known) < 3 else ""}
+            axes.plot(known["epoch"], known[measure], line, label=words, **look)
             numbers.append(known[["run", "epoch"]].assign(measure=measure, value=known[measure]))
-    for axes, words in zip(grid.flat, ("accuracy", label(PRS_RATIO)), strict=True):
+    for axes, words in ((accuracy, "accuracy"), (ratio, label(PRS_RATIO))):
         over_epochs(axes, words)
         if axes.lines:
-            ratio_limits(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+            style.ratio_limits(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
         else:
-            say(axes, "the PRS ratio was not measured in these runs")
-        legend(canvas, handles, columns=1 if len(handles) < 3 else 2)
+            style.say(axes, "the PRS ratio was not measured in these runs")
+        style.legend(canvas, columns=1 if len(grid[0, 0].lines) < 3 else 2)
     two = "two runs of one network and data set whose final PRS ratios differ most"
     caption = (
         f"Shown: {two if len(runs) == 2 else 'the one run there is'}. To see: accuracy settles within a few epochs, "

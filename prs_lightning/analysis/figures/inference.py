@@ -39,11 +39,6 @@ def outputs(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(logits), torch.cat(pre_activations)
 
 
-def correct(network: ImageClassifier, split: Split) -> Tensor:
-    """Whether each sample is classified correctly: boolean (N,) on the labels' device."""
-    return outputs(network, split.images)[0].argmax(dim=1).to(split.labels.device) == split.labels
-
-
 def on_device_of(network: ImageClassifier, split: Split) -> tuple[Tensor, Tensor]:
     """Images in [0, 1] and labels on the network's device."""
     device = next(network.parameters()).device

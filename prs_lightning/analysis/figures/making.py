@@ -6,9 +6,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib import import_module
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,6 @@ from prs_lightning.runs import write_atomically, write_text
 if TYPE_CHECKING:  # torch is loaded only when a figure needs it
     from prs_lightning.analysis.networks import NetworkPair
 
-FORMATS = ("png", "pdf", "csv")
-
 
 @dataclass(frozen=True)
 class Made:
@@ -41,13 +38,13 @@ class Made:
 
     number: str
     title: str
-    caption: str
-    png: Path | None
-    pdf: Path | None
-    csv: Path | None
-    error: str | None
-    kept: bool
-    seconds: float
+    caption: str = ""
+    png: Path | None = None
+    pdf: Path | None = None
+    csv: Path | None = None
+    error: str | None = None
+    kept: bool = False
+    seconds: float = 0.0
 
 
 def make_all(
@@ -60,7 +57,7 @@ def make_all(
     why: str | None = None,
     force: bool = False,
     only: Sequence[str] | None = None,
-    sizes: Sizes | Mapping[str, int] | None = None,
+    sizes: Mapping[str, int] | None = None,
     progress: Callable[[str], object] = print,
 ) -> list[Made]:
     """Make every figure that is not there yet, each in turn; one that fails does not stop the others.
@@ -74,8 +71,7 @@ def make_all(
         why: there are no networks.
         force: make them all anew.
         only: numbers of the figures to make; None for all.
-        sizes: of the networks' figures. What is not given is the paper's with an accelerator, and without one that of
-            ``Sizes.for_cpu()``.
+        sizes: of the networks' figures; what is not given is that of ``Sizes.on_this_machine``.
         progress: is given one line per figure, and one at the start of each that takes long.
 
     Raises:
@@ -83,98 +79,60 @@ def make_all(
     """
     if unknown := sorted(set(only or ()) - set(NUMBERS)):
         raise ConfigError(f"figures={unknown}: expected some of {', '.join(NUMBERS)}")
-    loaded = _Once(networks, why)
-    code = _digest_of_code()
-    keys = {
-        "rows": code + _digest_of_frame(rows),
-        "models": code + _digest_of_frame(models),
-        "networks": code + hashlib.sha256(repr((key, sizes)).encode()).hexdigest(),
-    }
-    frames = {"rows": rows, "models": models}
+    keys = _keys(rows, models, repr((key, sizes)))
+
+    @cache
+    def pair() -> NetworkPair | str:
+        """The networks on the accelerator, or why there are none."""
+        try:
+            return _on_accelerator(networks()) if networks else why or "no pair of networks"
+        except Exception as error:
+            return _one_line(error)
+
+    def draw(entry: Entry) -> Figure:
+        if entry.needs != "networks":
+            return entry.load()(rows if entry.needs == "rows" else models)
+        loaded = pair()  # before the module, which loads torch: there may be none
+        if isinstance(loaded, str):
+            raise RunError(loaded)
+        progress(f"figure {entry.number}: {entry.title} ...")
+        return entry.load()(loaded, sizes=Sizes.on_this_machine(**sizes or {}))
+
     made = []
     for entry in FIGURES:
         if only is not None and entry.number not in only:
             continue
-        done = _make(entry, keys[entry.needs], folder, force, frames, loaded, sizes, progress)
+        keep = not force and (entry.needs != "networks" or networks is not None)
+        done = _make(entry, keys[entry.needs], folder, draw, keep=keep)
         state = f"not made, {done.error}" if done.error else "kept" if done.kept else f"{done.seconds:.1f} s"
         progress(f"figure {done.number}: {done.title}: {state}")
         made.append(done)
     return made
 
 
-class _Once:
-    """Loads the networks at the first call; a failure is told to every figure that asks."""
-
-    def __init__(self, load: Callable[[], NetworkPair] | None, why: str | None) -> None:
-        self.load, self.why = load, why
-        self.pair: NetworkPair | None = None
-
-    def __call__(self) -> NetworkPair:
-        if self.pair is None:
-            if self.load is None or self.why is not None:
-                raise RunError(self.why or "no pair of networks")
-            try:
-                self.pair = _on_accelerator(self.load())
-            except Exception as error:
-                self.why = _one_line(error)
-                raise
-        return self.pair
-
-
 def _on_accelerator(pair: NetworkPair) -> NetworkPair:
     import torch
 
-    # current_accelerator() names what torch was built for, whether it is there or not.
-    if torch.accelerator.is_available() and (device := torch.accelerator.current_accelerator()) is not None:
+    if (device := torch.accelerator.current_accelerator(check_available=True)) is not None:
         for named in pair.both:
             named.network.to(device)
     return pair
 
 
-def _make(
-    entry: Entry,
-    key: str,
-    folder: Path,
-    force: bool,
-    frames: dict[str, pd.DataFrame],
-    networks: _Once,
-    sizes: Sizes | Mapping[str, int] | None,
-    progress: Callable[[str], object],
-) -> Made:
-    files = {suffix: folder / f"fig-{entry.number}.{suffix}" for suffix in (*FORMATS, "json")}
-    outputs = {suffix: files[suffix] for suffix in FORMATS}
-    start = time.perf_counter()
-    made_without_pair = entry.needs == "networks" and networks.load is None
-    if not force and not made_without_pair and (told := _finished(files, key)):
-        return Made(entry.number, told["title"], told["caption"], **outputs, error=None, kept=True, seconds=0.0)
+def _make(entry: Entry, key: str, folder: Path, draw: Callable[[Entry], Figure], *, keep: bool) -> Made:
+    files = {suffix: folder / f"fig-{entry.number}.{suffix}" for suffix in ("png", "pdf", "csv", "json")}
+    shown: dict[str, Any] = {suffix: file for suffix, file in files.items() if suffix != "json"}
+    if keep and (told := _finished(files, key)):
+        return Made(entry.number, told["title"], told["caption"], **shown, kept=True)
     for file in files.values():  # what is there shows other data: it must not be taken for this figure
         file.unlink(missing_ok=True)
+    start = time.perf_counter()
     try:
-        if entry.needs == "networks":
-            pair = networks()  # before the module, which loads torch: there may be none
-            progress(f"figure {entry.number}: {entry.title} ...")
-            figure = _function(entry)(pair, sizes=_complete(sizes))
-        else:
-            figure = _function(entry)(frames[entry.needs])
+        figure = draw(entry)
         _save(figure, files, key)
     except Exception as error:  # whatever went wrong is in the report, beside the other figures
-        seconds = time.perf_counter() - start
-        return Made(entry.number, entry.title, "", None, None, None, _one_line(error), False, seconds)
-    seconds = time.perf_counter() - start
-    return Made(entry.number, figure.title, figure.caption, **outputs, error=None, kept=False, seconds=seconds)
-
-
-def _complete(sizes: Sizes | Mapping[str, int] | None) -> Sizes:
-    if isinstance(sizes, Sizes):
-        return sizes
-    import torch
-
-    return replace(Sizes() if torch.accelerator.is_available() else Sizes.for_cpu(), **(sizes or {}))
-
-
-def _function(entry: Entry) -> Callable[..., Figure]:
-    function: Callable[..., Figure] = getattr(import_module(entry.module), entry.function)
-    return function
+        return Made(entry.number, entry.title, error=_one_line(error))
+    return Made(entry.number, figure.title, figure.caption, **shown, seconds=time.perf_counter() - start)
 
 
 def _finished(files: dict[str, Path], key: str) -> dict[str, Any] | None:
@@ -183,8 +141,7 @@ def _finished(files: dict[str, Path], key: str) -> dict[str, Any] | None:
         told: dict[str, Any] = json.loads(files["json"].read_text())
     except (OSError, ValueError):
         return None
-    whole = all(file.exists() for file in files.values()) and {"key", "title", "caption"} <= told.keys()
-    return told if whole and told["key"] == key else None
+    return told if told.get("key") == key and all(file.exists() for file in files.values()) else None
 
 
 def _save(figure: Figure, files: dict[str, Path], key: str) -> None:
@@ -193,10 +150,8 @@ def _save(figure: Figure, files: dict[str, Path], key: str) -> None:
         # Laid out once instead of at each draw: that is most of the time of a figure of many panels.
         figure.figure.draw_without_rendering()
         figure.figure.set_layout_engine("none")
-        for suffix in ("png", "pdf"):
-            # No date: the same numbers give the same file.
-            stamp: dict[str, None] = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
-            write_atomically(files[suffix], partial(figure.figure.savefig, format=suffix, metadata=stamp))
+        for suffix, stamp in (("png", "Software"), ("pdf", "CreationDate")):  # the same numbers give the same file
+            write_atomically(files[suffix], partial(figure.figure.savefig, format=suffix, metadata={stamp: None}))
     write_text(files["csv"], figure.numbers.to_csv(index=False))
     # Last: a figure counts as finished once this is there.
     told = {"number": figure.number, "title": figure.title, "caption": figure.caption, "key": key}
@@ -208,15 +163,12 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, ConfigError | RunError) else f"{type(error).__name__}: {text}"
 
 
-def _digest_of_frame(frame: pd.DataFrame) -> str:
-    digest = hashlib.sha256(repr(list(frame.columns)).encode())
-    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest_of_code() -> str:
-    """Of the figures' own source, their relations and matplotlib: figures made by other code are made again."""
-    digest = hashlib.sha256(mpl.__version__.encode())
-    for file in (*sorted(Path(__file__).parent.glob("*.py")), Path(relations.__file__)):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _keys(rows: pd.DataFrame, models: pd.DataFrame, networks: str) -> dict[str, str]:
+    """What a figure is made from, by what it needs: digests of the data, of the figures' source and of matplotlib."""
+    sources = (*sorted(Path(__file__).parent.glob("*.py")), Path(relations.__file__))
+    code = [mpl.__version__.encode(), *(file.read_bytes() for file in sources)]
+    data = {"networks": [networks.encode()]}
+    for name, frame in (("rows", rows), ("models", models)):
+        hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+        data[name] = [repr(list(frame.columns)).encode(), hashes.tobytes()]
+    return {name: hashlib.sha256(b"".join(code + parts)).hexdigest() for name, parts in data.items()}

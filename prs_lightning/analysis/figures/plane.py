@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
-from prs_lightning.analysis.figures.inference import correct, outputs
-from prs_lightning.analysis.figures.registry import Sizes, figure
-from prs_lightning.analysis.figures.style import Drawing, class_colour, panels
+from prs_lightning.analysis.figures.inference import outputs
+from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
+from prs_lightning.analysis.figures.style import CLASS_COLOURS, panels
 from prs_lightning.analysis.networks import NetworkPair
-from prs_lightning.data import Split, to_unit_range
+from prs_lightning.data import to_unit_range
 from prs_lightning.errors import RunError
-from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import region_keys
 from prs_lightning.regions.sorting import group_keys
 
@@ -35,10 +33,14 @@ class Plane(NamedTuple):
     u: Tensor
     v: Tensor
 
+    @property
+    def places(self) -> Tensor:
+        """(u, v) of the points of the grid, (R * R, 2), v outermost."""
+        return torch.cartesian_prod(self.v, self.u).flip(1)
+
     def points(self) -> Tensor:
-        """The images of the grid, (R * R, C, H, W), v outermost; outside the triangle pixels may leave [0, 1]."""
-        places = torch.cartesian_prod(self.v, self.u).flip(1)
-        return (self.origin.flatten() + places @ self.directions).view(-1, *self.origin.shape)
+        """The images at ``places``, (R * R, C, H, W); outside the triangle pixels may leave [0, 1]."""
+        return (self.origin.flatten() + self.places @ self.directions).view(-1, *self.origin.shape)
 
 
 def plane_through(images: Tensor, resolution: int) -> Plane:
@@ -67,52 +69,24 @@ def three_images(networks: NetworkPair, looked_at: int = 200) -> Tensor:
     Raises:
         RunError: there are no three among the first ``looked_at``.
     """
-    split = Split(networks.test.images[:looked_at], networks.test.labels[:looked_at])
-    if len(split.labels.unique()) < 3:  # a set in the order of its classes
-        step = max(1, len(networks.test.labels) // looked_at)
-        split = Split(networks.test.images[::step], networks.test.labels[::step])
-    else:
-        step = 1
-    known = correct(networks.a.network, split) & correct(networks.b.network, split)
-    firsts = [int((known & (split.labels == label)).nonzero()[0]) for label in split.labels[known].unique().tolist()]
-    if len(firsts) < 3:
-        raise RunError(f"both networks are right on {len(firsts)} classes only: the plane needs an image of three")
-    return torch.tensor(firsts[:3]) * step
+    images, labels = networks.test
+    places = torch.arange(len(labels))[:looked_at]
+    if len(labels[places].unique()) < 3:  # a set in the order of its classes
+        places = torch.arange(0, len(labels), max(1, len(labels) // looked_at))
+    predicted = [outputs(named.network, images[places])[0].argmax(dim=1).to(labels.device) for named in networks.both]
+    known = places[((predicted[0] == labels[places]) & (predicted[1] == labels[places])).cpu()]
+    classes, firsts = np.unique(labels[known].cpu(), return_index=True)
+    if len(classes) < 3:
+        raise RunError(f"both networks are right on {len(classes)} classes only: the plane needs an image of three")
+    return known[firsts[:3]]
 
 
 def _region_tints(predicted: np.ndarray, region: np.ndarray) -> np.ndarray:
     """RGB (R, R, 3): the hue of the predicted class, in a lightness that is the region's own."""
-    hues = np.array([to_rgb(class_colour(label)) for label in range(int(predicted.max()) + 1)])[predicted]
+    hues = np.array([to_rgb(colour) for colour in CLASS_COLOURS])[predicted % len(CLASS_COLOURS)]
     # The golden ratio spreads the lightness of regions with neighbouring numbers.
     light = 0.25 + 0.6 * ((region * 0.6180339887) % 1.0)[..., None]
     return hues * (1 - light) + light
-
-
-def _boundaries(axes: Axes, plane: Plane, predicted: np.ndarray, colour: str) -> None:
-    for label in np.unique(predicted):
-        inside = (predicted == label).astype(float)
-        if 0 < inside.mean() < 1:
-            axes.contour(plane.u, plane.v, inside, levels=[0.5], colors=colour, linewidths=0.9)
-
-
-def _images(axes: Axes, plane: Plane, images: Tensor, labels: list[int]) -> None:
-    for place, image, label in zip(plane.corners.tolist(), images, labels, strict=True):
-        pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
-        thumbnail = OffsetImage(pixels, zoom=0.5, cmap="gray" if pixels.ndim == 2 else None)
-        axes.plot(*place, "o", color="white", markeredgecolor="black", markersize=4)
-        axes.add_artist(
-            AnnotationBbox(thumbnail, place, xybox=(0, 15), boxcoords="offset points", pad=0.1, annotation_clip=False)
-        )
-        axes.annotate(f"{label}", place, (12, 10), textcoords="offset points", fontsize=7, weight="bold")
-
-
-def on_plane(network: ImageClassifier, plane: Plane) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted class, number of the penultimate layer's region, and highest logit on the grid, each (R, R)."""
-    logits, pre_activations = outputs(network, plane.points())
-    highest, predicted = logits.max(dim=1)
-    _, region = group_keys(region_keys(pre_activations))
-    shape = (len(plane.v), len(plane.u))
-    return tuple(values.cpu().numpy().reshape(shape) for values in (predicted, region, highest))  # type: ignore[return-value]
 
 
 @figure("1", "Decision regions on a plane through three images", needs="networks")
@@ -122,31 +96,35 @@ def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     images, labels = to_unit_range(networks.test.images[chosen].cpu()), networks.test.labels[chosen].tolist()
     plane = plane_through(images, sizes.plane)
     extent = (float(plane.u[0]), float(plane.u[-1]), float(plane.v[0]), float(plane.v[-1]))
+    look: dict[str, Any] = {"extent": extent, "origin": "lower", "aspect": "equal"}
     canvas, grid = panels(2, 2, height=2.7)
-    numbers = []
-    for row, named in enumerate(networks.both):
-        predicted, region, highest = on_plane(named.network, plane)
-        regions, logits = grid[row]
-        regions.imshow(_region_tints(predicted, region), extent=extent, origin="lower", aspect="equal")
-        drawn = logits.imshow(highest, extent=extent, origin="lower", aspect="equal", cmap="cividis")
-        logits.contour(plane.u, plane.v, highest, levels=8, colors="white", linewidths=0.4, alpha=0.7)
-        canvas.colorbar(drawn, ax=logits, label="highest logit", shrink=0.85)
-        for axes, colour in ((regions, "black"), (logits, "black")):
-            _boundaries(axes, plane, predicted, colour)
-            _images(axes, plane, images, labels)
+    tables = []
+    for (left, right), named in zip(grid, networks.both, strict=True):
+        logits, pre_activations = outputs(named.network, plane.points())
+        values = (*logits.max(dim=1), group_keys(region_keys(pre_activations))[1])
+        highest, predicted, region = (found.cpu().numpy().reshape(sizes.plane, sizes.plane) for found in values)
+        left.imshow(_region_tints(predicted, region), **look)
+        left.set_title(f"{named.words}\n{region.max() + 1:,} regions at n = {region.size:,} points")
+        drawn = right.imshow(highest, cmap="cividis", **look)
+        right.contour(plane.u, plane.v, highest, levels=8, colors="white", linewidths=0.4, alpha=0.7)
+        right.set_title(f"{named.letter}: highest logit and decision boundaries")
+        canvas.colorbar(drawn, ax=right, label="highest logit", shrink=0.85)
+        classes = np.unique(predicted)
+        for axes in (left, right):
+            for label in classes if len(classes) > 1 else ():
+                inside = (predicted == label).astype(float)
+                axes.contour(plane.u, plane.v, inside, levels=[0.5], colors="black", linewidths=0.9)
+            for place, image, label in zip(plane.corners.tolist(), images, labels, strict=True):
+                axes.plot(*place, "o", color="white", markeredgecolor="black", markersize=4)
+                thumbnail = OffsetImage(image.permute(1, 2, 0).numpy(), zoom=0.5, cmap="gray")
+                where: dict[str, Any] = {"xybox": (0, 15), "boxcoords": "offset points"}
+                axes.add_artist(AnnotationBbox(thumbnail, place, pad=0.1, annotation_clip=False, **where))
+                axes.annotate(f"{label}", place, (12, 10), textcoords="offset points", fontsize=7, weight="bold")
             axes.grid(False)
             axes.set(xlim=extent[:2], ylim=extent[2:], xlabel="L2 distance along the plane", ylabel="L2 distance")
-        regions.set_title(f"{named.words}\n{region.max() + 1:,} regions at n = {region.size:,} points")
-        logits.set_title(f"{named.letter}: highest logit and decision boundaries")
-        v, u = np.meshgrid(plane.v.numpy(), plane.u.numpy(), indexing="ij")
-        numbers.append(
-            pd.DataFrame(
-                {
-                    "network": named.letter, "u": u.ravel(), "v": v.ravel(), "predicted_class": predicted.ravel(),
-                    "region": region.ravel(), "highest_logit": highest.ravel(),
-                }
-            )
-        )  # fmt: skip
+        u, v = plane.places.numpy().T
+        numbers = {"u": u, "v": v, "predicted_class": predicted.ravel(), "region": region.ravel()}
+        tables.append(pd.DataFrame({"network": named.letter, **numbers, "highest_logit": highest.ravel()}))
     caption = (
         f"The plane through three test images (classes {labels[0]}, {labels[1]}, {labels[2]}). Left: a hue is a "
         "predicted class, a tint of it one decision region of the penultimate layer, a black line a decision "
@@ -154,4 +132,4 @@ def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
         "whether network A cuts the plane into many small regions, network B covers it with few large ones, and its "
         "logits reach higher."
     )
-    return caption, canvas, pd.concat(numbers, ignore_index=True)
+    return caption, canvas, pd.concat(tables, ignore_index=True)

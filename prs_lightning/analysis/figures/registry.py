@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, ParamSpec
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from prs_lightning.analysis.figures.style import Drawing, paper_style
+from prs_lightning.analysis.figures.style import paper_style
 
-Needs = Literal["rows", "models", "networks"]
-Parameters = ParamSpec("Parameters")
+Drawing = tuple[str, Canvas, pd.DataFrame]
+"""What a function under ``@figure`` returns: the caption, the drawing, and every number in it, a row per point."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Figure:
 
 
 def figure(
-    number: str, title: str, *, needs: Needs
-) -> Callable[[Callable[Parameters, Drawing]], Callable[Parameters, Figure]]:
+    number: str, title: str, *, needs: Literal["rows", "models", "networks"]
+) -> Callable[[Callable[..., Drawing]], Callable[..., Figure]]:
     """Make a figure of a function that returns caption, drawing and numbers; it draws under ``paper_style``.
 
     Args:
@@ -45,12 +46,11 @@ def figure(
             ``networks`` (a ``NetworkPair``, and ``sizes``). ``FIGURES`` reads it, and the others, from the source.
     """
 
-    def register(draw: Callable[Parameters, Drawing]) -> Callable[Parameters, Figure]:
+    def register(draw: Callable[..., Drawing]) -> Callable[..., Figure]:
         @wraps(draw)
-        def wrapper(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Figure:
+        def wrapper(*arguments: Any, **keywords: Any) -> Figure:
             with paper_style():
-                caption, canvas, numbers = draw(*arguments, **keywords)
-            return Figure(number, title, caption, canvas, numbers)
+                return Figure(number, title, *draw(*arguments, **keywords))
 
         return wrapper
 
@@ -67,23 +67,21 @@ class Entry:
     module: str
     function: str
 
+    def load(self) -> Callable[..., Figure]:
+        return getattr(import_module(self.module), self.function)
 
-def registered() -> tuple[Entry, ...]:
-    """Every ``@figure`` beside this file, by number; read from the source, as importing them all would load torch."""
-    found = []
+
+def registered() -> Iterator[Entry]:
+    """Every ``@figure`` beside this file; read from the source, as importing them all would load torch."""
     for file in Path(__file__).parent.glob("*.py"):
-        functions = (node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef))
-        for node in functions:
-            for call in node.decorator_list:
+        for function in (node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)):
+            for call in function.decorator_list:
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "figure":
-                    number, title, needs = (
-                        ast.literal_eval(value) for value in (*call.args, *(word.value for word in call.keywords))
-                    )
-                    found.append(Entry(number, title, needs, f"{__package__}.{file.stem}", node.name))
-    return tuple(sorted(found, key=lambda entry: (int(re.sub(r"\D", "", entry.number)), entry.number)))
+                    number, title, needs = map(ast.literal_eval, [*call.args, *(word.value for word in call.keywords)])
+                    yield Entry(number, title, needs, f"{__package__}.{file.stem}", function.name)
 
 
-FIGURES = registered()
+FIGURES = sorted(registered(), key=lambda entry: (int(re.sub(r"\D", "", entry.number)), entry.number))
 NUMBERS = tuple(entry.number for entry in FIGURES)
 
 
@@ -108,7 +106,10 @@ class Sizes:
     embedded: int = 2000
 
     @classmethod
-    def for_cpu(cls) -> Sizes:
-        """Small enough for all figures of two CNN-6 in a few minutes on two cores; the samples are fewer than the
-        paper's, so each figure says how many there are."""
-        return cls(plane=64, layers=1000, curve=30, attacked=300, group=60, embedded=1000)
+    def on_this_machine(cls, **given: int) -> Sizes:
+        """The paper's with an accelerator; else small enough for two CNN-6 in a few minutes on two cores (each figure
+        says how many samples there are); ``given`` instead of either."""
+        import torch
+
+        small = cls(plane=64, layers=1000, curve=30, attacked=300, group=60, embedded=1000)
+        return replace(cls() if torch.accelerator.is_available() else small, **given)

@@ -1,51 +1,40 @@
-"""Figures 3, 6a and 6b: networks A and B under attack."""
+"""Figures 3, 6a, 6b and 9: networks A and B under attack."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
 
+from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.inference import first_samples, on_device_of, outputs
-from prs_lightning.analysis.figures.registry import Sizes, figure
-from prs_lightning.analysis.figures.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    SKY,
-    VERMILION,
-    Drawing,
-    legend,
-    panels,
-    say,
-    series,
-)
-from prs_lightning.analysis.networks import NetworkPair
+from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
+from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.attacks import AttackResult, bim, fgsm, pgd, robustness_curve
+from prs_lightning.data import Split
+from prs_lightning.models.base import ImageClassifier
+from prs_lightning.regions import RegionSet
+from prs_lightning.runs.checkpoints import load_network
+from prs_lightning.seeding import keyed_generator
 
 Attack = Callable[..., AttackResult]
 ATTACKS: dict[str, tuple[Attack, int]] = {
-    "FGSM": (fgsm, 1),
-    "BIM-5": (bim, 5),
-    "PGD-20": (pgd, 20),
-    "PGD-100": (pgd, 100),
-}
+    "FGSM": (fgsm, 1), "BIM-5": (bim, 5), "PGD-20": (pgd, 20), "PGD-100": (pgd, 100),
+}  # fmt: skip
 FRACTIONS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Parts of the data set's epsilon at which curves are drawn; closer where RA falls."""
 OUTCOMES = {
-    "success": ("attack succeeds", SKY),
-    "failure_with_gradient": ("fails with a gradient", ORANGE),
-    "failure_zero_gradient": ("fails with zero gradient", VERMILION),
+    "success": ("attack succeeds", style.SKY),
+    "failure_with_gradient": ("fails with a gradient", style.ORANGE),
+    "failure_zero_gradient": ("fails with zero gradient", style.VERMILION),
 }
-
-
-def epsilons(networks: NetworkPair) -> list[float]:
-    """Radii from 0 to the data set's epsilon, in pixel units."""
-    return [fraction * networks.epsilon for fraction in FRACTIONS]
 
 
 def _reach(networks: NetworkPair, *attacks: str) -> str:
@@ -58,47 +47,52 @@ def _reach(networks: NetworkPair, *attacks: str) -> str:
     return f" With steps of {networks.step_size:.3g}, {reached}; larger balls are not searched to their edge."
 
 
-def thrifty(attack: Attack, steps: int, withstood: dict[float, Tensor], **options: object) -> Attack:
-    """``attack`` for ``robustness_curve``, without work whose result is known.
+def over_epsilon(
+    networks: NetworkPair, network: ImageClassifier, split: Split, attack: str, withstood: dict[float, Tensor]
+) -> pd.DataFrame:
+    """RA of ``split`` under one of ``ATTACKS``, from epsilon 0 to the data set's, without work whose result is known.
 
     In a ball of radius 0 nothing moves, so one step is enough there. ``withstood`` (epsilon -> samples) holds what a
     shorter attack from the same start left standing, and gets what this one leaves: with the same random start the
     first 20 iterates of PGD-100 are those of PGD-20, so what PGD-20 fooled PGD-100 fools as well.
-    """
 
-    def run(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, among: Tensor | None) -> AttackResult:
+    Returns:
+        Columns epsilon (pixel units), robust_accuracy (NaN without samples), n.
+    """
+    run, steps = ATTACKS[attack]
+    options: dict[str, Any] = {"keep_adversarial": False, "diagnose": False}
+    if run is not fgsm:  # that one steps to the edge of the ball
+        options["step_size"] = networks.step_size
+
+    def thrifty(*given: Any, epsilon: float, among: Tensor | None) -> AttackResult:
         if epsilon in withstood:
             among = withstood[epsilon] if among is None else among & withstood[epsilon]
-        taken = steps if epsilon > 0 else min(steps, 1)
-        saved = {"keep_adversarial": False, "diagnose": False}
-        result = attack(model, images, labels, epsilon=epsilon, steps=taken, among=among, **saved, **options)
+        result = run(*given, epsilon=epsilon, steps=steps if epsilon > 0 else 1, among=among, **options)
         withstood[epsilon] = result.correct_after
         return result
 
-    return run
+    images, labels = on_device_of(network, split)
+    radii = [fraction * networks.epsilon for fraction in FRACTIONS]
+    accuracies = robustness_curve(network, images, labels, thrifty, radii) if len(labels) else np.nan
+    return pd.DataFrame({"epsilon": radii, "robust_accuracy": accuracies, "n": len(labels)})
 
 
 @figure("3", "RA over epsilon", needs="networks")
 def figure_3(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """RA over epsilon for FGSM, BIM-5, PGD-20 and PGD-100, on the training and the test set, for both networks."""
-    canvas, grid = panels(2, 2, height=1.9, sharex=True, sharey=True)
-    radii, handles, tables = epsilons(networks), {}, []
+    canvas, grid = style.panels(2, 2, height=1.9, sharex=True, sharey=True)
+    tables = []
     for row, named in enumerate(networks.both):
         for column, (name, whole) in enumerate((("training", networks.train), ("test", networks.test))):
-            axes = grid[row, column]
-            images, labels = on_device_of(named.network, first_samples(whole, sizes.curve))
+            axes, split = grid[row, column], first_samples(whole, sizes.curve)
             withstood: dict[Attack, dict[float, Tensor]] = defaultdict(dict)
-            for position, (words, (attack, steps)) in enumerate(ATTACKS.items()):
-                # FGSM steps to the edge of the ball.
-                options = {} if attack is fgsm else {"step_size": networks.step_size}
-                thrift = thrifty(attack, steps, withstood[attack], **options)
-                curve = robustness_curve(named.network, images, labels, thrift, radii)
-                (handles[words],) = axes.plot(radii, curve, **series(position))
-                numbers = {"epsilon": radii, "robust_accuracy": curve, "n": len(labels)}
-                tables.append(pd.DataFrame({"network": named.letter, "split": name, "attack": words} | numbers))
-            axes.set_title(f"{named.letter}, {name} set, n = {len(labels)}")
+            for position, (words, (attack, _)) in enumerate(ATTACKS.items()):
+                table = over_epsilon(networks, named.network, split, words, withstood[attack])
+                axes.plot(table["epsilon"], table["robust_accuracy"], label=words, **style.curve(position))
+                tables.append(pd.DataFrame({"network": named.letter, "split": name, "attack": words, **table}))
             axes.set(xlabel="epsilon" if row else "", ylabel="" if column else "RA", ylim=(-0.03, 1.03))
-    legend(canvas, handles)
+            axes.set_title(f"{named.letter}, {name} set, n = {len(split.labels)}")
+    style.legend(canvas)
     caption = (
         f"RA over epsilon. {networks.words}. A sample fooled at a smaller epsilon counts as fooled at larger "
         f"ones.{_reach(networks, 'BIM-5', 'PGD-20', 'PGD-100')} To see: RA falls with epsilon and with the strength "
@@ -143,30 +137,30 @@ def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """Shares of successful attacks, failures with a gradient and failures with zero gradient."""
     samples = attacked_samples(networks, sizes.attacked)
     samples = samples[samples["moment"] == "before"]
-    canvas, grid = panels(1, 1, height=1.5, width=4.6)
-    axes, handles, rows, ticks = grid[0, 0], {}, [], []
+    canvas, grid = style.panels(1, 1, height=1.5)
+    canvas.set_figwidth(4.6)
+    axes, rows = grid[0, 0], []
     for place, letter in enumerate("AB"):
         outcomes = samples.loc[samples["network"] == letter, "outcome"]
         start, n = 0.0, len(outcomes)
-        ticks.append(f"{letter}, n = {n}")
         for outcome, (words, colour) in OUTCOMES.items():
             count = int((outcomes == outcome).sum())
             share = count / n if n else 0.0
-            handles[words] = axes.barh(place, share, left=start, height=0.6, color=colour, edgecolor="white")
+            axes.barh(place, share, left=start, height=0.6, color=colour, edgecolor="white", label=words)
             if share > 0.06:
                 axes.text(start + share / 2, place, f"{share:.1%}", ha="center", va="center", fontsize=6.5)
             start += share
             rows.append({"network": letter, "outcome": outcome, "count": count, "share": share, "n": n})
-    axes.set_yticks(range(len(ticks)), ticks)
+    axes.set_yticks([0, 1], [f"{letter}, n = {(samples['network'] == letter).sum()}" for letter in "AB"])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of correctly classified test samples")
     axes.grid(axis="y", visible=False)
-    legend(canvas, handles)
-    given = min(sizes.attacked, len(networks.test.labels))
+    style.legend(canvas)
     caption = (
-        f"PGD-20 at epsilon {networks.epsilon:.3g} on the correctly classified ones of {given:,} test "
-        f"samples. {networks.words}.{_reach(networks, 'PGD-20')} To see: an attack that fails where the loss gradient "
-        "is exactly 0 was never tried; such failures say nothing about robustness."
+        f"PGD-20 at epsilon {networks.epsilon:.3g} on the correctly classified ones of "
+        f"{min(sizes.attacked, len(networks.test.labels)):,} test samples. {networks.words}."
+        f"{_reach(networks, 'PGD-20')} To see: an attack that fails where the loss gradient is exactly 0 was never "
+        "tried; such failures say nothing about robustness."
     )
     return caption, canvas, pd.DataFrame(rows)
 
@@ -175,22 +169,21 @@ def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
 def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     """The true class's logit against the highest other one, before and after PGD-20, for both networks."""
     samples = attacked_samples(networks, sizes.attacked)
-    canvas, grid = panels(1, 2, height=2.8)
-    handles: dict[str, object] = {}
+    canvas, grid = style.panels(1, 2, height=2.8)
     for axes, named in zip(grid[0], networks.both, strict=True):
         tried = samples[samples["network"] == named.letter]
         axes.set(xlabel="highest logit of another class", ylabel="logit of the true class")
         axes.set_title(f"{named.words}\nn = {len(tried) // 2} correctly classified test samples")
         if tried.empty:
-            say(axes, "no sample is classified correctly")
+            style.say(axes, "no sample is classified correctly")
             continue
-        for moment, colour, marker in (("before", BLUE, "o"), ("after", VERMILION, "^")):
+        for position, moment in enumerate(("before", "after")):
             x, y = (tried.loc[tried["moment"] == moment, name] for name in ("highest_other_logit", "true_logit"))
-            handles[f"{moment} PGD-20"] = axes.scatter(x, y, s=9, color=colour, marker=marker, alpha=0.5, linewidths=0)
+            axes.scatter(x, y, s=9, alpha=0.5, linewidths=0, label=f"{moment} PGD-20", **style.points(position))
         ends = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
-        (handles["decision boundary"],) = axes.plot(ends, ends, "--", color=GREY, linewidth=0.9)
+        axes.plot(ends, ends, "--", color=style.GREY, linewidth=0.9, label="decision boundary")
         axes.set(xlim=ends, ylim=ends)
-    legend(canvas, handles)
+    style.legend(canvas)
     caption = (
         f"Each sample before and after PGD-20 at epsilon {networks.epsilon:.3g}; the dashed line is the decision "
         "boundary: above it the sample is classified correctly. In float32 the loss gradient is exactly 0 from a "
@@ -198,3 +191,71 @@ def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
         "over it, and whether some do not move at all."
     )
     return caption, canvas, samples
+
+
+def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> dict[str, Tensor]:
+    """Places in the test set of correctly classified samples inside (inclusion) and outside (exclusion) the training
+    set's regions of the penultimate layer; of more than ``limit`` a random ``limit``, the same ones every time, as a
+    test set may come in the order of its classes.
+    """
+    populated = RegionSet.from_pre_activations(outputs(network, train.images)[1])
+    logits, pre_activations = outputs(network, test.images)
+    right = logits.argmax(dim=1).cpu() == test.labels.cpu()
+    inside = populated.contains(pre_activations).cpu()
+    members = {"inclusion": (right & inside).nonzero().flatten(), "exclusion": (right & ~inside).nonzero().flatten()}
+    for group, places in members.items():
+        order = torch.randperm(len(places), generator=keyed_generator(len(places)))
+        members[group] = places[order[:limit].sort().values]
+    return members
+
+
+def curves_of_groups(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
+    """RA of both groups under PGD-20 over epsilon, for every seed of a network.
+
+    Returns:
+        Columns network, seed, group, epsilon, robust_accuracy (NaN for an empty group), n.
+    """
+    tables = []
+    device = next(named.network.parameters()).device
+    for seed, checkpoint in named.siblings or [(0, None)]:
+        network = load_network(checkpoint).to(device) if checkpoint and len(named.siblings) > 1 else named.network
+        for group, places in groups(network, networks.train, networks.test, limit).items():
+            split = Split(*(values[places] for values in networks.test))
+            table = over_epsilon(networks, network, split, "PGD-20", {})
+            tables.append(pd.DataFrame({"network": named.letter, "seed": seed, "group": group, **table}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _draw_groups(axes: Axes, table: pd.DataFrame) -> None:
+    told, empty = [], []
+    for position, (group, chosen) in enumerate(table.groupby("group", sort=False)):
+        least, most = chosen["n"].min(), chosen["n"].max()
+        told.append(f"n({group}) = {least:,}" + (f" to {most:,}" if most > least else ""))
+        known = chosen.dropna(subset=["robust_accuracy"])
+        if known.empty:
+            empty.append(group)
+            continue
+        curve = known.groupby("epsilon")["robust_accuracy"].agg(mean="mean", standard_deviation="std").reset_index()
+        style.mean_and_band(axes, curve, over="epsilon", label=f"{group} group", **style.curve(position))
+    if len(empty) == len(told):
+        style.say(axes, "no test sample is classified correctly")
+    elif empty:
+        style.note(axes, f"no sample in the {empty[0]} group")
+    axes.set_title(axes.get_title() + "\n" + ", ".join(told) + f", {table['seed'].nunique()} seed(s)")
+
+
+@figure("9", "RA of the inclusion and exclusion groups", needs="networks")
+def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
+    """RA over epsilon of the inclusion and the exclusion group, mean over seeds, for both networks."""
+    canvas, grid = style.panels(1, 2, height=2.3, sharey=True)
+    tables = [curves_of_groups(networks, named, sizes.group) for named in networks.both]
+    for axes, named, table in zip(grid[0], networks.both, tables, strict=True):
+        axes.set(title=named.words, xlabel="epsilon", ylabel="RA (PGD-20)", ylim=(-0.03, 1.03))
+        _draw_groups(axes, table)
+    style.legend(canvas)
+    caption = (
+        f"Correctly classified test samples, at most {sizes.group:,} per group: inside a region that holds training "
+        "samples (inclusion) and outside of all of them (exclusion), under PGD-20; mean over seeds, band of one "
+        "standard deviation. To see: whether the inclusion group keeps a higher RA. A group of few samples says little."
+    )
+    return caption, canvas, pd.concat(tables, ignore_index=True)

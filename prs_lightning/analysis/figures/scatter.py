@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from prs_lightning.analysis.figures.registry import figure
-from prs_lightning.analysis.figures.style import COLOURS, MARKERS, Drawing, legend, note, panels, ratio_limits, say
-from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS, RELATIONS, Relation, label
+from prs_lightning.analysis.figures import style
+from prs_lightning.analysis.figures.registry import Drawing, figure
+from prs_lightning.analysis.relations import RELATIONS, Relation, label
 from prs_lightning.analysis.statistics import is_constant
 from prs_lightning.measures import MASKING_GAP, find
 
@@ -40,39 +41,28 @@ def residual(values: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 def points(models: pd.DataFrame, relation: Relation) -> pd.DataFrame:
     """The points of a panel with the line of their model and data set; empty where a column was not measured."""
-    if not set(relation.columns) <= set(models.columns):
-        return pd.DataFrame(columns=COLUMNS)
-    known = models.dropna(subset=relation.columns)
-    drawn = []
+    measured = set(relation.columns) <= set(models.columns)
+    known = models.dropna(subset=relation.columns) if measured else models.iloc[:0]
+    drawn, panel = [], " against ".join(reversed(relation.axes))
     for _, group in known.groupby(["model", "data"], sort=False, observed=True):
         x, y, *fixed = (group[name].to_numpy(dtype=float) for name in relation.columns)
         for given in fixed:
             x, y = residual(x, given), residual(y, given)
         slope, intercept = fitted_line(x, y)
-        drawn.append(
-            group[IDENTITY].assign(
-                panel=" against ".join(reversed(relation.axes)), x=x, y=y, slope=slope, intercept=intercept,
-                n_models=len(group), n_runs=group["run"].nunique(),
-            )[COLUMNS]
-        )  # fmt: skip
+        numbers: dict[str, Any] = {"x": x, "y": y, "slope": slope, "intercept": intercept}
+        numbers |= {"panel": panel, "n_models": len(group), "n_runs": group["run"].nunique()}
+        drawn.append(group[IDENTITY].assign(**numbers)[COLUMNS])
     return pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame(columns=COLUMNS)
 
 
-def _in_order(found: pd.Series, known: dict[str, str]) -> list[str]:
-    names = [str(name) for name in found.unique()]
-    return [name for name in known if name in names] + sorted(name for name in names if name not in known)
-
-
-def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str], handles: dict[str, object]) -> None:
+def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str]) -> None:
     told = []
     for position, name in enumerate(data):
         group = chosen[chosen["data"] == name]
         if group.empty:
             continue
-        first, x = group.iloc[0], group["x"].to_numpy(float)
-        look: dict[str, Any] = {"color": COLOURS[position % len(COLOURS)], "marker": MARKERS[position % len(MARKERS)]}
-        drawn = axes.scatter(x, group["y"], s=9, alpha=0.55, linewidths=0, **look)
-        handles.setdefault(label(name), drawn)
+        first, x, look = group.iloc[0], group["x"].to_numpy(float), style.points(position)
+        axes.scatter(x, group["y"], s=9, alpha=0.55, linewidths=0, label=label(name), **look)
         if np.isfinite(first["slope"]):
             line, ends = f"slope {first['slope']:.3g}", np.array([x.min(), x.max()])
             axes.plot(ends, first["intercept"] + first["slope"] * ends, color=look["color"], linewidth=1.4)
@@ -89,35 +79,33 @@ def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = 
     gives all panels the same y axis.
     """
     wanted = [relation for relation in RELATIONS if relation.figure in figures]
-    architectures = _in_order(models["model"], MODEL_LABELS) or ["no network"]
-    data = _in_order(models["data"], DATA_LABELS)
+    architectures = sorted(models["model"].astype(str).unique(), key=style.rank) or ["no network"]
+    data = sorted(models["data"].astype(str).unique(), key=style.rank)
     alone = len(architectures) == 1
     columns = len(wanted) if len(wanted) <= 3 else 2
     shape = (-(-len(wanted) // columns), columns) if alone else (len(wanted), len(architectures))
     tables = [points(models, relation) for relation in wanted]
     # A row of panels that only say why they are empty takes less of the page.
     heights = [1.0] * shape[0] if alone else [0.45 if table.empty else 1.0 for table in tables]
-    canvas, grid = panels(*shape, height=2.25 * sum(heights) / len(heights), height_ratios=heights)
-    handles: dict[str, object] = {}
+    canvas, grid = style.panels(*shape, height=2.25 * sum(heights) / len(heights), height_ratios=heights)
     together = pd.concat(tables, ignore_index=True)
-    for row, (relation, found) in enumerate(zip(wanted, tables, strict=True)):
-        for column, architecture in enumerate(architectures):
-            axes = grid.flat[row] if alone else grid[row, column]
-            chosen = found[found["model"] == architecture]
-            axes.set(title=label(architecture), xlabel=relation.axes[0], ylabel=relation.axes[1])
-            if chosen.empty:
-                say(axes, _why_empty(models, relation))
-                continue
-            _draw(axes, chosen, data, handles)
-            scale = together["y"] if one_scale else chosen["y"]
-            for which, name, values in (("x", relation.x, chosen["x"]), ("y", relation.y, scale)):
-                measure = find(name)
-                # The masking gap is a difference of shares: it is seen best at its own scale.
-                if measure and measure.unit == "share" and name != MASKING_GAP and not relation.controls:
-                    ratio_limits(axes, values.to_numpy(float), which=which)
-            if chosen["run"].nunique() == 1:
-                note(axes, "one run only")
-    legend(canvas, handles)
+    shown = product(zip(wanted, tables, strict=True), architectures)
+    for axes, ((relation, found), architecture) in zip(grid.flat, shown, strict=False):
+        chosen = found[found["model"] == architecture]
+        axes.set(title=label(architecture), xlabel=relation.axes[0], ylabel=relation.axes[1])
+        if chosen.empty:
+            style.say(axes, _why_empty(models, relation))
+            continue
+        _draw(axes, chosen, data)
+        scale = together["y"] if one_scale else chosen["y"]
+        for which, name, values in (("x", relation.x, chosen["x"]), ("y", relation.y, scale)):
+            measure = find(name)
+            # The masking gap is a difference of shares: it is seen best at its own scale.
+            if measure and measure.unit == "share" and name != MASKING_GAP and not relation.controls:
+                style.ratio_limits(axes, values.to_numpy(float), which=which)
+        if chosen["run"].nunique() == 1:
+            style.note(axes, "one run only")
+    style.legend(canvas)
     return LINES + to_see, canvas, together
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
-COLUMN, PAGE = 3.4, 7.0
-"""Width in inches of a column and of the text of a two-column page."""
+from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS
 
 # Okabe & Ito 2008, "Color Universal Design"; the yellow is left out: too light for lines on white.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
@@ -42,32 +39,25 @@ SETTINGS: Any = {
     "grid.linewidth": 0.5, "axes.axisbelow": True, "image.interpolation": "nearest",
 }  # fmt: skip
 
-
-Drawing = tuple[str, Canvas, pd.DataFrame]
-"""What a function under ``@figure`` returns: the caption, the drawing, and every number in it, a row per point."""
-
-
-@contextmanager
-def paper_style() -> Iterator[None]:
-    """matplotlib's settings inside, the caller's again outside."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(SETTINGS)
-        yield
+paper_style = partial(style.context, SETTINGS, after_reset=True)
+"""matplotlib's settings inside a ``with`` block, the caller's again outside."""
 
 
-def panels(
-    rows: int, columns: int, *, height: float = 1.9, width: float | None = None, **sharing: Any
-) -> tuple[Canvas, np.ndarray]:
-    """A drawing and its axes, an object array (rows, columns); a single panel takes one column of a page.
+def rank(name: str) -> tuple[int, str]:
+    """To sort networks or data sets by: the paper's order, and behind it those that are not in the paper."""
+    order = [*MODEL_LABELS, *DATA_LABELS]
+    return order.index(name) if name in order else len(order), name
+
+
+def panels(rows: int, columns: int, *, height: float = 1.9, **sharing: Any) -> tuple[Canvas, np.ndarray]:
+    """A drawing and its axes, an object array (rows, columns); a single panel takes one column of a two-column page.
 
     Args:
         height: of a row, in inches.
-        width: of the whole, in inches.
         sharing: ``sharex``, ``sharey`` and the like, for ``subplots``.
     """
-    width = width or (COLUMN if columns == 1 else PAGE)
-    canvas = Canvas(figsize=(width, height * rows + 0.45), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05))
+    size = (3.4 if columns == 1 else 7.0, height * rows + 0.45)
+    canvas = Canvas(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05))
     return canvas, canvas.subplots(rows, columns, squeeze=False, **sharing)
 
 
@@ -92,8 +82,12 @@ def note(axes: Axes, message: str) -> None:
     )  # fmt: skip
 
 
-def legend(canvas: Canvas, handles: dict[str, Any], *, columns: int | None = None) -> None:
-    """One legend for all panels, below them."""
+def legend(canvas: Canvas, *, columns: int | None = None) -> None:
+    """One legend for all panels, below them, of everything that was drawn with a label; each label once."""
+    handles: dict[str, Any] = {}
+    for axes in canvas.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
     if handles:
         columns = columns or min(len(handles), 5)
         canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
@@ -101,8 +95,7 @@ def legend(canvas: Canvas, handles: dict[str, Any], *, columns: int | None = Non
 
 def ratio_limits(axes: Axes, values: np.ndarray, *, which: str = "y") -> None:
     """Limits for shares: the whole of [0, 1] where the values fill a good part of it, else close around them."""
-    known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
+    known = values[np.isfinite(values)]
     if not known.size:
         return
     low, high = float(known.min()), float(known.max())
@@ -111,26 +104,19 @@ def ratio_limits(axes: Axes, values: np.ndarray, *, which: str = "y") -> None:
     (axes.set_ylim if which == "y" else axes.set_xlim)(*limits)
 
 
-def over_epochs(axes: Axes, name: str) -> None:
-    """Name the axes of a panel of ``name`` over epochs, with ticks at whole epochs."""
-    axes.set(xlabel="epoch", ylabel=name)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+def points(position: int) -> dict[str, Any]:
+    """Colour and marker of the ``position``-th of a few series of points."""
+    return {"color": COLOURS[position % len(COLOURS)], "marker": MARKERS[position % len(MARKERS)]}
 
 
-def series(position: int) -> dict[str, Any]:
-    """Colour, line and marker of the ``position``-th of a few curves."""
-    return {"color": COLOURS[position], "linestyle": LINES[position], "marker": MARKERS[position]}
+def curve(position: int) -> dict[str, Any]:
+    """Colour, marker and line of the ``position``-th of a few curves."""
+    return points(position) | {"linestyle": LINES[position % len(LINES)]}
 
 
-def mean_and_band(axes: Axes, mean: pd.Series, deviation: pd.Series, *, color: str, **line: Any) -> Any:
-    """Draw ``mean`` over its index with a band of one ``deviation`` (NaN: none) around it, and return the line."""
-    (drawn,) = axes.plot(mean.index, mean, color=color, **line)
-    deviation = deviation.fillna(0)
+def mean_and_band(axes: Axes, table: pd.DataFrame, *, over: str, **line: Any) -> None:
+    """Draw column ``mean`` over the one named, with a band of one ``standard_deviation`` (NaN: none) around it."""
+    x, mean, deviation = table[over], table["mean"], table["standard_deviation"].fillna(0)
+    axes.plot(x, mean, **line)
     if (deviation > 0).any():
-        axes.fill_between(mean.index, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0)
-    return drawn
-
-
-def class_colour(label: int) -> str:
-    """The colour of a class."""
-    return CLASS_COLOURS[label % len(CLASS_COLOURS)]
+        axes.fill_between(x, mean - deviation, mean + deviation, color=line["color"], alpha=0.2, linewidth=0)
