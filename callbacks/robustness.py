@@ -9,8 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from prs_lightning.attacks.progress import attack_bar
-from prs_lightning.attacks.schedule import EpochAttacks
+from prs_lightning.attacks.schedule import EpochAttacks, attack_bar
 from prs_lightning.attacks.schedule import grid_attacks as entries
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.errors import at_least

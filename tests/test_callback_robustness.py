@@ -17,8 +17,7 @@ import torch.nn.functional as F
 
 from callbacks.robustness import Robustness
 from prs_lightning.attacks import pgd
-from prs_lightning.attacks.progress import attack_bar
-from prs_lightning.attacks.schedule import EpochAttacks
+from prs_lightning.attacks.schedule import EpochAttacks, attack_bar
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import load, to_unit_range
 from prs_lightning.errors import ConfigError

@@ -1,10 +1,8 @@
 """Adversarial attacks under one threat model: the fastest honest robust accuracy, and its audit."""
 
-from prs_lightning.attacks.attacks import bim, fgsm, pgd, robust_accuracy, robustness_curve
-from prs_lightning.attacks.audit import Audit, Check, audit
-from prs_lightning.attacks.engine import gradient_attack, look_at_gradients
+from prs_lightning.attacks.attacks import Audit, Check, audit, bim, fgsm, pgd, robust_accuracy, robustness_curve
+from prs_lightning.attacks.engine import AttackResult, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
-from prs_lightning.attacks.samples import AttackResult, Samples
 from prs_lightning.attacks.threat_model import ThreatModel
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,8 +16,8 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from prs_lightning.attacks.ball import check_inside
-from prs_lightning.attacks.network import AttackedNetwork, check_classes
-from prs_lightning.attacks.samples import AttackResult, check_images
+from prs_lightning.attacks.engine import AttackResult
+from prs_lightning.attacks.network import AttackedNetwork, check_classes, check_images
 from prs_lightning.attacks.threat_model import ThreatModel, check_count
 from prs_lightning.measuring import float32
 
@@ -57,27 +57,37 @@ def art_attack(
     ball = ThreatModel(epsilon=epsilon).ball
     labels = labels.to(torch.int64)
     adversarial = images.detach().to(torch.float32, copy=True)
-    network = AttackedNetwork(model, device=images.device)
+    network = AttackedNetwork(model, images.device)
     logits = torch.cat([network.logits(part) for part in adversarial.split(batch_size)])
     check_classes(labels, logits.shape[1])
     correct = logits.argmax(1) == labels
     attacked = (correct if among is None else among).nonzero().flatten()
-    correct_after = torch.zeros_like(correct)
     if len(attacked):
-        parameters |= {"eps": epsilon, "batch_size": batch_size}
+        function = nn.Module().eval()  # owns nothing: ART clears gradients and sets modes of whatever it is given
+        function.forward = network.forward
         # ART takes the current GPU, whatever the network is on.
         with _random_state(seed), float32(images.device), torch.enable_grad(), torch.cuda.device_of(images):
-            found = _silent(attack, _classifier(network, images, logits.shape[1]), parameters).generate(
-                adversarial[attacked].cpu().numpy(), labels[attacked].cpu().numpy()
+            classifier = PyTorchClassifier(
+                function,
+                loss=nn.CrossEntropyLoss(),
+                input_shape=tuple(images.shape[1:]),
+                nb_classes=logits.shape[1],
+                clip_values=(0.0, 1.0),
+                device_type="cpu" if images.device.type == "cpu" else "gpu",
             )
+            made = attack(classifier, **parameters | {"eps": epsilon, "batch_size": batch_size})
+            for part in (made, *getattr(made, "attacks", ())):  # no progress bars, also where it is made of others
+                if hasattr(part, "verbose"):
+                    part.verbose = False
+            found = made.generate(adversarial[attacked].cpu().numpy(), labels[attacked].cpu().numpy())
         adversarial[attacked] = torch.from_numpy(found).to(adversarial)
-    excesses = torch.zeros(len(labels), device=images.device)
+    correct_after, excess = torch.zeros_like(correct), torch.zeros(len(labels), device=images.device)
     for rows in attacked.split(batch_size):
-        excesses[rows] = ball.excess(adversarial[rows], images[rows])
+        excess[rows] = ball.excess(adversarial[rows], images[rows])
         # ART rounds x + perturbation: within the tolerance of the check below, cut to the exact ball.
         adversarial[rows] = ball.project(adversarial[rows], images[rows].float())
         correct_after[rows] = network.logits(adversarial[rows]).argmax(1) == labels[rows]
-    check_inside(excesses, epsilon)
+    check_inside(excess, epsilon)
     unknown = torch.zeros_like(correct)
     return AttackResult(adversarial, correct, correct_after, unknown, unknown, torch.full_like(labels, -1))
 
@@ -87,37 +97,6 @@ auto_attack = partial(art_attack, attack=AutoAttack)
 
 square = partial(art_attack, attack=SquareAttack)
 """The Square attack (Andriushchenko et al. 2020): random search that needs no gradient."""
-
-
-class _Function(nn.Module):
-    """A function as a module that owns nothing: ART clears gradients and sets modes of whatever it is given."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.function(images)
-
-
-def _classifier(network: AttackedNetwork, images: Tensor, classes: int) -> PyTorchClassifier:
-    return PyTorchClassifier(
-        _Function(network.forward).eval(),
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(images.shape[1:]),
-        nb_classes=classes,
-        clip_values=(0.0, 1.0),
-        device_type="cpu" if images.device.type == "cpu" else "gpu",
-    )
-
-
-def _silent(attack: type[EvasionAttack], classifier: PyTorchClassifier, parameters: dict[str, Any]) -> EvasionAttack:
-    """The attack without ART's own progress bars, also where it is made of others."""
-    made = attack(classifier, **parameters)
-    for part in (made, *getattr(made, "attacks", ())):
-        if hasattr(part, "verbose"):
-            part.verbose = False
-    return made
 
 
 @contextmanager

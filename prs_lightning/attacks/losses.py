@@ -23,8 +23,8 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
     Its gradient with respect to the logits is 1 and -1, however confident the network is.
     """
-    true = logits.gather(1, labels[:, None]).squeeze(1)
-    return _others(logits, labels).amax(1) - true
+    own = labels[:, None]
+    return logits.scatter(1, own, float("-inf")).amax(1) - logits.gather(1, own).squeeze(1)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,11 +51,6 @@ def rescaled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     span = (logits.amax(1, keepdim=True) - logits.amin(1, keepdim=True)).detach()
     tiny = torch.finfo(logits.dtype).tiny
     return cross_entropy(logits * (10 / span.clamp_min(tiny)).clamp_max(1e30), labels)
-
-
-def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits with each sample's own class at minus infinity."""
-    return logits.scatter(1, labels[:, None], float("-inf"))
 
 
 LOSSES: dict[str, Loss] = {

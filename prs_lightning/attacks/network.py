@@ -27,23 +27,15 @@ def channels_last(tensor: Tensor) -> Tensor:
 class Gradient(NamedTuple):
     """What a forward and a backward pass tell about n images.
 
-    ``logits`` (n, classes); ``images``, the gradient of each sample's loss with respect to its image; ``slope`` (n,),
-    by how much the loss grows with the margin loss: minus its derivative with respect to the logit of the own class.
+    ``logits`` (n, classes); ``images``, the gradient of each sample's loss with respect to its image, and ``largest``
+    (n,), its largest absolute value; ``slope`` (n,), by how much the loss grows with the margin loss: minus its
+    derivative with respect to the logit of the own class.
     """
 
     logits: Tensor
     images: Tensor
+    largest: Tensor
     slope: Tensor
-
-    @property
-    def zero(self) -> Tensor:
-        """Whether the gradient is exactly 0 everywhere, (n,)."""
-        return self.images.abs().flatten(1).amax(1) == 0
-
-    @property
-    def broken(self) -> Tensor:
-        """Whether a logit or the gradient is not finite, (n,)."""
-        return ~(self.logits.isfinite().all(1) & self.images.abs().flatten(1).amax(1).isfinite())
 
 
 class AttackedNetwork:
@@ -53,21 +45,24 @@ class AttackedNetwork:
     backpropagation computes no weight gradient. On a CPU convolutions run channels-last, which was 1.1 to 1.7
     times as fast, depending on the processor.
 
-    ``logits`` and, in precision float32, ``gradient`` are exact: float32, the network as it was given. Gradients in
-    bfloat16 are approximate, and each decision has to be made again by exact passes.
+    ``exact`` passes are in float32, by the network as it was given. Gradients in bfloat16 are approximate, and each
+    decision has to be made again by exact passes.
 
     Raises:
         ConfigError: a network in train mode or on another device, gradients that cannot be taken.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss = cross_entropy,
-        precision: str = "float32",
-        device: torch.device = torch.device("cpu"),  # noqa: B008
+        self, model: nn.Module, device: torch.device, loss: Loss = cross_entropy, precision: str = "float32"
     ) -> None:
-        check_model(model, device)
+        for name, module in model.named_modules():
+            if module.training:
+                raise ConfigError(f"the network is in train mode ({name or type(module).__name__}): call model.eval()")
+        found = next((parameter.device for parameter in model.parameters()), device)
+        if found != device:
+            raise ConfigError(f"the network is on {found}, the images on {device}: move them to one device")
+        if torch.is_inference_mode_enabled():
+            raise ConfigError("an attack needs gradients, but inference mode is on: use Trainer(inference_mode=False)")
         self.model, self.loss, self.exact = model, loss, precision == "float32"
         self.layout = channels_last if device.type == "cpu" else Tensor.contiguous
         self.weights = {
@@ -87,40 +82,36 @@ class AttackedNetwork:
         with torch.no_grad(), float32(images.device):
             return self.forward(images)
 
-    def exact_gradient(self, images: Tensor, labels: Tensor) -> Gradient:
-        """Logits and the gradient of the summed loss with respect to the images, all in float32."""
-        with float32(images.device):
-            return self._gradient(images, labels)
-
-    def gradient(self, images: Tensor, labels: Tensor) -> Gradient:
-        """As ``exact_gradient``, in the precision that was chosen."""
-        if self.exact:
-            return self.exact_gradient(images, labels)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            return self._gradient(images, labels)
-
-    def _gradient(self, images: Tensor, labels: Tensor) -> Gradient:
-        with torch.enable_grad():
+    def gradient(self, images: Tensor, labels: Tensor, *, exact: bool = True) -> Gradient:
+        """Logits and the gradient of the summed loss with respect to the images, exact or approximate."""
+        kind = images.device.type
+        with float32(images.device) if exact else torch.autocast(kind, torch.bfloat16), torch.enable_grad():
             images = self.layout(images.detach()).requires_grad_(True)
             outputs = self.forward(images)
             # Losses saturate: they are taken in float32 and summed, for a mean would shrink each sample's gradient.
-            with torch.autocast(images.device.type, enabled=False):
+            with torch.autocast(kind, enabled=False):
                 logits = outputs.detach().float().requires_grad_(True)
                 (of_logits,) = torch.autograd.grad(self.loss(logits, labels).sum(), logits)
                 (gradient,) = torch.autograd.grad(outputs, images, of_logits.to(outputs.dtype))
-        return Gradient(logits.detach(), gradient, -of_logits.gather(1, labels[:, None]).squeeze(1))
+        slope = -of_logits.gather(1, labels[:, None]).squeeze(1)
+        return Gradient(logits.detach(), gradient, gradient.abs().flatten(1).amax(1), slope)
 
 
-def check_model(model: nn.Module, device: torch.device) -> None:
-    """Raise ConfigError unless the network is in eval mode, on that device, and gradients can be taken."""
-    for name, module in model.named_modules():
-        if module.training:
-            raise ConfigError(f"the network is in train mode ({name or type(module).__name__}): call model.eval()")
-    found = next((parameter.device for parameter in model.parameters()), device)
-    if found != device:
-        raise ConfigError(f"the network is on {found}, the images on {device}: move them to one device")
-    if torch.is_inference_mode_enabled():
-        raise ConfigError("an attack needs gradients, but inference mode is on: use Trainer(inference_mode=False)")
+def check_images(images: Tensor, labels: Tensor) -> None:
+    """Raise ConfigError unless images are float (N, ...) in [0, 1] with integer labels (N,) on the same device."""
+    if not images.is_floating_point():
+        raise ConfigError(f"images are {images.dtype}: expected floating point in [0, 1] (divide uint8 by 255)")
+    if len(images) != len(labels) or labels.ndim != 1:
+        raise ConfigError(f"labels have shape {tuple(labels.shape)}: expected ({len(images)},), one per image")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ConfigError(f"labels are {labels.dtype}: expected whole class numbers")
+    if images.device != labels.device:
+        raise ConfigError(f"images are on {images.device}, labels on {labels.device}: move them to one device")
+    if len(labels) == 0:
+        raise ConfigError("images are empty: expected one sample or more")
+    low, high = torch.stack(images.aminmax()).tolist()
+    if not (low >= 0 and high <= 1):
+        raise ConfigError(f"images lie in [{low:g}, {high:g}]: expected [0, 1]; normalise inside the network")
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
@@ -131,16 +122,14 @@ def check_classes(labels: Tensor, classes: int) -> None:
         raise ConfigError(f"label {wrong} is out of range: the network has {classes} classes, 0 to {classes - 1}")
 
 
-def refuse_not_finite(rows: Tensor, logits: Tensor, gradient: Tensor | None = None) -> None:
-    """Raise RunError for the first of ``rows`` with a logit, or a gradient, that is not finite; the host waits."""
-    broken = ~logits.isfinite()
-    if bool(broken.any()):
-        row, column = broken.nonzero()[0].tolist()
+def refuse_not_finite(rows: Tensor, logits: Tensor, largest: Tensor | None = None) -> None:
+    """Raise RunError for the first of ``rows`` with a logit, or a largest gradient, that is not finite; host waits."""
+    broken = (~logits.isfinite()).nonzero()
+    if len(broken):
+        row, column = broken[0].tolist()
         raise RunError(
             f"the network returned {float(logits[row, column])} for row {int(rows[row])}: expected finite logits"
         )
-    if gradient is not None:
-        bad = ~gradient.flatten(1).isfinite().all(1)
-        if bool(bad.any()):
-            row = int(rows[bad.nonzero()[0]])
-            raise RunError(f"the loss gradient of row {row} is not finite: use loss='margin', or rescale the logits")
+    if largest is not None and not bool(largest.isfinite().all()):
+        row = int(rows[~largest.isfinite()][0])
+        raise RunError(f"the loss gradient of row {row} is not finite: use loss='margin', or rescale the logits")

@@ -1,20 +1,20 @@
-"""The robust accuracies of one epoch, from one process's shard of the test set."""
+"""The robust accuracies of one epoch, from one process's shard of the test set, and the bar that shows them come."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from prs_lightning.attacks.engine import gradient_attack, look_at_gradients
+from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
 from prs_lightning.attacks.network import AttackedNetwork
-from prs_lightning.attacks.samples import Progress, Samples
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError
@@ -24,6 +24,7 @@ GROUP = 128
 """Samples per call of ART's AutoAttack."""
 
 Bar = Callable[[str], AbstractContextManager[Progress | None]]
+Total = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,6 @@ def entry_of(name: str) -> dict[str, Any] | None:
     return {"art": True} if name == "autoattack" else None
 
 
-def grid_attack(name: str, entry: Mapping[str, Any], threat: ThreatModel) -> GridAttack:
-    """``threat`` with the changes of an entry; a step size that is null goes to the edge of the ball.
-
-    Raises:
-        ConfigError: a key that a threat model does not have, or a value that it refuses.
-    """
-    changes = dict(entry)
-    flags = {flag: bool(changes.pop(flag, False)) for flag in ("survivors", "art")}
-    known = [field.name for field in fields(ThreatModel)]
-    if unknown := sorted(changes.keys() - set(known)):
-        raise ConfigError(f"grid_attacks.{name} has no {', '.join(unknown)}: expected some of {', '.join(known)}")
-    if changes.get("step_size", 0) is None:
-        changes["step_size"] = changes.get("epsilon", threat.epsilon)
-    if not changes.get("random_start", True):
-        changes.setdefault("restarts", 1)
-    return GridAttack(replace(threat, **changes), **flags)
-
-
 def grid_attacks(
     entries: Mapping[str, Mapping[str, Any] | None] | Sequence[str], threat: ThreatModel
 ) -> dict[str, GridAttack]:
@@ -77,13 +60,26 @@ def grid_attacks(
 
     Args:
         entries: names as for `entry_of`; or for each name what differs from ``threat``, and ``survivors`` or ``art``
-            (an entry that is null is left out).
+            (an entry that is null is left out, a step size that is null goes to the edge of the ball).
         threat: the epoch's own.
 
     Raises:
-        ConfigError: a name that stands for nothing, an entry that cannot work, or one that is not what its name says:
-            the number would carry the name of another attack.
+        ConfigError: a name that stands for nothing; an entry with a key that a threat model does not have, with a value
+            that it refuses, or that is not what its name says: the number would carry the name of another attack.
     """
+
+    def made(name: str, entry: Mapping[str, Any]) -> GridAttack:
+        changes = dict(entry)
+        flags = {flag: bool(changes.pop(flag, False)) for flag in ("survivors", "art")}
+        known = [field.name for field in fields(ThreatModel)]
+        if unknown := sorted(changes.keys() - set(known)):
+            raise ConfigError(f"grid_attacks.{name} has no {', '.join(unknown)}: expected some of {', '.join(known)}")
+        if changes.get("step_size", 0) is None:
+            changes["step_size"] = changes.get("epsilon", threat.epsilon)
+        if not changes.get("random_start", True):
+            changes.setdefault("restarts", 1)
+        return GridAttack(replace(threat, **changes), **flags)
+
     meant = {name: entry_of(name) for name in entries}
     if not isinstance(entries, Mapping):
         if unknown := [name for name, entry in meant.items() if entry is None]:
@@ -92,12 +88,12 @@ def grid_attacks(
                 f"grid_attacks={unknown[0]!r} is unknown: expected one of {known}, or an entry of its own"
             )
         entries = meant
-    made = {name: grid_attack(name, entry, threat) for name, entry in entries.items() if entry is not None}
-    for name, attack in made.items():
+    attacks = {name: made(name, entry) for name, entry in entries.items() if entry is not None}
+    for name, attack in attacks.items():
         expected = meant[name]
-        if expected is not None and attack != grid_attack(name, expected, threat):
+        if expected is not None and attack != made(name, expected):
             raise ConfigError(f"grid_attacks.{name}={entries[name]} is not what {name} says: give it another name")
-    return made
+    return attacks
 
 
 @dataclass(frozen=True)
@@ -142,24 +138,16 @@ class EpochAttacks:
 
     def warning(self) -> str | None:
         """What is questionable about the threat model, in one line."""
-        if self.threat.reach < self.threat.epsilon:
-            return (
-                f"robustness: steps * step_size = {self.threat.reach:.3g} < epsilon = {self.threat.epsilon:.3g}: "
-                "the attack cannot reach the edge of its ball, robust accuracy is overestimated; raise step_size"
-            )
-        return None
+        reach = self.threat.steps * self.threat.step_size
+        if reach >= self.threat.epsilon:
+            return None
+        return (
+            f"robustness: steps * step_size = {reach:.3g} < epsilon = {self.threat.epsilon:.3g}: "
+            "the attack cannot reach the edge of its ball, robust accuracy is overestimated; raise step_size"
+        )
 
     def measure(
-        self,
-        model: nn.Module,
-        test: Split,
-        epoch: int,
-        *,
-        grid: bool = False,
-        rank: int = 0,
-        world: int = 1,
-        total: Callable[[Tensor], Tensor] = lambda counts: counts,
-        bar: Bar = lambda name: nullcontext(),
+        self, model: nn.Module, test: Split, epoch: int, *, grid: bool, rank: int, world: int, total: Total, bar: Bar
     ) -> dict[str, float]:
         """Attack the shard ``[rank::world]``; ``total`` adds counts (float64) up over the processes.
 
@@ -171,44 +159,69 @@ class EpochAttacks:
             chosen = balanced_subset(test.labels, self.limit)
         mine = chosen[rank::world]
         samples = Samples(lambda rows: to_unit_range(test.images[mine[rows]]), test.labels[mine], mine)
-        correct, zero = look_at_gradients(AttackedNetwork(model, device=device), samples)
+        correct, zero = look_at_gradients(AttackedNetwork(model, device), samples)
 
-        def withstand(name: str, threat: ThreatModel, among: Tensor) -> Tensor:
-            generator = keyed_generator(self.seed, epoch)
-            with bar(name) as progress:
-                result = gradient_attack(model, samples, threat, generator=generator, among=among, progress=progress)
-            return result.correct_after
+        def by_art(threat: ThreatModel) -> Tensor:
+            """ART draws for a batch, not for a sample: processes share out whole groups, each with its own seed."""
+            from prs_lightning.attacks.art import auto_attack  # imports ART, which takes seconds
 
-        first = withstand(self.name, self.threat, correct)
-        counts = {self.name: first.sum(), "zero_gradient": zero.sum()}
+            options: dict[str, Any] = {"epsilon": threat.epsilon, "eps_step": threat.step_size}
+            withstood = [torch.zeros(0, dtype=torch.bool, device=device)]
+            for number, rows in list(enumerate(chosen.split(GROUP)))[rank::world]:
+                images, seed = to_unit_range(test.images[rows]), mixed_seed(self.seed, epoch, number)
+                withstood.append(auto_attack(model, images, test.labels[rows], seed=seed, **options).correct_after)
+            return torch.cat(withstood)
+
+        audited = f"{self.name}_audited"
+        attacks = {self.name: GridAttack(self.threat)}
         if self.audit:
-            audited = withstand(f"{self.name} audit", replace(self.threat, loss="margin"), first)
-            counts[f"{self.name}_audited"] = audited.sum()
-        for name, attack in (self.grid or {}).items() if grid else ():
+            attacks[audited] = GridAttack(replace(self.threat, loss="margin"), survivors=True)
+        if grid:
+            attacks |= self.grid or {}
+        found = {"zero_gradient": zero}
+        for name, attack in attacks.items():
             if attack.art:
-                counts[name] = self._auto_attack(model, test, chosen, epoch, attack.threat, rank, world)
-            else:
-                counts[name] = withstand(name, attack.threat, first if attack.survivors else correct).sum()
-        sums = total(torch.stack(list(counts.values())).double()) / len(chosen)
-        values = dict(zip(counts, sums.tolist(), strict=True))
+                found[name] = by_art(attack.threat)
+                continue
+            among = found[self.name] if attack.survivors else correct
+            generator = keyed_generator(self.seed, epoch)
+            with bar(f"{self.name} audit" if name == audited else name) as progress:
+                result = gradient_attack(
+                    model, samples, attack.threat, generator=generator, among=among, progress=progress
+                )
+            found[name] = result.correct_after
+        shares = total(torch.stack([flags.sum() for flags in found.values()]).double()) / len(chosen)
+        values = dict(zip(found, shares.tolist(), strict=True))
         if self.audit:
-            values["masking_gap"] = values[self.name] - values[f"{self.name}_audited"]
+            values["masking_gap"] = values[self.name] - values[audited]
         return values
 
-    def _auto_attack(
-        self, model: nn.Module, test: Split, chosen: Tensor, epoch: int, threat: ThreatModel, rank: int, world: int
-    ) -> Tensor:
-        """How many of this process's groups of samples withstand ART's AutoAttack.
 
-        ART draws for a batch, not for a sample: whole groups are divided over the processes, each with its own seed.
-        """
-        from prs_lightning.attacks.art import auto_attack  # imports ART, which takes seconds
+@contextmanager
+def attack_bar(trainer_bar: Any, name: str) -> Iterator[Progress | None]:
+    """Progress for one attack, in the style of the trainer's bar; nothing if the trainer shows none.
 
-        groups = list(enumerate(chosen.split(GROUP)))[rank::world]
-        withstood = torch.zeros((), dtype=torch.int64, device=chosen.device)
-        for number, rows in groups:
-            images, labels = to_unit_range(test.images[rows]), test.labels[rows]
-            seed = mixed_seed(self.seed, epoch, number)
-            result = auto_attack(model, images, labels, epsilon=threat.epsilon, seed=seed, eps_step=threat.step_size)
-            withstood += result.correct_after.sum()
-        return withstood
+    Args:
+        trainer_bar: ``trainer.progress_bar_callback``: Lightning's Rich bar, its tqdm bar, or None.
+        name: of the attack.
+    """
+    rich = getattr(trainer_bar, "progress", None)
+    if rich is not None:
+        task = rich.add_task(name, total=float("inf"))  # not known before the first update
+        try:
+            yield lambda done, total, withstood: rich.update(
+                task, completed=done, total=total, description=f"{name} RA {withstood / done:.3f}"
+            )
+        finally:
+            rich.remove_task(task)
+    elif trainer_bar is None or trainer_bar.is_disabled or not hasattr(trainer_bar, "val_progress_bar"):
+        yield None
+    else:
+        with tqdm(desc=name, leave=False, unit="images") as bar:
+
+            def show(done: int, total: int, withstood: int) -> None:
+                bar.total = total
+                bar.set_postfix_str(f"RA {withstood / done:.3f}", refresh=False)
+                bar.update(done - bar.n)
+
+            yield show

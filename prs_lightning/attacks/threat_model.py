@@ -9,8 +9,6 @@ from prs_lightning.attacks.ball import BALLS, LinfBall
 from prs_lightning.attacks.losses import Loss, resolve
 from prs_lightning.errors import ConfigError
 
-PRECISIONS = ("float32", "bfloat16")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
@@ -58,20 +56,14 @@ class ThreatModel:
             check_count(name, getattr(self, name))
         if self.restarts > 1 and not self.random_start:
             raise ConfigError(f"restarts={self.restarts} without random_start would repeat the same attack")
-        for name, known in (("precision", PRECISIONS), ("norm", BALLS)):
+        for name, known in (("precision", ("float32", "bfloat16")), ("norm", BALLS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown: expected one of {', '.join(known)}")
         resolve(self.loss)
 
     @property
     def ball(self) -> LinfBall:
-        """The ball of this norm and radius."""
         return BALLS[self.norm](self.epsilon)
-
-    @property
-    def reach(self) -> float:
-        """How far all steps together can move a pixel."""
-        return self.steps * self.step_size
 
 
 def check_count(name: str, value: float) -> None:
