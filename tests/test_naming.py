@@ -10,7 +10,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from prs_lightning.runs.naming import recorded, run_directory
+from prs_lightning.runs.naming import place
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 
@@ -25,7 +25,7 @@ def directory(*overrides: str) -> Path:
     choices = composed.hydra.runtime.choices
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
     config: Any = OmegaConf.to_container(plain, resolve=True)
-    return run_directory(recorded(config, choices), choices)
+    return place(config, choices)[0]
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:

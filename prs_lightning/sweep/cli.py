@@ -70,9 +70,8 @@ def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
         config_name: whose keys are suggested.
         hydra_raises: Hydra is to raise its errors, so that we can word them, instead of printing them and leaving.
     """
-    before = os.environ.pop(FULL_ERROR, None)
-    if hydra_raises:
-        os.environ[FULL_ERROR] = "1"
+    before = os.environ.get(FULL_ERROR, "0")
+    os.environ[FULL_ERROR] = "1" if hydra_raises else "0"
     try:
         yield
     except Exception as error:
@@ -81,9 +80,7 @@ def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     finally:
-        os.environ.pop(FULL_ERROR, None)
-        if before is not None:
-            os.environ[FULL_ERROR] = before
+        os.environ[FULL_ERROR] = before
 
 
 def one_line(error: BaseException, config_name: str) -> str | None:
@@ -91,9 +88,9 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    if ours := [cause for cause in causes if isinstance(cause, ConfigError | RunError)]:
-        return " ".join(str(ours[0]).split())
     for cause in causes:
+        if isinstance(cause, ConfigError | RunError):
+            return " ".join(str(cause).split())
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             options = [option for option in cause.options or [] if option != "base"]
