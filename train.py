@@ -27,12 +27,11 @@ from prs_lightning.sweep.processes import decide
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     at_least("epochs", cfg.epochs, 1)
     at_least("seed", cfg.seed, 0)
-    path, config = place(plain, HydraConfig.get().runtime.choices)
+    path, config = place(cfg, HydraConfig.get().runtime.choices)
     run = RunDirectory(path)
     run.check(config)
     if cfg.dry_run:
@@ -56,8 +55,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
     seed_everything(cfg.seed, verbose=False)
-    data = instantiate(cfg.data)
-    network = instantiate(cfg.model)
+    data, network = instantiate(cfg.data), instantiate(cfg.model)
     group = cfg.sweep or run_name(config).rsplit("-bs", 1)[0]
     names = {"save_dir": str(run.path), "name": run.path.name, "id": run.wandb_id(), "group": group}
     trainer = instantiate(

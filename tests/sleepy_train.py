@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.naming import place
@@ -28,8 +28,7 @@ FAILING, DYING = 666, 667
 def train(cfg: DictConfig) -> None:
     """Write a row per epoch that follows from the seed; a resumed run goes on after its last row."""
     seconds = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    path, config = place(plain, HydraConfig.get().runtime.choices)
+    path, config = place(cfg, HydraConfig.get().runtime.choices)
     run = RunDirectory(path)
     with run.recording(config, seed=cfg.seed), (run.path / "trained.txt").open("a") as trained:
         (run.path / "gpus.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytest
@@ -22,10 +21,8 @@ def _hydra() -> Iterator[None]:
 
 def directory(*overrides: str) -> Path:
     composed = hydra.compose("train", list(overrides), return_hydra_config=True)
-    choices = composed.hydra.runtime.choices
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    config: Any = OmegaConf.to_container(plain, resolve=True)
-    return place(config, choices)[0]
+    return place(plain, composed.hydra.runtime.choices)[0]
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:

@@ -181,7 +181,7 @@ def test_status_names_every_run_with_its_reason(tmp_path: Path, capsys: pytest.C
     folder = tmp_path / "sweep"
     for name, said in {"a": "finished", "b": "failed", "c": "interrupted", "d": "running"}.items():
         run_with(folder / name, said)
-    note_runs(RunDirectory(folder / name) for name in "abcde")
+    note_runs([RunDirectory(folder / name) for name in "abcde"])
     assert status.status_of(folder) == [
         ("failed", "b", "it broke"),
         ("interrupted", "c", "its process 1 is gone without a word; the same command goes on"),

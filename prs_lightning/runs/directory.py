@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -70,13 +70,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock file ``path``; gives False, at once, if another holds it and we are not to ``wait`` for it.
-
-    The system frees it when its holder dies.
-    """
+    """Hold the lock file ``path``; gives False, at once, if another holds it and we are not to ``wait`` for it."""
     from filelock import FileLock, Timeout  # 50 ms, which --help need not pay
 
-    # Where the file system cannot lock, refuse: a file that stands for a lock would outlive a run that was killed.
+    # The system frees it when its holder dies. Where it cannot, refuse: a file that stands for a lock would remain.
     lock = FileLock(path, fallback_to_soft=False)
     with suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0)
@@ -114,10 +111,7 @@ class RunDirectory:
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of metrics.csv as written; a measure that was not taken at an epoch is ''."""
-        if not self.metrics_file.exists():
-            return []
-        with self.metrics_file.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []))
 
     @property
     def status(self) -> Status | None:
@@ -227,12 +221,10 @@ def find_runs(folder: str | Path) -> list[RunDirectory]:
     return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
 
 
-def note_runs(runs: Iterable[RunDirectory]) -> None:
+def note_runs(runs: Sequence[RunDirectory]) -> None:
     """Add the runs that a sweep is to make to ``sweep.json`` of their folders."""
-    folders: dict[Path, list[str]] = {}
-    for run in runs:
-        folders.setdefault(run.path.parent, []).append(run.path.name)
-    for folder, names in folders.items():
+    for folder in {run.path.parent for run in runs}:
+        names = [run.path.name for run in runs if run.path.parent == folder]
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
             all_names = list(dict.fromkeys([*noted_runs(folder), *names]))

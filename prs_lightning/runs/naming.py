@@ -24,13 +24,14 @@ BOOKKEEPING = (
 )  # fmt: skip
 
 
-def place(config: Mapping[str, Any], choices: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The directory of a run, and its config as that directory keeps it. Needs a running Hydra.
+def place(composed: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The directory of a run, and its config as that directory keeps it: plain values. Needs a running Hydra.
 
     Args:
-        config: the composed config, as plain values.
+        composed: the config.
         choices: the options chosen of the groups ``model`` and ``data``, for example ``{"model": "cnn6", ...}``.
     """
+    config: Any = OmegaConf.to_container(composed, resolve=True)
     usual = _composed(choices["model"], choices["data"]).copy()
     usual.batch_size, usual.seed = config["batch_size"], config["seed"]
     defaults: Any = OmegaConf.to_container(usual, resolve=True)

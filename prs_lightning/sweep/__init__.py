@@ -7,6 +7,5 @@ import sys
 from pathlib import Path
 
 # Before Hydra looks for plugins, and before the processes of Slurm and Ray unpickle what refers to them.
-PLUGINS = str(Path(__file__).parent / "plugins")
-if PLUGINS not in sys.path:
-    sys.path.append(PLUGINS)
+if (plugins := str(Path(__file__).parent / "plugins")) not in sys.path:
+    sys.path.append(plugins)

@@ -16,14 +16,12 @@ from prs_lightning.runs import Status
 from prs_lightning.sweep.processes import LOG_FILE, Job, log_tail
 
 
-def clock(seconds: float | None) -> str:
+def clock(seconds: float) -> str:
     """Hours, minutes and seconds.
 
-    >>> clock(3723.4), clock(None)
-    ('1:02:03', '?')
+    >>> clock(3723.4)
+    '1:02:03'
     """
-    if seconds is None:
-        return "?"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
@@ -46,8 +44,7 @@ class Board(Progress):
         super().__init__(*columns, TimeElapsedColumn(), refresh_per_second=1, transient=True)  # renders at once
         self.disable = not self.console.is_terminal
         for job in jobs:
-            done = job.epochs_done
-            name, epochs = job.run.path.name, int(job.config["epochs"])
+            name, epochs, done = job.run.path.name, int(job.config["epochs"]), job.epochs_done
             self.left[job] = self.add_task(name, False, epochs, done, visible=False, before=done)
 
     def say(self, text: str, style: str = "") -> None:
@@ -93,8 +90,8 @@ class Board(Progress):
             return text
         done = sum(max(0, task.completed - task.fields["before"]) for task in tasks)
         to_do = sum(tasks[row].remaining or 0 for _, row in left)
-        seconds = (time.monotonic() - self.began) * to_do / done if done else None
-        return f"{text}, about {clock(seconds)} to go"
+        estimate = clock((time.monotonic() - self.began) * to_do / done) if done else "?"
+        return f"{text}, about {estimate} to go"
 
     def close(self) -> None:
         """Print the counts and a table of what failed."""

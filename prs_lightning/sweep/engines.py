@@ -11,8 +11,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from omegaconf import DictConfig, OmegaConf
 from prs_lightning.errors import ConfigError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import is_global_zero
-from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import SweepLauncher
 from prs_lightning.sweep.processes import PARENT, Job, run_job
 
@@ -70,53 +69,46 @@ class EngineLauncher(SweepLauncher):
         task = partial(run_here, script=self.script, folder=Path.cwd())
         self.engine.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
         self.board.say(self.board.summary())
-        overrides = [job.overrides_at(job.run.path.absolute()) for job in jobs]
-        problems: list[Exception] = []
+        over = threading.Event()
+        before = {job: job.run.record() for job in jobs}
+        follower = threading.Thread(target=self.follow, args=(before, over))
+        follower.start()
         try:
-            with watched(jobs, self.board):
-                try:
-                    returned = self.engine.launch(overrides, 0) if overrides else []
-                except Exception as error:  # engines raise all kinds for a lost job; the run directories tell the rest
-                    returned, problems = [], [error]
-                for result in returned:
-                    try:
-                        _ = result.return_value
-                    except Exception as error:
-                        problems.append(error)
+            problems = self.hand_over(jobs)
         except KeyboardInterrupt:
             print("no longer watching; stop jobs with the engine's own tools, and give the same command to go on")
             raise
+        finally:
+            over.set()
+            follower.join()
+        for job in list(self.board.left):  # a run that has not said how it ended can be taken up again
+            self.board.ended(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED)
         for problem in problems:
             self.board.say(f"the engine reports: {problem}", "red")
 
+    def hand_over(self, jobs: Sequence[Job]) -> list[Exception]:
+        """Launch the jobs, wait for their end, and give what the engine raises; the run directories tell the rest."""
+        problems = []
+        try:
+            overrides = [job.overrides_at(job.run.path.absolute()) for job in jobs]
+            for result in self.engine.launch(overrides, 0) if overrides else []:
+                try:
+                    _ = result.return_value
+                except Exception as error:
+                    problems.append(error)
+        except Exception as error:  # of all kinds, for a lost job
+            problems.append(error)
+        return problems
 
-@contextmanager
-def watched(jobs: Sequence[Job], board: Board) -> Iterator[None]:
-    """Tell the board what becomes of jobs on other machines, from the records in their run directories.
-
-    At the end of the block no job is left: a run that has not said how it ended can be taken up again.
-    """
-    before = {job: job.run.record() for job in jobs}
-    over = threading.Event()
-
-    def follow() -> None:
+    def follow(self, before: Mapping[Job, Mapping[str, Any]], over: threading.Event) -> None:
+        """Tell the board what becomes of jobs on other machines, from the records in their run directories."""
         last = False
         while not last:
             last = over.wait(POLL_SECONDS)
-            for job in list(board.left):
+            for job in list(self.board.left):
                 if (record := job.run.record()) == before[job]:
                     continue
                 if record["status"] == Status.RUNNING:
-                    board.started(job)
+                    self.board.started(job)
                 else:
-                    board.ended(job, Status(record["status"]))
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    for job in list(board.left):
-        board.ended(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED)
+                    self.board.ended(job, Status(record["status"]))

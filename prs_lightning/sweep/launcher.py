@@ -38,10 +38,8 @@ VARIED = re.compile(r"(batch_size|seed)=(\d+)")
 class RangeSweeper(BasicSweeper):
     """Hydra's own sweeper, which also knows ``seed=0..4``, and gives all jobs to the launcher at once.
 
-    The launcher composes the jobs and makes the directories: Hydra would leave a file behind after a dry run.
-
-    Args:
-        params: overrides that the config brings along, for example ``{"seed": "0..4"}``; the command line wins.
+    The launcher composes the jobs and makes the directories: Hydra would leave a file behind after a dry run. The
+    command line wins over ``params``, overrides that the config brings along: ``{"seed": "0..4"}``.
     """
 
     launcher: Launcher
@@ -76,7 +74,7 @@ class SweepLauncher(Launcher):
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
                 print(f"{word:<22} {job.run.path}")
             return []
-        note_runs(job.run for job in jobs)
+        note_runs([job.run for job in jobs])
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         try:
@@ -86,8 +84,7 @@ class SweepLauncher(Launcher):
             raise SystemExit(128 + signal.SIGINT) from None
         self.board.close()
         outcomes = self.board.outcomes
-        bad = [f"{outcomes[bad]} {bad}" for bad in (Status.FAILED, Status.INTERRUPTED) if outcomes[bad]]
-        if bad:
+        if bad := [f"{outcomes[each]} {each}" for each in (Status.FAILED, Status.INTERRUPTED) if outcomes[each]]:
             raise RunError(
                 f"{' and '.join(bad)} of {len(jobs)} runs: the same command goes on with interrupted runs, "
                 "and tries failed ones again with retry_failed=true"
@@ -122,8 +119,7 @@ class SweepLauncher(Launcher):
                 )
             if not composed.sweep:
                 overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            plain: Any = OmegaConf.to_container(composed, resolve=True)
-            path, config = place(plain, loaded.hydra.runtime.choices)
+            path, config = place(composed, loaded.hydra.runtime.choices)
             run = RunDirectory(path)
             run.check(config)
             jobs.setdefault(path, Job(tuple(overrides), run, config))
@@ -147,9 +143,6 @@ class ProcessLauncher(SweepLauncher):
         jobs: how many at a time; null for one per GPU slot, or 1 without a GPU.
         gpus: ``auto`` for all that are visible, a list of ids, or null to give jobs none of their own.
         jobs_per_gpu: how many jobs share a GPU.
-
-    Raises:
-        ConfigError: ``jobs`` or ``jobs_per_gpu`` below 1.
     """
 
     def __init__(self, jobs: int | None = None, gpus: Any = "auto", jobs_per_gpu: int = 1) -> None:

@@ -82,8 +82,6 @@ def run_job(
     start the job meanwhile; if another sweep holds the run, nothing is started.
 
     Args:
-        job: what to run.
-        script: the script that trains.
         environment: more environment variables.
         started: is told the process.
         stopping: whether the job was asked to stop.
