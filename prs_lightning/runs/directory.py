@@ -73,7 +73,7 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold the lock file ``path``; gives False, at once, if another holds it and we are not to ``wait`` for it."""
     from filelock import FileLock, Timeout  # 50 ms, which --help need not pay
 
-    # The system frees it when its holder dies. Where it cannot, refuse: a file that stands for a lock would remain.
+    # The system frees it when its holder dies. Where it cannot, refuse: a mere file would outlive a killed run.
     lock = FileLock(path, fallback_to_soft=False)
     with suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0)
