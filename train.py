@@ -20,21 +20,19 @@ from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.directory import is_global_zero
-from prs_lightning.runs.naming import recorded, run_directory, run_name
+from prs_lightning.runs.naming import place, run_name
 from prs_lightning.sweep import cli
-from prs_lightning.sweep.plan import decide
+from prs_lightning.sweep.processes import decide
 
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     at_least("epochs", cfg.epochs, 1)
     at_least("seed", cfg.seed, 0)
-    choices = HydraConfig.get().runtime.choices
-    config = recorded(plain, choices)
-    run = RunDirectory(run_directory(config, choices))
+    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    run = RunDirectory(path)
     run.check(config)
     if cfg.dry_run:
         print(f"{decide(run, retry_failed=True)}: {run.path}")
@@ -57,14 +55,15 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
     seed_everything(cfg.seed, verbose=False)
-    data = instantiate(cfg.data)
-    network = instantiate(cfg.model)
+    data, network = instantiate(cfg.data), instantiate(cfg.model)
+    group = cfg.sweep or run_name(config).rsplit("-bs", 1)[0]
+    names = {"save_dir": str(run.path), "name": run.path.name, "id": run.wandb_id(), "group": group}
     trainer = instantiate(
         cfg.trainer,
         default_root_dir=str(run.path),
         plugins=[AtomicCheckpointIO(type(network).__name__)],
         callbacks=[instantiate(callback) for callback in cfg.callbacks.values() if callback],
-        logger=logger(cfg, config, run),
+        logger=instantiate(cfg.logger, **names) if cfg.logger else False,
     )
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
@@ -79,16 +78,6 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     finally:
         if "wandb" in sys.modules:  # or the next job of this process would go on in this run
             sys.modules["wandb"].finish()
-
-
-def logger(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> Any:
-    """The logger of the config, named after the run; False for none."""
-    from hydra.utils import instantiate
-
-    if not cfg.logger:
-        return False
-    group, name = cfg.sweep or run_name(config).rsplit("-bs", 1)[0], run.path.name
-    return instantiate(cfg.logger, save_dir=str(run.path), name=name, id=run.wandb_id(), group=group)
 
 
 def show(run: RunDirectory) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from prs_lightning.runs import RunDirectory
-from prs_lightning.runs.naming import recorded, run_directory
+from prs_lightning.runs.naming import place
 from prs_lightning.sweep import cli
 
 FAILING, DYING = 666, 667
@@ -28,10 +28,8 @@ FAILING, DYING = 666, 667
 def train(cfg: DictConfig) -> None:
     """Write a row per epoch that follows from the seed; a resumed run goes on after its last row."""
     seconds = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    choices = HydraConfig.get().runtime.choices
-    config = recorded(plain, choices)
-    run = RunDirectory(run_directory(config, choices))
+    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    run = RunDirectory(path)
     with run.recording(config, seed=cfg.seed), (run.path / "trained.txt").open("a") as trained:
         (run.path / "gpus.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
         rows: list[dict[str, Any]] = [dict(row) for row in run.rows()]

@@ -25,7 +25,7 @@ FLOORS = (
 
 NO_TORCH = (
     "prs_lightning.runs",
-    "prs_lightning.runs.status",
+    "prs_lightning.runs.__main__",
     "prs_lightning.sweep.launcher",
     "prs_lightning.analysis.table",
     "prs_lightning.analysis.statistics",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from prs_lightning.runs.naming import recorded, run_directory
+from prs_lightning.runs.naming import place
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 
@@ -22,10 +21,8 @@ def _hydra() -> Iterator[None]:
 
 def directory(*overrides: str) -> Path:
     composed = hydra.compose("train", list(overrides), return_hydra_config=True)
-    choices = composed.hydra.runtime.choices
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    config: Any = OmegaConf.to_container(plain, resolve=True)
-    return run_directory(recorded(config, choices), choices)
+    return place(plain, composed.hydra.runtime.choices)[0]
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prs_lightning.runs.status import SWEEP_FILE
+from prs_lightning.runs.directory import SWEEP_FILE
 from tests.sweeping import (
     SLEEPY,
     SMALL,

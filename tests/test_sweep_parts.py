@@ -7,19 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import ExitStack
+import time
 from pathlib import Path
 
 import pytest
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.runs import RunDirectory, status
-from prs_lightning.runs.status import note_runs, noted_runs
-from prs_lightning.sweep.board import estimated_seconds
-from prs_lightning.sweep.gpus import GPUs, visible
-from prs_lightning.sweep.plan import claim, decide
-from prs_lightning.sweep.processes import PARENT, log_tail, quoted
+from prs_lightning.runs import RunDirectory
+from prs_lightning.runs import __main__ as status
+from prs_lightning.runs.directory import SWEEP_LOCK, held, note_runs, noted_runs
+from prs_lightning.sweep.board import Board
+from prs_lightning.sweep.launcher import ProcessLauncher, visible_gpus
+from prs_lightning.sweep.processes import PARENT, Job, decide, log_tail, run_job
 from tests.sweeping import PROJECT, wait_for
 
 
@@ -52,11 +51,11 @@ def test_a_run_that_trains_elsewhere_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_only_one_sweep_can_claim_a_run_and_a_dead_one_claims_nothing(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    with claim(run) as first, claim(run) as second:
-        assert (first, second) == (True, False)
-    with claim(run) as third:
-        assert third
+    job = Job((), RunDirectory(tmp_path), {})
+    with held(tmp_path / SWEEP_LOCK):
+        assert run_job(job, "no script") == "running elsewhere"
+    assert run_job(job, "no script") == "failed"
+    assert "no script" in job.run.record()["reason"]
 
 
 def test_noted_jobs_add_up(tmp_path: Path) -> None:
@@ -67,68 +66,50 @@ def test_noted_jobs_add_up(tmp_path: Path) -> None:
 
 
 def test_each_job_has_its_own_gpus_and_the_least_used_come_first() -> None:
-    gpus = GPUs(["0", "1", "2"])
-    later: list[tuple[str, ...]] = []
+    launcher = ProcessLauncher(gpus=["0", "1", "2"])
+    assert [launcher.take_gpus(1), launcher.take_gpus(1), launcher.take_gpus(2)] == [["0"], ["1"], None]
+    launcher.slots.update(["1"])
+    assert launcher.take_gpus(2) == ["1", "2"]
 
-    def two() -> None:
-        with gpus.lent(2) as taken:
-            later.append(taken)
-
-    waiting = threading.Thread(target=two)
-    with gpus.lent(1) as one:
-        assert one == ("0",)
-        with gpus.lent(1) as other:
-            assert other == ("1",)
-            waiting.start()
-            waiting.join(0.2)
-            assert later == []
-        waiting.join(10)
-    assert later == [("1", "2")]
-
-    shared = GPUs(["0", "1"], jobs_per_gpu=2)
-    assert shared.slots == 4
-    with ExitStack() as jobs:
-        taken = [jobs.enter_context(shared.lent(1)) for _ in range(4)]
-        assert taken == [("0",), ("1",), ("0",), ("1",)]
-        fifth = threading.Thread(target=lambda: jobs.enter_context(shared.lent(1)), daemon=True)
-        fifth.start()
-        fifth.join(0.2)
-        assert fifth.is_alive()
-    fifth.join(10)
+    shared = ProcessLauncher(gpus=[0, 1], jobs_per_gpu=2)
+    assert shared.at_once == 4
+    assert [shared.take_gpus(1) for _ in range(5)] == [["0"], ["1"], ["0"], ["1"], None]
 
 
-def test_many_jobs_of_two_gpus_do_not_wait_for_each_other_for_ever() -> None:
-    gpus = GPUs(["0", "1", "2"])
-    done: list[tuple[str, ...]] = []
+def test_jobs_of_many_gpus_start_in_their_turn_and_never_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job((), RunDirectory(tmp_path), {"epochs": 1, "trainer": {"devices": 1 + n % 3}}) for n in range(30)]
+    launcher, taken, in_use = ProcessLauncher(jobs=4, gpus=[0, 1, 2]), dict[Job, list[str]](), list[str]()
 
-    def job(count: int) -> None:
-        with gpus.lent(count) as taken:
-            done.append(taken)
+    def run(job: Job, gpus: list[str]) -> None:
+        taken[job] = gpus
+        in_use.extend(gpus)
+        time.sleep(0.005)
+        assert len(set(in_use)) == len(in_use)
+        for gpu in gpus:
+            in_use.remove(gpu)
 
-    threads = [threading.Thread(target=job, args=(1 + number % 3,), daemon=True) for number in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert len(done) == 30
-    assert all(len(set(taken)) == len(taken) for taken in done)
+    monkeypatch.setattr(launcher, "run", run)
+    launcher.board = Board(jobs, [])
+    launcher.conduct(jobs)
+    assert [(job, len(set(gpus))) for job, gpus in taken.items()] == [(job, 1 + n % 3) for n, job in enumerate(jobs)]
+    assert launcher.slots == {"0": 1, "1": 1, "2": 1}
 
 
 def test_a_job_wants_as_many_gpus_as_it_has_devices() -> None:
-    gpus = GPUs(["0", "1"])
-    assert gpus.wanted({"devices": 2}) == gpus.wanted({"devices": "auto"}) == gpus.wanted({"devices": -1}) == 2
-    assert gpus.wanted({"devices": 2, "accelerator": "cpu"}) == GPUs([]).wanted({"devices": 2}) == 0
+    wanted = ProcessLauncher(gpus=[0, 1]).gpus_wanted
+    assert wanted({"devices": 2}) == wanted({"devices": "auto"}) == wanted({"devices": -1}) == 2
+    assert wanted({"devices": 2, "accelerator": "cpu"}) == ProcessLauncher(gpus=[]).gpus_wanted({"devices": 2}) == 0
     with pytest.raises(ConfigError, match=r"trainer\.devices=3, but the sweep has 2 GPUs: 0, 1"):
-        gpus.wanted({"devices": 3})
+        wanted({"devices": 3})
     with pytest.raises(ConfigError, match="jobs_per_gpu=0"):
-        GPUs([], jobs_per_gpu=0)
+        ProcessLauncher(gpus=[], jobs_per_gpu=0)
 
 
 def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-abc")
-    assert visible() == ["3", "GPU-abc"]
+    assert visible_gpus() == ["3", "GPU-abc"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible() == []
+    assert visible_gpus() == []
 
 
 def test_gpus_are_counted_by_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,19 +118,24 @@ def test_gpus_are_counted_by_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_pat
     tool.chmod(0o755)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert visible() == ["0", "1"]
+    assert visible_gpus() == ["0", "1"]
 
 
-def test_the_estimate_is_proportional_to_the_epochs() -> None:
-    assert estimated_seconds(60, 3, 6) == 120
-    assert estimated_seconds(60, 0, 6) is None
+def test_the_estimate_is_proportional_to_the_epochs(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    board = Board([Job((), run, {"epochs": 9})], [])
+    board.began -= 60
+    assert board.summary() == "1 runs: 1 left, about ? to go"
+    run.write_rows([{"epoch": epoch} for epoch in (1, 2, 3)])
+    assert board.summary() == "1 runs: 1 left, about 0:02:00 to go"
 
 
 @pytest.mark.parametrize("path", ["a b", "it's", "a,b=c", "a\\b", "a\\'b", "a\\\\", "[x]", "''"])
 def test_any_path_survives_hydras_grammar(path: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    (override,) = OverridesParser.create().parse_overrides([f"run_dir={quoted(path)}"])
+    overrides = Job((), RunDirectory(path), {}).overrides_at(Path(path))
+    (override,) = OverridesParser.create().parse_overrides(overrides)
     assert override.value() == path
 
 
@@ -195,7 +181,7 @@ def test_status_names_every_run_with_its_reason(tmp_path: Path, capsys: pytest.C
     folder = tmp_path / "sweep"
     for name, said in {"a": "finished", "b": "failed", "c": "interrupted", "d": "running"}.items():
         run_with(folder / name, said)
-    note_runs(RunDirectory(folder / name) for name in "abcde")
+    note_runs([RunDirectory(folder / name) for name in "abcde"])
     assert status.status_of(folder) == [
         ("failed", "b", "it broke"),
         ("interrupted", "c", "its process 1 is gone without a word; the same command goes on"),
@@ -214,8 +200,6 @@ def test_what_is_uploaded_is_what_finished_runs_kept_offline(tmp_path: Path, mon
         run_with(tmp_path / name, said)
         for part in ("20260102_000000", "20260101_000000"):
             (tmp_path / name / "wandb" / f"offline-run-{part}-{name}").mkdir(parents=True)
-    names = [path.name for path in status.offline_folders(tmp_path)]
-    assert names == [f"offline-run-2026010{day}_000000-{name}" for name in "ac" for day in (1, 2)]
     started: list[list[str]] = []
 
     def keep(line: list[str], check: bool) -> subprocess.CompletedProcess[str]:
@@ -225,7 +209,8 @@ def test_what_is_uploaded_is_what_finished_runs_kept_offline(tmp_path: Path, mon
     monkeypatch.setattr(status.subprocess, "run", keep)
     assert status.sync(tmp_path) == 3
     assert started[0][1:4] == ["-m", "wandb", "sync"]
-    assert len(started[0]) == 4 + 4
+    names = [Path(folder).name for folder in started[0][4:]]
+    assert names == [f"offline-run-2026010{day}_000000-{name}" for name in "ac" for day in (1, 2)]
 
 
 def test_the_launchers_are_known_where_no_other_plugin_of_hydra_is_installed() -> None:

@@ -1,11 +1,94 @@
-"""Run directories on the command line.
+"""What became of the runs of a folder, on the command line.
 
 python -m prs_lightning.runs status FOLDER    what is done, running, failed and left, with reasons
 python -m prs_lightning.runs sync FOLDER      upload the finished runs that W&B kept offline
 """
 
+from __future__ import annotations
+
+import argparse
+import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
-from prs_lightning.runs.status import main
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-sys.exit(main())
+from prs_lightning.errors import RunError
+from prs_lightning.runs import RunDirectory, Status, find_runs
+from prs_lightning.runs.directory import SWEEP_FILE, noted_runs
+
+ORDER = (Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
+
+
+def status_of(folder: Path) -> list[tuple[Status, str, str]]:
+    """(status, name, reason) of every run under ``folder``, and of those that a sweep there noted but never started.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder} is no folder: expected one that holds runs, such as runs/sweep")
+    noted = [RunDirectory(file.parent / name) for file in folder.rglob(SWEEP_FILE) for name in noted_runs(file.parent)]
+    runs = {run.path: run for run in [*noted, *find_runs(folder)]}
+    lines = []
+    for path, run in sorted(runs.items()):
+        record, status = run.record(), run.status or Status.LEFT
+        why = "not started" if status == Status.LEFT else record.get("reason") or ""
+        if status == Status.RUNNING:
+            why = f"process {record.get('pid')} on {record.get('host')}, epoch {len(run.rows()) + 1}"
+        elif status == Status.INTERRUPTED and not why:
+            why = f"its process {record.get('pid')} is gone without a word; the same command goes on"
+        lines.append((status, str(path.relative_to(folder)), why))
+    return sorted(lines, key=lambda line: ORDER.index(line[0]))
+
+
+def show_status(folder: Path) -> None:
+    """Print a table of the runs that are not finished, and the counts of all."""
+    lines = status_of(folder)
+    console = Console()
+    table = Table("status", "run", "reason")
+    for line in lines:
+        if line[0] != Status.FINISHED:
+            table.add_row(*(Text(cell, overflow="fold") for cell in line))
+    if table.rows:
+        console.print(table)
+    counts = Counter(status for status, _, _ in lines)
+    console.print(", ".join(f"{counts[name]} {name}" for name in (Status.FINISHED, *ORDER[:-1])), soft_wrap=True)
+
+
+def sync(folder: Path) -> int:
+    """Upload what W&B kept offline of the finished runs, and give the exit code; 0 if there is nothing to upload."""
+    runs = [run.path for run in find_runs(folder) if run.status == Status.FINISHED]
+    folders = [str(part) for run in runs for part in sorted(run.glob("wandb/offline-run-*"))]  # as they were written
+    if not folders:
+        print(f"{folder} holds no finished run with offline W&B data")
+        return 0
+    # wandb itself passes over what was uploaded before.
+    return subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=False).returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """The command line of ``prs_lightning.runs``, and its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m prs_lightning.runs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, task, text in (
+        ("status", show_status, "what is done, running, failed and left, with reasons"),
+        ("sync", sync, "upload the finished runs that W&B kept offline"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("folder", type=Path)
+        command.set_defaults(task=task)
+    chosen = parser.parse_args(arguments)
+    try:
+        return chosen.task(chosen.folder)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, write_atomically
@@ -34,7 +34,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     return checkpoint
 
 
-class AtomicCheckpointIO(CheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to the disk: atomic writes; a damaged ``last.ckpt`` gives way to the one before it.
 
     Args:
@@ -61,9 +61,6 @@ class AtomicCheckpointIO(CheckpointIO):
         if checkpoint["architecture"] != self.architecture:
             raise RunError(f"{path} holds a {checkpoint['architecture']}, expected a {self.architecture}")
         return checkpoint
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 def checkpoint_to_resume(run: RunDirectory) -> Path | None:

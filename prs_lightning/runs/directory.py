@@ -1,11 +1,6 @@
 """A run directory: the record of one training run, complete, resumable or marked failed, and never half-written.
 
-    config.yaml   the composed config
-    metrics.csv   one row per epoch
-    run.json      status, seed, git commit, versions, times, and the reason if the run failed
-    checkpoints/  last.ckpt and the one before it (to resume), epoch-050.ckpt and so on (weights only)
-
-It needs no torch, so that the analysis and the sweep can read runs quickly.
+docs/architecture.md says what is in it. No torch here, so that the analysis and the sweep can read runs quickly.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ import platform
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -28,9 +23,11 @@ import yaml
 
 from prs_lightning.errors import RunError
 from prs_lightning.measures import COLUMNS
-from prs_lightning.runs.locks import held
 from prs_lightning.runs.naming import differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
+
+SWEEP_FILE = "sweep.json"
+SWEEP_LOCK = ".sweep.lock"
 
 
 class Status(StrEnum):
@@ -71,6 +68,21 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+@contextmanager
+def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock file ``path``; gives False, at once, if another holds it and we are not to ``wait`` for it."""
+    from filelock import FileLock, Timeout  # 50 ms, which --help need not pay
+
+    # The system frees it when its holder dies. Where it cannot, refuse: a mere file would outlive a killed run.
+    lock = FileLock(path, fallback_to_soft=False)
+    with suppress(Timeout):
+        lock.acquire(timeout=-1 if wait else 0)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
 class RunDirectory:
     """Reads and writes one run directory. ``RunDirectory(path)`` touches nothing on the disk."""
 
@@ -89,8 +101,6 @@ class RunDirectory:
         """Where the weights after ``epoch`` (counted from 1) are kept."""
         return self.checkpoints / f"epoch-{epoch:03d}.ckpt"
 
-    # Reading
-
     def config(self) -> dict[str, Any]:
         """The composed config; empty if there is none."""
         return yaml.safe_load(self.config_file.read_text()) if self.config_file.exists() else {}
@@ -101,10 +111,7 @@ class RunDirectory:
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of metrics.csv as written; a measure that was not taken at an epoch is ''."""
-        if not self.metrics_file.exists():
-            return []
-        with self.metrics_file.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []))
 
     @property
     def status(self) -> Status | None:
@@ -126,8 +133,6 @@ class RunDirectory:
     def wandb_id(self) -> str:
         """Id of the W&B run, made once and kept in run.json: a resumed run goes on in the same W&B run."""
         return self.record().get("wandb_id", self._new_wandb_id)
-
-    # Writing
 
     def write_rows(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Replace metrics.csv; the whole file is written anew, so that it never ends in the middle of a line."""
@@ -184,7 +189,7 @@ class RunDirectory:
             try:
                 yield
             except BaseException as error:
-                interrupted = isinstance(error, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(error).__name__
+                interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning's SIGTERM is the latter
                 status = Status.INTERRUPTED if interrupted else Status.FAILED
                 reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
                 raise
@@ -214,6 +219,22 @@ def is_global_zero() -> bool:
 def find_runs(folder: str | Path) -> list[RunDirectory]:
     """Every run directory under ``folder``, sorted by path."""
     return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
+
+
+def note_runs(runs: Sequence[RunDirectory]) -> None:
+    """Add the runs that a sweep is to make to ``sweep.json`` of their folders."""
+    for folder in {run.path.parent for run in runs}:
+        names = [run.path.name for run in runs if run.path.parent == folder]
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
+            all_names = list(dict.fromkeys([*noted_runs(folder), *names]))
+            write_text(folder / SWEEP_FILE, json.dumps({"runs": all_names}, indent=2) + "\n")
+
+
+def noted_runs(folder: Path) -> list[str]:
+    """Names of the runs that sweeps in ``folder`` were to make."""
+    file = folder / SWEEP_FILE
+    return json.loads(file.read_text())["runs"] if file.exists() else []
 
 
 def _now() -> str:

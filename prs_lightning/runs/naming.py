@@ -16,8 +16,6 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-CONFIG_NAME = "train"
-
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
@@ -26,25 +24,31 @@ BOOKKEEPING = (
 )  # fmt: skip
 
 
-def run_directory(config: Mapping[str, Any], choices: Mapping[str, Any]) -> Path:
-    """The directory of the run of ``config``.
+def place(composed: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The directory of a run, and its config as that directory keeps it: plain values. Needs a running Hydra.
 
     Args:
-        config: the composed config, as it is recorded.
+        composed: the config.
         choices: the options chosen of the groups ``model`` and ``data``, for example ``{"model": "cnn6", ...}``.
     """
+    config: Any = OmegaConf.to_container(composed, resolve=True)
+    usual = _composed(choices["model"], choices["data"]).copy()
+    usual.batch_size, usual.seed = config["batch_size"], config["seed"]
+    defaults: Any = OmegaConf.to_container(usual, resolve=True)
+    recorded = with_named_attacks(config, defaults["grid_attacks"])
     if config["run_dir"]:
-        return Path(config["run_dir"])
-    defaults = defaults_for(config, choices)
-    name = run_name(config) + hash_of_changes(config, with_named_attacks(defaults, defaults["grid_attacks"]))
-    return Path(config["runs"], config["sweep"] or "", name)
+        return Path(config["run_dir"]), recorded
+    values, name = flatten(recorded), run_name(config)
+    changed = differing_keys(recorded, with_named_attacks(defaults, defaults["grid_attacks"]))
+    if changed:
+        text = json.dumps({key: values.get(key, "(none)") for key in changed}, sort_keys=True)
+        name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+    return Path(config["runs"], config["sweep"] or "", name), recorded
 
 
-def recorded(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """A composed config, as plain values, as a run directory keeps it. Needs a running Hydra."""
-    # Not of defaults_for(): resolving all of them takes 7 ms, and batch size and seed name no attack.
-    usual: Any = OmegaConf.to_container(_composed(choices["model"], choices["data"]).grid_attacks, resolve=True)
-    return with_named_attacks(config, usual)
+@lru_cache
+def _composed(model: str, data: str) -> DictConfig:
+    return hydra.compose("train", [f"model={model}", f"data={data}"])
 
 
 def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,33 +66,6 @@ def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> d
     if isinstance(entries, Mapping) and all(usual.get(name) == entry for name, entry in entries.items()):
         kept["callbacks"] = config["callbacks"] | {"robustness": robustness | {"grid_attacks": list(entries)}}
     return kept
-
-
-def hash_of_changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """A dash and six hexadecimal digits for what differs, bookkeeping left out; nothing if nothing differs.
-
-    >>> hash_of_changes({"epochs": 2, "runs": "a"}, {"epochs": 2, "runs": "b"})
-    ''
-    """
-    values = flatten(config)
-    changes = {key: values.get(key, "(none)") for key in differing_keys(config, defaults)}
-    if not changes:
-        return ""
-    return "-" + hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def defaults_for(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the same model, data, batch size and seed with nothing else set. Needs a running Hydra."""
-    defaults = _composed(choices["model"], choices["data"]).copy()
-    OmegaConf.update(defaults, "batch_size", config["batch_size"])
-    OmegaConf.update(defaults, "seed", config["seed"])
-    container: Any = OmegaConf.to_container(defaults, resolve=True)
-    return container
-
-
-@lru_cache
-def _composed(model: str, data: str) -> DictConfig:
-    return hydra.compose(CONFIG_NAME, [f"model={model}", f"data={data}"])
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,14 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = (
-    "torch",
-    "lightning",
-    "torchvision",
-    "torchmetrics",
-    "hydra-core",
-    "adversarial-robustness-toolbox",
-    "wandb",
-)
+    "torch", "lightning", "torchvision", "torchmetrics", "hydra-core", "adversarial-robustness-toolbox", "wandb",
+)  # fmt: skip
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

@@ -13,25 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from prs_lightning.runs import Status
-from prs_lightning.sweep.plan import Job
-from prs_lightning.sweep.processes import LOG_FILE, log_tail
+from prs_lightning.sweep.processes import LOG_FILE, Job, log_tail
 
 
-def clock(seconds: float | None) -> str:
+def clock(seconds: float) -> str:
     """Hours, minutes and seconds.
 
-    >>> clock(3723.4), clock(None)
-    ('1:02:03', '?')
+    >>> clock(3723.4)
+    '1:02:03'
     """
-    if seconds is None:
-        return "?"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def estimated_seconds(elapsed: float, epochs_done: float, epochs_left: float) -> float | None:
-    """Time left if the epochs to come take as long as those of this sweep so far; None before the first."""
-    return elapsed * epochs_left / epochs_done if epochs_done > 0 else None
 
 
 class Board(Progress):
@@ -52,8 +44,8 @@ class Board(Progress):
         super().__init__(*columns, TimeElapsedColumn(), refresh_per_second=1, transient=True)  # renders at once
         self.disable = not self.console.is_terminal
         for job in jobs:
-            done = job.epochs_done
-            self.left[job] = self.add_task(job.name, False, job.epochs, done, visible=False, before=done)
+            name, epochs, done = job.run.path.name, int(job.config["epochs"]), job.epochs_done
+            self.left[job] = self.add_task(name, False, epochs, done, visible=False, before=done)
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line above the live table."""
@@ -72,7 +64,7 @@ class Board(Progress):
             self.update(row, completed=job.epochs_done, visible=False)
             seconds = clock(self.tasks[row].elapsed or 0)
             style = {Status.FINISHED: "green", Status.FAILED: "bold red"}.get(outcome, "yellow")
-            self.say(f"{outcome}: {job.name} after {seconds} ({self.outcomes.total()} of {self.total})", style)
+            self.say(f"{outcome}: {job.run.path.name} after {seconds} ({self.outcomes.total()} of {self.total})", style)
             if outcome == Status.FAILED:
                 why = str(job.run.record().get("reason"))
                 self.failures.append((job, why))
@@ -86,7 +78,7 @@ class Board(Progress):
         return self.make_tasks_table(self.tasks), Text(summary)
 
     def summary(self) -> str:
-        """Counts in one line, with an estimate from the epochs that this sweep has trained so far."""
+        """Counts in one line, with an estimate: epochs to come take as long as those of this sweep so far."""
         left = list(self.left.items())
         for job, row in left:
             self.update(row, completed=job.epochs_done)
@@ -98,7 +90,8 @@ class Board(Progress):
             return text
         done = sum(max(0, task.completed - task.fields["before"]) for task in tasks)
         to_do = sum(tasks[row].remaining or 0 for _, row in left)
-        return f"{text}, about {clock(estimated_seconds(time.monotonic() - self.began, done, to_do))} to go"
+        estimate = clock((time.monotonic() - self.began) * to_do / done) if done else "?"
+        return f"{text}, about {estimate} to go"
 
     def close(self) -> None:
         """Print the counts and a table of what failed."""

@@ -41,8 +41,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
         return
 
     def quiet(cfg: DictConfig) -> None:
-        # Worded in here, or Hydra would print a line of its own first. Processes that the task starts decide for
-        # themselves.
+        # Worded in here, or Hydra would print a line of its own first; the task's processes decide for themselves.
         with _one_line_errors(config_name, hydra_raises=False):
             task(cfg)
 
@@ -64,15 +63,9 @@ def only_our_launchers() -> None:
 
 @contextmanager
 def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
-    """Print an error that the user can mend as one line, and leave with exit code 1.
-
-    Args:
-        config_name: whose keys are suggested.
-        hydra_raises: Hydra is to raise its errors, so that we can word them, instead of printing them and leaving.
-    """
-    before = os.environ.pop(FULL_ERROR, None)
-    if hydra_raises:
-        os.environ[FULL_ERROR] = "1"
+    """Print an error that the user can mend as one line, and leave with exit code 1; one that Hydra raises, too."""
+    before = os.environ.get(FULL_ERROR, "0")
+    os.environ[FULL_ERROR] = "1" if hydra_raises else "0"
     try:
         yield
     except Exception as error:
@@ -81,9 +74,7 @@ def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     finally:
-        os.environ.pop(FULL_ERROR, None)
-        if before is not None:
-            os.environ[FULL_ERROR] = before
+        os.environ[FULL_ERROR] = before
 
 
 def one_line(error: BaseException, config_name: str) -> str | None:
@@ -91,17 +82,15 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    if ours := [cause for cause in causes if isinstance(cause, ConfigError | RunError)]:
-        return " ".join(str(ours[0]).split())
     for cause in causes:
+        if isinstance(cause, ConfigError | RunError):
+            return " ".join(str(cause).split())
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             options = [option for option in cause.options or [] if option != "base"]
             return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
     text = " ".join(str(error).split())
-    if unknown := re.search(
-        r"(?:Could not override|Could not append.*to|Could not delete from config\.) '([^']+)'", text
-    ):
+    if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
         return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"

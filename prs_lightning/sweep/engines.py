@@ -9,25 +9,23 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import is_global_zero
-from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import SweepLauncher
-from prs_lightning.sweep.plan import Job
-from prs_lightning.sweep.processes import PARENT, command, quoted, run_job
+from prs_lightning.sweep.processes import PARENT, Job, run_job
 
 POLL_SECONDS = 2.0
 
@@ -39,11 +37,11 @@ def run_here(cfg: DictConfig, *, script: Path, folder: Path) -> Status:
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     job = Job(tuple(HydraConfig.get().overrides.task), RunDirectory(config["run_dir"]), config)
-    if is_global_zero():
-        return run_job(job, script, folder=folder)
-    environment = {**os.environ, PARENT: str(os.getpid())}
-    line = command(script, job.overrides, job.run.path)
-    code = subprocess.run(line, cwd=folder, env=environment, check=False).returncode
+    with chdir(folder):
+        if is_global_zero():
+            return run_job(job, script)
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        code = subprocess.run([sys.executable, script, *job.overrides], env=environment, check=False).returncode
     return Status.FINISHED if code == 0 else Status.FAILED
 
 
@@ -67,63 +65,50 @@ class EngineLauncher(SweepLauncher):
         except ModuleNotFoundError as error:
             raise ConfigError(f"hydra/launcher needs {module}: pip install 'prs-lightning[{install}]'") from error
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        task = partial(run_here, script=self.script, folder=Path.cwd())
-        self.engine.setup(hydra_context=hydra_context, task_function=task, config=config)
-
     def conduct(self, jobs: Sequence[Job]) -> None:
+        task = partial(run_here, script=self.script, folder=Path.cwd())
+        self.engine.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
         self.board.say(self.board.summary())
-        overrides = [[*job.overrides, f"run_dir={quoted(str(job.run.path.absolute()))}"] for job in jobs]
-        problems: list[Exception] = []
+        over = threading.Event()
+        before = {job: job.run.record() for job in jobs}
+        follower = threading.Thread(target=self.follow, args=(before, over))
+        follower.start()
         try:
-            with watched(jobs, self.board):
-                try:
-                    returned = self.engine.launch(overrides, 0) if overrides else []
-                except Exception as error:  # engines raise all kinds for a lost job; the run directories tell the rest
-                    returned, problems = [], [error]
-                for result in returned:
-                    try:
-                        _ = result.return_value
-                    except Exception as error:
-                        problems.append(error)
+            problems = self.hand_over(jobs)
         except KeyboardInterrupt:
             print("no longer watching; stop jobs with the engine's own tools, and give the same command to go on")
             raise
+        finally:
+            over.set()
+            follower.join()
+        for job in list(self.board.left):  # a run that has not said how it ended can be taken up again
+            self.board.ended(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED)
         for problem in problems:
             self.board.say(f"the engine reports: {problem}", "red")
 
+    def hand_over(self, jobs: Sequence[Job]) -> list[Exception]:
+        """Launch the jobs, wait for their end, and give what the engine raises; the run directories tell the rest."""
+        problems = []
+        try:
+            overrides = [job.overrides_at(job.run.path.absolute()) for job in jobs]
+            for result in self.engine.launch(overrides, 0) if overrides else []:
+                try:
+                    _ = result.return_value
+                except Exception as error:
+                    problems.append(error)
+        except Exception as error:  # of all kinds, for a lost job
+            problems.append(error)
+        return problems
 
-@contextmanager
-def watched(jobs: Sequence[Job], board: Board) -> Iterator[None]:
-    """Tell the board what becomes of jobs on other machines, from the records in their run directories.
-
-    At the end of the block no job is left: a run that has not said how it ended can be taken up again.
-    """
-    before = {job: job.run.record() for job in jobs}
-    over = threading.Event()
-
-    def look() -> None:
-        for job in list(board.left):
-            record = job.run.record()
-            if record == before[job]:
-                continue
-            if record["status"] == Status.RUNNING:
-                board.started(job)
-            else:
-                board.ended(job, Status(record["status"]))
-
-    def follow() -> None:
-        while not over.wait(POLL_SECONDS):
-            look()
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    look()
-    for job in list(board.left):
-        board.ended(job, Status.ELSEWHERE if job.run.locked else Status.INTERRUPTED)
+    def follow(self, before: Mapping[Job, Mapping[str, Any]], over: threading.Event) -> None:
+        """Tell the board what becomes of jobs on other machines, from the records in their run directories."""
+        last = False
+        while not last:
+            last = over.wait(POLL_SECONDS)
+            for job in list(self.board.left):
+                if (record := job.run.record()) == before[job]:
+                    continue
+                if record["status"] == Status.RUNNING:
+                    self.board.started(job)
+                else:
+                    self.board.ended(job, Status(record["status"]))

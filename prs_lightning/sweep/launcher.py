@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.naming import recorded, run_directory
-from prs_lightning.runs.status import note_runs
-from prs_lightning.sweep import gpus as graphics
+from prs_lightning.runs.directory import note_runs
+from prs_lightning.runs.naming import place
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.plan import RUNNABLE, Job, decide
-from prs_lightning.sweep.processes import kill, run_job
+from prs_lightning.sweep.processes import RUNNABLE, Job, decide, kill, run_job
 
 DEFAULT_SWEEP = "sweep"
 GRACE_SECONDS = 20.0
@@ -39,10 +38,8 @@ VARIED = re.compile(r"(batch_size|seed)=(\d+)")
 class RangeSweeper(BasicSweeper):
     """Hydra's own sweeper, which also knows ``seed=0..4``, and gives all jobs to the launcher at once.
 
-    The launcher composes the jobs and makes the directories: Hydra would leave a file behind after a dry run.
-
-    Args:
-        params: overrides that the config brings along, for example ``{"seed": "0..4"}``; the command line wins.
+    The launcher composes the jobs and makes the directories: Hydra would leave a file behind after a dry run. The
+    command line wins over ``params``, overrides that the config brings along: ``{"seed": "0..4"}``.
     """
 
     launcher: Launcher
@@ -71,13 +68,13 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         jobs = self.jobs(job_overrides)
-        decisions = {job: self.decide(job) for job in jobs}
+        decisions = {job: decide(job.run, retry_failed=self.config.retry_failed) for job in jobs}
         if self.config.dry_run:
             for job, decision in decisions.items():
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
                 print(f"{word:<22} {job.run.path}")
             return []
-        note_runs(job.run for job in jobs)
+        note_runs([job.run for job in jobs])
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         try:
@@ -87,8 +84,7 @@ class SweepLauncher(Launcher):
             raise SystemExit(128 + signal.SIGINT) from None
         self.board.close()
         outcomes = self.board.outcomes
-        bad = [f"{outcomes[bad]} {bad}" for bad in (Status.FAILED, Status.INTERRUPTED) if outcomes[bad]]
-        if bad:
+        if bad := [f"{outcomes[each]} {each}" for each in (Status.FAILED, Status.INTERRUPTED) if outcomes[each]]:
             raise RunError(
                 f"{' and '.join(bad)} of {len(jobs)} runs: the same command goes on with interrupted runs, "
                 "and tries failed ones again with retry_failed=true"
@@ -100,10 +96,6 @@ class SweepLauncher(Launcher):
     def conduct(self, jobs: Sequence[Job]) -> None:
         """Run the jobs, and tell the board what becomes of each."""
         raise NotImplementedError
-
-    def decide(self, job: Job) -> Status:
-        """What the job needs now."""
-        return decide(job.run, retry_failed=self.config.retry_failed)
 
     def jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
         """Compose every job, so that a mistake in any of them is reported before the first starts.
@@ -117,24 +109,31 @@ class SweepLauncher(Launcher):
         for overrides in job_overrides:
             # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
             varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
-            composed = copy.deepcopy(load(*(override for override in overrides if not VARIED.fullmatch(override))))
+            loaded = load(*(override for override in overrides if not VARIED.fullmatch(override)))
+            composed = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
             for key, value in varied:
-                OmegaConf.update(composed, key, int(value))
-            chosen = composed.hydra.runtime.choices
-            with open_dict(composed):
-                del composed["hydra"]
+                composed[key] = int(value)
             if composed.run_dir:
                 raise ConfigError(
                     f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead"
                 )
             if not composed.sweep:
                 overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            plain: Any = OmegaConf.to_container(composed, resolve=True)
-            config = recorded(plain, chosen)
-            run = RunDirectory(run_directory(config, chosen))
+            path, config = place(composed, loaded.hydra.runtime.choices)
+            run = RunDirectory(path)
             run.check(config)
-            jobs.setdefault(run.path, Job(tuple(overrides), run, config))
+            jobs.setdefault(path, Job(tuple(overrides), run, config))
         return list(jobs.values())
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return []
+    listed = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(index) for index, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 class ProcessLauncher(SweepLauncher):
@@ -147,30 +146,36 @@ class ProcessLauncher(SweepLauncher):
     """
 
     def __init__(self, jobs: int | None = None, gpus: Any = "auto", jobs_per_gpu: int = 1) -> None:
-        ids = graphics.visible() if gpus == "auto" else [str(gpu) for gpu in gpus or ()]
-        self.gpus = graphics.GPUs(ids, jobs_per_gpu)
-        self.at_once = max(1, self.gpus.slots) if jobs is None else jobs
+        if jobs_per_gpu < 1:
+            raise ConfigError(f"hydra.launcher.jobs_per_gpu={jobs_per_gpu} must be 1 or more")
+        ids = visible_gpus() if gpus == "auto" else [str(gpu) for gpu in gpus or ()]
+        self.slots = Counter(dict.fromkeys(ids, jobs_per_gpu))  # how many more jobs each GPU takes now
+        self.at_once = max(1, self.slots.total()) if jobs is None else jobs
         at_least("hydra.launcher.jobs", self.at_once, 1)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.stopping = False
 
     def conduct(self, jobs: Sequence[Job]) -> None:
-        """Run the jobs in threads, ``at_once`` of them; whatever goes wrong, none is left behind."""
-        wanted = {job: self.gpus.wanted(job.config["trainer"]) for job in jobs}
+        """Run the jobs in threads, ``at_once`` of them; whatever goes wrong, none is left behind.
+
+        Jobs start in their order: one of two GPUs would otherwise wait for ever behind jobs of one.
+        """
+        wanted = {job: self.gpus_wanted(job.config["trainer"]) for job in jobs}
         if self.board.outcomes:
             self.board.say(self.board.summary())
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-        futures: list[Future[None]] = []
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        running: dict[Future[None], list[str]] = {}
         try:
             with ThreadPoolExecutor(self.at_once) as pool:
                 try:
-                    for job, gpus in wanted.items():
-                        futures.append(pool.submit(self.run, job, gpus))
-                    for future in as_completed(futures):
-                        future.result()
+                    for job, count in wanted.items():
+                        while len(running) == self.at_once or (taken := self.take_gpus(count)) is None:
+                            self.await_one(running)
+                        running[pool.submit(self.run, job, taken)] = taken
+                    while running:
+                        self.await_one(running)
                 except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    self.stop(futures)
+                    self.stop(running)
                     raise
         except KeyboardInterrupt:
             self.board.close()
@@ -178,34 +183,61 @@ class ProcessLauncher(SweepLauncher):
         finally:
             signal.signal(signal.SIGTERM, previous)
 
-    def run(self, job: Job, gpus: int) -> None:
-        """Wait for GPUs, start the job and wait for its end; one that another sweep finished meanwhile is left."""
-        with self.gpus.lent(gpus) as taken:
-            if self.stopping:
-                return
-            decision = self.decide(job)
+    def gpus_wanted(self, trainer: Mapping[str, Any]) -> int:
+        """How many GPUs a job with this ``trainer`` config needs.
 
-            def started(process: subprocess.Popen[bytes]) -> None:
-                self.processes.append(process)
-                self.board.started(job)
-                self.board.say(f"{decision}: {job.run.path}")
-                if self.stopping:  # since the job was looked at
-                    process.terminate()
+        Raises:
+            ConfigError: more than there are.
+        """
+        if not self.slots or trainer.get("accelerator") == "cpu":
+            return 0
+        devices = trainer.get("devices", 1)
+        if isinstance(devices, list):
+            devices = len(devices)
+        count = len(self.slots) if devices in ("auto", -1, "-1") else int(devices)
+        if count > len(self.slots):
+            there = f"{len(self.slots)} GPUs: {', '.join(self.slots)}"
+            raise ConfigError(f"trainer.devices={count}, but the sweep has {there}")
+        return count
 
-            outcome = decision
-            if decision in RUNNABLE:
-                outcome = run_job(job, self.script, self.environment(taken), None, started, lambda: self.stopping)
+    def take_gpus(self, count: int) -> list[str] | None:
+        """``count`` different GPUs, the least used first; None, and none is taken, while so many are not free."""
+        taken = [gpu for gpu, slots in self.slots.most_common(count) if slots > 0]
+        if len(taken) < count:
+            return None
+        self.slots.subtract(taken)
+        return taken
+
+    def await_one(self, running: dict[Future[None], list[str]]) -> None:
+        """Wait until a job has ended, and take its GPUs back."""
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            self.slots.update(running.pop(future))
+            future.result()
+
+    def run(self, job: Job, gpus: Sequence[str]) -> None:
+        """Start the job and wait for its end; one that another sweep finished meanwhile is left."""
+        outcome = decision = decide(job.run, retry_failed=self.config.retry_failed)
+
+        def started(process: subprocess.Popen[bytes]) -> None:
+            self.processes.append(process)
+            self.board.started(job)
+            self.board.say(f"{decision}: {job.run.path}")
+            if self.stopping:  # since the job was submitted
+                process.terminate()
+
+        if decision in RUNNABLE:
+            outcome = run_job(job, self.script, self.environment(gpus), started, lambda: self.stopping)
         self.board.ended(job, outcome)
 
-    def environment(self, taken: Sequence[str]) -> dict[str, str]:
+    def environment(self, gpus: Sequence[str]) -> dict[str, str]:
         """The job's GPUs; without GPUs, its share of the cores when several jobs run at a time."""
-        if taken:
-            return {"CUDA_VISIBLE_DEVICES": ",".join(taken)}
+        if gpus:
+            return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         if self.at_once == 1 or "OMP_NUM_THREADS" in os.environ:
             return {}
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.at_once))}
 
-    def stop(self, futures: Sequence[Future[None]]) -> None:
+    def stop(self, running: Iterable[Future[None]]) -> None:
         """Stop every job so that it can be taken up again; a second Ctrl-C kills those that have not stopped yet."""
         self.board.say("stopping: give the same command to go on", "bold yellow")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -213,14 +245,9 @@ class ProcessLauncher(SweepLauncher):
         try:
             for process in [*self.processes]:
                 process.terminate()
-            # To wait(), one that was cancelled in the queue is never done.
-            wait([future for future in futures if not future.cancelled()], timeout=GRACE_SECONDS)
+            wait(running, timeout=GRACE_SECONDS)
         except KeyboardInterrupt:
             self.board.say("killing the jobs", "bold yellow")
         for process in [*self.processes]:
             if process.poll() is None:
                 kill(process)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt

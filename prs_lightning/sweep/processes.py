@@ -1,38 +1,57 @@
-"""A job as a process of its own: its command, its log, its end, and what its run directory says afterwards."""
+"""A job as a process of its own: what it needs, its log, its end, and what its run directory says afterwards."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.sweep.plan import Job, claim
+from prs_lightning.runs.directory import SWEEP_LOCK, held
 
 LOG_FILE = "train.log"
 PARENT = "PRS_LIGHTNING_SWEEP"  # environment variable: process id of the sweep that a job belongs to
+RUNNABLE = (Status.START, Status.RESUME, Status.RETRY)
 
 
-def quoted(value: str) -> str:
-    """A text as Hydra's override grammar takes it: backslashes count only before a quote.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of a sweep: its own overrides, as on a command line, and its composed config, as plain values."""
 
-    >>> print(quoted("it's"))
-    'it\\'s'
+    overrides: tuple[str, ...]
+    run: RunDirectory
+    config: Mapping[str, Any]
+
+    @property
+    def epochs_done(self) -> int:
+        """Rows of metrics.csv, counted without parsing."""
+        file = self.run.metrics_file
+        return file.read_bytes().count(b"\n") - 1 if file.exists() else 0
+
+    def overrides_at(self, path: Path) -> list[str]:
+        """The overrides of an ordinary single run in the directory ``path``."""
+        return [*self.overrides, f"run_dir={QuotedString(str(path), Quote.single).with_quotes()}"]
+
+
+def decide(run: RunDirectory, *, retry_failed: bool = False) -> Status:
+    """One of ``RUNNABLE`` if the job is to be started now, else why it is not.
+
+    A failed run would most likely fail again, so it is tried again only when asked for.
     """
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"'{escaped}'"
-
-
-def command(script: str | Path, job_overrides: Sequence[str], path: Path) -> list[str]:
-    """The command line of a job: an ordinary single run with a fixed directory."""
-    return [sys.executable, str(script), *job_overrides, f"run_dir={quoted(str(path))}"]
+    if run.locked:
+        return Status.ELSEWHERE
+    failed = Status.RETRY if retry_failed else Status.FAILED
+    known = {Status.FAILED: failed, Status.INTERRUPTED: Status.RESUME, Status.FINISHED: Status.FINISHED}
+    return known.get(run.status or Status.LEFT, Status.START)
 
 
 def die_with_parent() -> None:
@@ -54,7 +73,6 @@ def run_job(
     job: Job,
     script: str | Path,
     environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
     started: Callable[[subprocess.Popen[bytes]], object] = lambda process: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Status:
@@ -64,22 +82,21 @@ def run_job(
     start the job meanwhile; if another sweep holds the run, nothing is started.
 
     Args:
-        job: what to run.
-        script: the script that trains.
         environment: more environment variables.
-        folder: working directory of the job.
         started: is told the process.
         stopping: whether the job was asked to stop.
     """
-    with claim(job.run) as claimed:
+    job.run.path.mkdir(parents=True, exist_ok=True)
+    # Training takes the run's own lock seconds after its process started; this one closes that gap.
+    with held(job.run.path / SWEEP_LOCK) as claimed:
         if not claimed:
             return Status.ELSEWHERE
         before = job.run.record()
         with (job.run.path / LOG_FILE).open("ab") as log:
             # To the system, the thread that started a process is the parent with which it dies: this one stays.
             process = subprocess.Popen(
-                command(script, job.overrides, job.run.path),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
+                [sys.executable, str(script), *job.overrides_at(job.run.path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
                 start_new_session=True,  # the job and the ranks it starts can be killed as one
             )  # fmt: skip
@@ -131,9 +148,5 @@ def reason(code: int, tail: Sequence[str]) -> str:
 def log_tail(run: RunDirectory, lines: int = 12) -> list[str]:
     """The last lines of the run's log that are not empty."""
     file = run.path / LOG_FILE
-    if not file.exists():
-        return []
-    with file.open("rb") as log:
-        log.seek(max(0, file.stat().st_size - 20_000))
-        text = log.read().decode(errors="replace")
+    text = file.read_bytes()[-20_000:].decode(errors="replace") if file.exists() else ""
     return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-lines:]
