@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,9 +41,10 @@ def hidden_layers(model: nn.Module, final: nn.Module) -> list[str]:
         if not isinstance(module, nn.Conv2d | nn.Linear) or module is final:
             continue
         width = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
-        following = next(iter(layers[place + 1 : place + 2]), (name, module))
-        normalised = isinstance(following[1], _NORMALISATIONS) and following[1].num_features == width
-        names.append(following[0] if normalised else name)
+        for following_name, following in layers[place + 1 : place + 2]:
+            if isinstance(following, _NORMALISATIONS) and following.num_features == width:
+                name = following_name
+        names.append(name)
     return names
 
 
@@ -57,16 +59,12 @@ def watching(model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor
         ConfigError: an unknown name, or an output that is no tensor.
     """
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def check(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
-                raise ConfigError(f"layer {name!r} puts out a {type(output).__name__}: expected a tensor")
-            seen(name, output)
+    def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise ConfigError(f"layer {name!r} puts out a {type(output).__name__}: expected a tensor")
+        seen(name, output)
 
-        return check
-
-    modules = [find_layer(model, name) for name in names]
     with ExitStack() as hooks:
-        for name, module in zip(names, modules, strict=True):
-            hooks.callback(module.register_forward_hook(hook(name)).remove)
+        for name in names:
+            hooks.callback(find_layer(model, name).register_forward_hook(partial(hook, name)).remove)
         yield
