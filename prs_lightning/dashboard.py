@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.measures import AUDITED_ACCURACY, GROUPS, MEASURES, PRS_RATIO, ROBUST_ACCURACY
+from prs_lightning.measures import AUDITED_ACCURACY, COLUMNS, GROUPS, PRS_RATIO, ROBUST_ACCURACY
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -30,7 +30,7 @@ def groups() -> dict[str, list[str]]:
     >>> groups()["weights"]
     ['weights/cosine_similarity']
     """
-    return {group: [m.name for m in MEASURES if m.column and m.group == group] for group in GROUPS}
+    return {group: [name for name in COLUMNS if name.startswith(f"{group}/")] for group in GROUPS}
 
 
 def dashboard(entity: str, project: str) -> Workspace:
