@@ -1,16 +1,19 @@
-"""The layers of a network by name: finding them, and watching what they put out."""
+"""The layers of a network by name: finding them, watching what they put out, and the regions of any of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prs_lightning.errors import ConfigError
+from prs_lightning.measuring import evaluating, float32
+from prs_lightning.regions.region_set import RegionSet
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -68,3 +71,43 @@ def watching(model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor
         for name in names:
             hooks.callback(find_layer(model, name).register_forward_hook(partial(hook, name)).remove)
         yield
+
+
+def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
+    """The populated regions of one layer of any torch module over all samples of a loader.
+
+    The network runs in eval mode, without gradients and in float32; afterwards its modes, its hooks and torch's random
+    state are as before. Name the layer before the ReLU: it does not matter if that ReLU works in place.
+
+    Args:
+        model: takes a batch of inputs; they are moved to the device of its parameters.
+        loader: batches, each a tensor or a tuple or list whose first element is one.
+        layer: a name of ``model.named_modules()``, with an output (N, D) or (N, C, H, W).
+
+    Raises:
+        ConfigError: an unknown layer (with near names), one that does not run once in each forward pass, or a batch
+            of another kind.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> measure(network, [torch.zeros(5, 4), torch.zeros(3, 4)], layer="0").ratio
+    0.125
+    """
+    regions, outputs = RegionSet(), 0
+
+    def seen(name: str, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += 1
+        regions.add(output)
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]), evaluating(model), float32(device), torch.no_grad():
+        with watching(model, [layer], seen):
+            for batch in loader:
+                images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+                if not isinstance(images, Tensor):
+                    raise ConfigError(f"a batch of type {type(batch).__name__}: expected a tensor, or a tuple with one")
+                outputs = 0
+                model(images.to(device))
+                if outputs != 1:
+                    raise ConfigError(f"layer {layer!r} ran {outputs} times in a forward pass: expected once")
+    return regions
