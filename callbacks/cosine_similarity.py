@@ -32,16 +32,13 @@ class CosineSimilarity(pl.Callback):
         final = pl_module.final
         assert isinstance(final, nn.Linear)
         weight = final.weight
-        value = cosine_similarity(weight).float()
-        log_measure(pl_module, "weights/cosine_similarity", value)
+        log_measure(pl_module, "weights/cosine_similarity", cosine_similarity(weight).float())
         self._log_picture(trainer, weight)
 
     @rank_zero_only
     def _log_picture(self, trainer: pl.Trainer, weight: Tensor) -> None:
-        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
-        if not loggers:
-            return
-        picture = matrix_picture(cosine_matrix(weight)).numpy()
         caption = f"epoch {trainer.current_epoch + 1}: cosines of the classes' weights, blue -1, white 0, red 1"
-        for logger in loggers:
-            logger.log_image("weights/cosine_matrix", images=[picture], step=trainer.global_step - 1, caption=[caption])
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                images = [matrix_picture(cosine_matrix(weight)).numpy()]
+                logger.log_image("weights/cosine_matrix", images, step=trainer.global_step - 1, caption=[caption])

@@ -37,11 +37,10 @@ class Regions(pl.Callback):
         final = pl_module.final
         assert isinstance(final, nn.Linear)
         self.statistics = RegionStatistics(classes=final.out_features)
-        names = {"penultimate": [], "all": hidden_layers(pl_module, final)}
-        chosen = names[self.layers] if isinstance(self.layers, str) else list(self.layers)
-        for name in chosen:
+        names = hidden_layers(pl_module, final) if self.layers == "all" else self.layers
+        self.further = {} if names == "penultimate" else {name: PopulatedRegions() for name in names}
+        for name in self.further:
             find_layer(pl_module, name)
-        self.further = {name: PopulatedRegions() for name in chosen}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for metric in (self.statistics, *self.further.values()):

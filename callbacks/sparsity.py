@@ -22,15 +22,14 @@ class Sparsity(pl.Callback):
     def __init__(self) -> None:
         self.metric = SparsityMetric()
         self.hooks = ExitStack()
-        self.names: list[str] = []
         self.calls: int | None = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
         self.metric.to(pl_module.device).reset()
-        self.names = [name for name, module in pl_module.named_modules() if isinstance(module, nn.ReLU)]
-        self.hooks.enter_context(watching(pl_module, self.names, self._count))
+        names = [name for name, module in pl_module.named_modules() if isinstance(module, nn.ReLU)]
+        self.hooks.enter_context(watching(pl_module, names, self._count))
 
     def _count(self, name: str, output: Tensor) -> None:
         if self.calls is not None:
@@ -44,10 +43,8 @@ class Sparsity(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.hooks.close()
-        if trainer.sanity_checking or not self.names:
-            return
-        log_measure(pl_module, "features/sparsity", self.metric.compute().float())
-        self.metric.reset()
+        if not trainer.sanity_checking and self.metric.update_called:
+            log_measure(pl_module, "features/sparsity", self.metric.compute().float())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.hooks.close()

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.measures import AUDITED_ACCURACY, GROUPS, MEASURES, PRS_RATIO, ROBUST_ACCURACY
+from prs_lightning.measures import AUDITED_ACCURACY, COLUMNS, GROUPS, PRS_RATIO, ROBUST_ACCURACY
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -48,7 +48,7 @@ def dashboard(entity: str, project: str) -> Workspace:
     ]
     sections: list[Any] = [PointPerRun(name="PRS ratio against robust accuracy", panels=scatter, is_open=True)]
     for group, title in GROUPS.items():
-        names = [measure.name for measure in MEASURES if measure.column and measure.group == group]
+        names = [name for name in COLUMNS if name.startswith(f"{group}/")]
         lines: list[Any] = [panels.LinePlot(title=name, x="Step", y=[name]) for name in names]
         sections.append(workspaces.Section(name=title, panels=lines, is_open=group in ("robust", "prs")))
     grouped = workspaces.RunsetSettings(groupby=[workspaces.Config("sweep")])

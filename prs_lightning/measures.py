@@ -32,7 +32,6 @@ class Measure:
         unit: ``share`` (a ratio in [0, 1]), or what is counted.
         better: 1 where more is better, -1 where less is, 0 where neither is.
         low, high: the range; None where it has no bound.
-        column: it has a place of its own among the columns of metrics.csv and on the dashboard; others follow by name.
         bar: it is shown beside the progress bar.
     """
 
@@ -43,7 +42,6 @@ class Measure:
     better: int = 0
     low: float = 0
     high: float | None = 1
-    column: bool = True
     bar: bool = False
 
     @property
@@ -51,14 +49,14 @@ class Measure:
         return self.name.split("/")[0]
 
 
-def share(name: str, label: str, meaning: str, better: int = 0, *, column: bool = True, bar: bool = False) -> Measure:
+def share(name: str, label: str, meaning: str, better: int = 0, *, bar: bool = False) -> Measure:
     """A ratio in [0, 1]."""
-    return Measure(name, label, meaning, better=better, column=column, bar=bar)
+    return Measure(name, label, meaning, better=better, bar=bar)
 
 
-def amount(name: str, label: str, meaning: str, unit: str, better: int = 0, *, column: bool = True) -> Measure:
+def amount(name: str, label: str, meaning: str, unit: str, better: int = 0) -> Measure:
     """0 or more of a unit."""
-    return Measure(name, label, meaning, unit, better, high=None, column=column)
+    return Measure(name, label, meaning, unit, better, high=None)
 
 
 PRS_RATIO = "prs/ratio"
@@ -77,7 +75,7 @@ TEST_ACCURACY = "test/accuracy"
 LOSS, CORRECT = "cross-entropy of the", "share classified correctly of the"
 UNDER = "share of all test samples still classified correctly under"
 
-MEASURES = (
+COLUMN_MEASURES = (
     amount("train/loss", "training loss", f"{LOSS} training set", "nats", -1),
     share("train/accuracy", "training accuracy", f"{CORRECT} training set", 1),
     amount("test/loss", "test loss", f"{LOSS} test set", "nats", -1),
@@ -101,32 +99,24 @@ MEASURES = (
     share(AUTOATTACK, "RA (AutoAttack)", f"{UNDER} ART's AutoAttack, if asked for", 1),
     amount("time/train_s", "training time", "time that the epoch's training took", "seconds", -1),
     amount("time/measure_s", "measuring time", "time that its measures took", "seconds", -1),
-    amount("prs/always_positive_units", "always positive units", "of the penultimate layer", "units", column=False),
-    amount("prs/entropy", "entropy", "of the training samples' spread over the regions", "nats", column=False),
-    amount("prs/hamming_to_major", "distance to the major region", "mean over the samples", "units", column=False),
-    amount(
-        "prs/mean_positive_units",
-        "positive units",
-        "of the penultimate layer, mean over the samples",
-        "units",
-        column=False,
-    ),
-    share("prs/purity", "purity", "training samples whose region holds one class only", column=False),
-    share("prs/singleton_share", "singleton share", "training samples alone in their region", column=False),
-    share("prs/ratio/<layer>", "PRS ratio of a layer", "the PRS ratio of a further layer", column=False),
-    share("robust/pgd<steps>", "RA (PGD)", f"{UNDER} PGD of other steps", 1, column=False, bar=True),
-    share(
-        "robust/pgd<steps>_audited",
-        "RA after the audit",
-        "after PGD of other steps and a margin loss",
-        1,
-        column=False,
-        bar=True,
-    ),
-    share("robust/<attack>", "RA", f"{UNDER} an attack of `grid_attacks`", 1, column=False),
 )
 
-COLUMNS = ("epoch", "step", *(measure.name for measure in MEASURES if measure.column))
+FURTHER_MEASURES = (
+    amount("prs/always_positive_units", "always positive units", "of the penultimate layer", "units"),
+    amount("prs/entropy", "entropy", "of the training samples' spread over the regions", "nats"),
+    amount("prs/hamming_to_major", "distance to the major region", "mean over the samples", "units"),
+    amount("prs/mean_positive_units", "positive units", "of the penultimate layer, mean over the samples", "units"),
+    share("prs/purity", "purity", "training samples whose region holds one class only"),
+    share("prs/singleton_share", "singleton share", "training samples alone in their region"),
+    share("prs/ratio/<layer>", "PRS ratio of a layer", "the PRS ratio of a further layer"),
+    share("robust/pgd<steps>", "RA (PGD)", f"{UNDER} PGD of other steps", 1, bar=True),
+    share("robust/pgd<steps>_audited", "RA after the audit", "after PGD of other steps and a margin loss", 1, bar=True),
+    share("robust/<attack>", "RA", f"{UNDER} an attack of `grid_attacks`", 1),
+)
+
+MEASURES = COLUMN_MEASURES + FURTHER_MEASURES
+
+COLUMNS = ("epoch", "step", *(measure.name for measure in COLUMN_MEASURES))
 """The order of the columns of metrics.csv; a measure that is not named here comes after them."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from prs_lightning import regions
 from prs_lightning.errors import RunError
 from prs_lightning.regions import keys as region_keys
 from prs_lightning.regions import sign_patterns
-from prs_lightning.regions.keys import collision_bound, keys_of_patterns, multilinear, pack, unpack
+from prs_lightning.regions.keys import keys_of_words, multilinear, pack, unpack
 from prs_lightning.regions.sorting import count_keys, find_keys, group_keys, sort_words
 from tests.test_regions import WIDTHS, quick
 
@@ -34,7 +33,7 @@ def test_packing_is_that_of_numpy_and_can_be_undone(units: int) -> None:
 @pytest.mark.parametrize("units", WIDTHS)
 def test_the_ways_of_cpu_and_gpu_agree_bit_for_bit(units: int) -> None:
     z = torch.randn(33, units)
-    assert torch.equal(keys_of_patterns(sign_patterns(z)), regions.region_keys(z))
+    assert torch.equal(keys_of_words(pack(sign_patterns(z))), regions.region_keys(z))
 
 
 @pytest.mark.parametrize("units", [*WIDTHS, 4096])
@@ -43,7 +42,7 @@ def test_blocks_and_threads_give_the_keys_of_the_patterns(
     units: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     z = torch.randn(101, units, dtype=dtype)
-    expected = keys_of_patterns(sign_patterns(z))
+    expected = keys_of_words(pack(sign_patterns(z)))
     monkeypatch.setattr(region_keys, "_CACHED", 5 * units)
     assert torch.equal(regions.region_keys(z), expected)
     monkeypatch.setattr(region_keys, "_WORTH_A_THREAD", 10 * units)
@@ -66,7 +65,7 @@ def test_keys_of_wide_layers_are_the_published_formula_in_exact_integers() -> No
     patterns = torch.rand(5, 150) > 0.5
     stream = hashlib.shake_128(b"prs-lightning region keys, version 1").digest(4 * 8 * 25)
     numbers = [int.from_bytes(stream[i : i + 4], "little") % 2**23 for i in range(0, len(stream), 4)]
-    for row, key in zip(patterns.tolist(), keys_of_patterns(patterns).tolist(), strict=True):
+    for row, key in zip(patterns.tolist(), keys_of_words(pack(patterns)).tolist(), strict=True):
         bits = sum(bit << place for place, bit in enumerate(row))
         halves = [1, *(bits >> 8 * i & 255 for i in range(24))]
         parts = [sum(numbers[8 * i + p] * half for i, half in enumerate(halves)) % 2**23 >> 7 for p in range(8)]
@@ -86,12 +85,6 @@ def test_two_patterns_collide_as_often_as_the_bound_says(differing: list[int]) -
         assert scipy.stats.binomtest(int(hits.sum()), trials, chance).pvalue > 1e-3
 
 
-def test_collision_bound_is_the_number_of_pairs_times_the_chance_of_one() -> None:
-    for samples in (2, 60_000, 10_000_000):
-        pairs = Fraction(samples * (samples - 1), 2)
-        assert pairs / 2**128 < Fraction(collision_bound(samples)) <= 3 * pairs / 2**128
-
-
 def test_patterns_that_hardly_differ_have_keys_of_their_own() -> None:
     units = 180
     patterns = torch.zeros(1 + units + units * (units - 1) // 2, units, dtype=torch.bool)
@@ -99,7 +92,7 @@ def test_patterns_that_hardly_differ_have_keys_of_their_own() -> None:
         patterns[row, list(positive)] = True
     for row, pair in enumerate(itertools.combinations(range(units), 2), start=1 + units):
         patterns[row, list(pair)] = True
-    keys = keys_of_patterns(patterns)
+    keys = keys_of_words(pack(patterns))
     assert len(count_keys(keys)[0]) == len(patterns)
     assert [len(keys[:, word].unique()) for word in (0, 1)] == [len(patterns)] * 2
 
@@ -149,4 +142,4 @@ def test_patterns_that_differ_in_the_last_units_of_both_words_do_not_tie() -> No
     patterns = torch.tensor(list(itertools.product([False, True], repeat=12)))
     wide = torch.zeros(len(patterns), 128, dtype=torch.bool)
     wide[:, 58:64], wide[:, 122:] = patterns[:, :6], patterns[:, 6:]
-    assert len(sort_words(keys_of_patterns(wide)).unique()) == len(patterns)
+    assert len(sort_words(keys_of_words(pack(wide))).unique()) == len(patterns)

@@ -15,8 +15,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from prs_lightning import regions
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.regions import RegionSet, inclusion_ratio, major_regions, measure, prs_ratio, sign_patterns
-from prs_lightning.regions import counts as region_counts
+from prs_lightning.regions import (
+    RegionSet,
+    inclusion_ratio,
+    major_regions,
+    measure,
+    prs_ratio,
+    region_set,
+    sign_patterns,
+)
 
 WIDTHS = (1, 3, 63, 64, 65, 127, 128, 129, 200)
 quick = settings(max_examples=40, deadline=None)
@@ -70,8 +77,8 @@ def test_membership_inclusion_and_union_are_those_of_sets(pair: tuple[Tensor, Te
 def test_a_stream_of_batches_gives_the_set_of_the_whole(many: int, z: Tensor, batch: int) -> None:
     stream = RegionSet()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(region_counts, "_MERGE_AT", 5)
-        patch.setattr(region_counts, "_MANY_KEYS", many)
+        patch.setattr(region_set, "_MERGE_AT", 5)
+        patch.setattr(region_set, "_MANY_KEYS", many)
         for part in z.split(batch):
             stream.add(part)
         assert len(stream | stream) == len(stream)

@@ -12,9 +12,6 @@ from torch import Tensor
 from prs_lightning.data.splits import Split, balanced_subset
 from prs_lightning.errors import RunError
 
-SIZE = 32
-"""All networks take 32 x 32 images; smaller ones are resized once, when they are loaded."""
-
 # The extracted files of torchvision's folders MNIST/raw and FashionMNIST/raw. torchvision verifies what it downloads,
 # but takes files that are already there as they are; CIFAR-10 it verifies at every load.
 MD5 = {
@@ -47,18 +44,14 @@ def load(name: str, root: str | Path) -> tuple[Split, Split]:
 
     class_name = TORCHVISION[name]
     data_set = getattr(torchvision.datasets, class_name)
-    splits = []
-    for train in (True, False):
-        try:
-            _verify(class_name, Path(root))
-            loaded = data_set(root=root, train=train, download=True)  # what is there already is taken as it is
-            _verify(class_name, Path(root))
-        except RunError:
-            raise
-        except (OSError, RuntimeError) as error:
-            raise RunError(_how_to_get(name, root)) from error
-        splits.append(Split(_as_images(torch.as_tensor(loaded.data)), torch.as_tensor(loaded.targets)))
-    return splits[0], splits[1]
+    _verify(class_name, Path(root))
+    try:  # what is there already is taken as it is
+        loaded = [data_set(root=root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        raise RunError(_how_to_get(name, root)) from error
+    _verify(class_name, Path(root))
+    train, test = (Split(_as_images(torch.as_tensor(part.data)), torch.as_tensor(part.targets)) for part in loaded)
+    return train, test
 
 
 @cache
@@ -79,7 +72,7 @@ def _as_images(pixels: Tensor) -> Tensor:
     from torchvision.transforms.v2.functional import resize
 
     images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-    return images if images.shape[-1] == SIZE else resize(images, [SIZE, SIZE])
+    return images if images.shape[-1] == 32 else resize(images, [32, 32])
 
 
 def _verify(class_name: str, root: Path) -> None:
@@ -90,11 +83,9 @@ def _verify(class_name: str, root: Path) -> None:
 
 
 def _how_to_get(name: str, root: str | Path) -> str:
-    class_name = TORCHVISION[name]
-    if class_name in MD5:
-        folder, files = Path(root) / class_name / "raw", ", ".join(MD5[class_name])
-    else:
-        folder, files = Path(root), "cifar-10-batches-py/ (or cifar-10-python.tar.gz)"
+    folder, files = Path(root), "cifar-10-batches-py/ (or cifar-10-python.tar.gz)"
+    if TORCHVISION[name] in MD5:
+        folder, files = folder / TORCHVISION[name] / "raw", ", ".join(MD5[TORCHVISION[name]])
     return (
         f"data={name} is not in {folder} and could not be downloaded: put {files} there, set data.root, "
         "or use data=mnist5k, which needs no download"

@@ -59,24 +59,14 @@ class ImageData(LightningDataModule):
         self.limits = (train_limit, test_limit)
         self.channels, self.classes, self.mean, self.std = channels, classes, mean, std
         self.epsilon, self.step_size, self.measuring_batch_size = epsilon, step_size, measuring_batch_size
-        self.prepared: list[Split] | None = None
+        self.prepared: list[Split] = []
         self.train: Split | None = None
         self.test: Split | None = None
 
     def prepare_data(self) -> None:
         """Download, verify and check, on one process per machine, so that the others find the files."""
-        if self.train is None and self.prepared is None:
-            self.prepared = self._prepare()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Move the images to the training device, as uint8."""
-        if self.train is not None:
+        if self.train is not None or self.prepared:
             return
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        prepared, self.prepared = self.prepared or self._prepare(), None
-        self.train, self.test = (Split(split.images.to(device), split.labels.to(device)) for split in prepared)
-
-    def _prepare(self) -> list[Split]:
         splits = []
         for key, split, limit in zip(("train", "test"), load(self.data_name, self.root), self.limits, strict=True):
             highest, channels = int(split.labels.max()), split.images.shape[1]
@@ -90,7 +80,15 @@ class ImageData(LightningDataModule):
                 chosen = balanced_subset(split.labels, limit)
                 split = Split(split.images[chosen], split.labels[chosen])
             splits.append(split)
-        return splits
+        self.prepared = splits
+
+    def setup(self, stage: str | None = None) -> None:
+        """Move the images to the training device, as uint8."""
+        self.prepare_data()
+        if self.train is None:
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            self.train, self.test = (Split(split.images.to(device), split.labels.to(device)) for split in self.prepared)
+            self.prepared = []
 
     def _shard(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
@@ -108,6 +106,5 @@ class ImageData(LightningDataModule):
         """The training set in order, then the test set."""
         assert self.train is not None
         assert self.test is not None
-        return [
-            MeasuringBatches(split, self.measuring_batch_size, **self._shard()) for split in (self.train, self.test)
-        ]
+        shard = self._shard()
+        return [MeasuringBatches(split, self.measuring_batch_size, **shard) for split in (self.train, self.test)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,9 +17,6 @@ from prs_lightning.data.module import ImageData
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.measuring import float32, log_measure
 from prs_lightning.seeding import mixed_seed
-
-SPLITS = ("train", "test")
-"""The two validation loaders, in this order: inclusion in the training regions needs the training set first."""
 
 
 class ImageClassifier(LightningModule):
@@ -73,15 +70,14 @@ class ImageClassifier(LightningModule):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.loaded_epoch = -1
         self.build(channels, classes)
-        self.scores = nn.ModuleDict(
-            {
-                f"{split}_scores": MetricCollection(
-                    {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro")},
-                    prefix=f"{split}/",
-                    compute_groups=False,
-                )
-                for split in SPLITS
-            }
+        # Of the two validation loaders, in this order: inclusion in the training regions needs the training set first.
+        self.scores = nn.ModuleList(
+            MetricCollection(
+                {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro")},
+                prefix=f"{split}/",
+                compute_groups=False,
+            )
+            for split in ("train", "test")
         )
 
     @abstractmethod
@@ -151,20 +147,16 @@ class ImageClassifier(LightningModule):
         images, labels = batch
         with float32(self.device):
             logits, pre_activations = self.logits_and_pre_activations(images)
-        scores = self._scores(SPLITS[dataloader_idx])
+        scores = cast(MetricCollection, self.scores[dataloader_idx])
         scores["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
         scores["accuracy"].update(logits, labels)
         return {"logits": logits, "pre_activations": pre_activations}
 
     def on_validation_epoch_end(self) -> None:
-        for split in SPLITS:
-            scores = self._scores(split)
+        for scores in cast(Iterable[MetricCollection], self.scores):
             for name, value in scores.compute().items():
                 log_measure(self, name, value)
             scores.reset()
-
-    def _scores(self, split: str) -> MetricCollection:
-        return cast(MetricCollection, self.scores[f"{split}_scores"])
 
     @property
     def epochs_trained(self) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.regions.metrics import Measure
 
 
 def cosine_matrix(weight: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def cosine_similarity(weight: Tensor) -> Tensor:
     return cosine_matrix(weight)[pairs[0], pairs[1]].mean()
 
 
-class CosineSimilarity(Measure):
-    """Mean over pairs i < j of cos(w_i, w_j), w_i the rows of a weight (K, D): in [-1, 1]; `cosine_similarity`.
+class CosineSimilarity(MeanMetric):
+    """Mean over pairs i < j of cos(w_i, w_j), w_i the rows of a weight (K, D): float64 in [-1, 1]; `cosine_similarity`.
 
     Several updates, and processes, are averaged: all processes hold the same weights.
 
@@ -43,19 +43,11 @@ class CosineSimilarity(Measure):
 
     plot_lower_bound = -1.0
     plot_upper_bound = 1.0
-    total: Tensor
-    updates: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("updates", default=torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(nan_strategy="disable", **kwargs)
+        self.set_dtype(torch.float64)
 
-    def update(self, weight: Tensor) -> None:
+    def update(self, weight: Tensor) -> None:  # type: ignore[override]
         """Take one weight matrix."""
-        self.total = self.total + cosine_similarity(weight)
-        self.updates = self.updates + 1
-
-    def compute(self) -> Tensor:
-        """The mean, float64."""
-        return self.total / self.updates
+        super().update(cosine_similarity(weight))

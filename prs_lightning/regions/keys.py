@@ -5,8 +5,8 @@ a strongly universal family with a key that is fixed for good, so equal patterns
 every process and on every day.
 
 Collision bound: for a key drawn at random, two given distinct patterns share a key with probability exactly 2^-128;
-N patterns hold a collision with probability below N^2 / 2^129 (see `collision_bound`; 10 million: 1.5e-25). The
-drawn key is public, so the bound is about networks and images, not about an adversary who picks patterns against it.
+N patterns hold a collision with probability below N^2 / 2^129 (10 million: 1.5e-25). The drawn key is public, so the
+bound is about networks and images, not about an adversary who picks patterns against it.
 """
 
 from __future__ import annotations
@@ -22,34 +22,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prs_lightning.regions.signs import check_shape, positive, refuse_nan, sign_patterns
+from prs_lightning.regions.signs import flat, positive, refuse_nan, sign_patterns
 
 PLAIN_UNITS = 128
 """Patterns of up to this many units are not hashed."""
 
-PARTS = 8
-PART_BITS = 16
-"""A hashed key is eight hashes of 16 bits."""
-
-_MULTIPLIER_BITS = PART_BITS + 8 - 1
-# Pre-activations whose signs fit into the cache of a CPU, and those that are worth a thread: below, torch's own
-# workers, which wait busily for a while after each operation, take more time from it than it saves.
-_CACHED = 2**19
-_WORTH_A_THREAD = 2**25
-# Those taken at once elsewhere, so that signs need little memory.
-_BLOCK = 2**27
 _KEY_NAME = b"prs-lightning region keys, version 1"
+# Eight hashes of 16 bits make a key; their multipliers have 16 + 8 - 1 bits.
+_HASHES, _MULTIPLIER_BITS = 8, 23
 # One multiplication moves the lowest bit of each of eight bytes into the topmost byte, the first byte's bit lowest.
 _GATHER_BITS = 0x0102040810204080
-
-
-def collision_bound(samples: int) -> float:
-    """Upper bound of the probability that any two of ``samples`` distinct hashed patterns share a key.
-
-    >>> collision_bound(10_000_000) < 2e-25
-    True
-    """
-    return samples * samples / 2**129
+# Pre-activations whose signs fit into the cache of a CPU, and those that are worth a thread: below, torch's own
+# workers, which wait busily for a while after each operation, take more time from it than it saves.
+_CACHED, _WORTH_A_THREAD = 2**19, 2**25
+# Those taken at once elsewhere, so that signs need little memory.
+_BLOCK = 2**27
 
 
 def packed_words(units: int) -> int:
@@ -63,13 +50,8 @@ def pack(patterns: Tensor) -> Tensor:
     >>> pack(torch.tensor([[True, False, True]])).tolist()
     [[5, 0]]
     """
-    samples, units = patterns.shape
-    words = packed_words(units)
-    if not samples:
-        return torch.empty(0, words, dtype=torch.int64, device=patterns.device)
-    if units < words * 64:
-        patterns = F.pad(patterns, (0, words * 64 - units))
-    groups_of_eight = patterns.contiguous().view(torch.uint8).view(torch.int64)
+    padding = packed_words(patterns.shape[1]) * 64 - patterns.shape[1]
+    groups_of_eight = F.pad(patterns, (0, padding)).view(torch.uint8).view(torch.int64)
     return ((groups_of_eight * _GATHER_BITS) >> 56).to(torch.uint8).view(torch.int64)
 
 
@@ -89,37 +71,27 @@ def multilinear(words: Tensor, multipliers: Tensor) -> Tensor:
 
     The sum is a float64 matrix product: it is exact, being below 2^53, for fewer than 2^22 bytes a pattern.
     """
-    return _hashes_of_sums(words.contiguous().view(torch.uint8).double() @ multipliers[1:], multipliers)
+    return _hashes(words.view(torch.uint8).double() @ multipliers[1:], multipliers)
 
 
-def _hashes_of_sums(sums: Tensor, multipliers: Tensor) -> Tensor:
-    return ((sums + multipliers[0]).to(torch.int64) & (2**_MULTIPLIER_BITS - 1)) >> 7
+def _hashes(products: Tensor, multipliers: Tensor) -> Tensor:
+    return ((products + multipliers[0]).to(torch.int64) >> 7) & 0xFFFF
 
 
 @lru_cache(maxsize=64)
 def _multipliers(words: int, device: torch.device) -> Tensor:
-    """The fixed multipliers, float64 (8 * words + 1, PARTS): the low bits of 32-bit little-endian SHAKE-128 output."""
-    count = (8 * words + 1) * PARTS
+    """The fixed multipliers, float64 (8 * words + 1, 8): the low bits of 32-bit little-endian SHAKE-128 output."""
+    count = (8 * words + 1) * _HASHES
     stream = np.frombuffer(hashlib.shake_128(_KEY_NAME).digest(4 * count), dtype="<u4")
     values = (stream & (2**_MULTIPLIER_BITS - 1)).astype(np.float64)
-    return torch.from_numpy(values).to(device).view(-1, PARTS)
-
-
-def keys_of_patterns(patterns: Tensor) -> Tensor:
-    """The keys int64 (N, 2) of boolean patterns (N, D): 16 bytes a sample, whatever D is."""
-    return keys_of_words(pack(patterns))
+    return torch.from_numpy(values).to(device).view(-1, _HASHES)
 
 
 def keys_of_words(words: Tensor) -> Tensor:
-    """The keys int64 (N, 2) of packed patterns (N, W): the words themselves if they are two."""
+    """The keys int64 (N, 2) of packed patterns (N, W): the words themselves if they are two, else eight hashes."""
     if words.shape[1] == 2:
         return words
-    return _keys_of_hashes(multilinear(words, _multipliers(words.shape[1], words.device)))
-
-
-def _keys_of_hashes(hashes: Tensor) -> Tensor:
-    one, two, three, four = hashes.view(len(hashes), 2, PARTS // 2).unbind(-1)
-    return one | (two << PART_BITS) | (three << 2 * PART_BITS) | (four << 3 * PART_BITS)
+    return multilinear(words, _multipliers(words.shape[1], words.device)).to(torch.int16).view(torch.int64)
 
 
 def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
@@ -127,30 +99,28 @@ def region_keys(z: Tensor, *, check: bool = True) -> Tensor:
 
     ``check`` refuses NaN at once (RunError); on a GPU that waits for the device.
     """
-    check_shape(z)
-    z = z.detach().flatten(1)
+    z = flat(z)
     # numpy knows these types of a CPU, and compares and packs them two to three times faster than torch.
     if z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64) and len(z):
         return _keys_by_numpy(z.numpy(), check)
     blocks = z.split(max(1, _BLOCK // z.shape[1]))
-    return torch.cat([keys_of_patterns(sign_patterns(block, check=check)) for block in blocks])
+    return torch.cat([keys_of_words(pack(sign_patterns(block, check=check))) for block in blocks])
 
 
 def _keys_by_numpy(z: NDArray[Any], check: bool) -> Tensor:
     """Block by block, so that signs stay in the cache, and in as many threads as torch has where that pays."""
     samples, units = z.shape
-    words = packed_words(units)
-    multipliers = _multipliers(words, torch.device("cpu"))
+    multipliers = _multipliers(packed_words(units), torch.device("cpu"))
     columns = multipliers[1 : 1 + -(-units // 8)].numpy()
 
     def packed_or_hashed(block: NDArray[Any]) -> NDArray[Any]:
-        """Of each sample its packed bits, or the sums that its hashes are made of."""
+        """Of each sample its packed bits, or the products that its hashes are made of."""
         if check:
             refuse_nan(bool(np.isnan(block.max())))
         # Packing whole rows at once is a quarter faster, where no row ends within a byte.
         packed = np.packbits(positive(block), axis=None if units % 8 == 0 else 1, bitorder="little")
         packed = packed.reshape(len(block), -1)
-        return packed if words == 2 else packed.astype(np.float64) @ columns
+        return packed if units <= PLAIN_UNITS else packed.astype(np.float64) @ columns
 
     rows = max(1, _CACHED // units)
     blocks = [z[start : start + rows] for start in range(0, samples, rows)]
@@ -160,6 +130,6 @@ def _keys_by_numpy(z: NDArray[Any], check: bool) -> Tensor:
             found = np.concatenate(list(pool.map(packed_or_hashed, blocks)))
     else:
         found = np.concatenate([packed_or_hashed(block) for block in blocks])
-    if words > 2:
-        return _keys_of_hashes(_hashes_of_sums(torch.from_numpy(found), multipliers))
+    if units > PLAIN_UNITS:
+        return _hashes(torch.from_numpy(found), multipliers).to(torch.int16).view(torch.int64)
     return torch.from_numpy(np.pad(found, ((0, 0), (0, 16 - found.shape[1])))).view(torch.int64)

@@ -29,8 +29,6 @@ def refuse_nan(found: Tensor | bool) -> None:
 def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
     """The sign pattern of each sample: True where a unit is positive, that is z > 0; zero counts as negative.
 
-    `positive` is the only place that decides what positive means.
-
     Args:
         z: pre-activations (N, D) or (N, C, H, W), any floating type.
         check: refuse NaN at once; on a GPU that waits for the device.
@@ -45,10 +43,10 @@ def sign_patterns(z: Tensor, *, check: bool = True) -> Tensor:
     >>> sign_patterns(torch.tensor([[0.5, 0.0, -1.0]]))
     tensor([[ True, False, False]])
     """
-    check_shape(z)
+    z = flat(z)
     if check:
         refuse_nan(has_nan(z))
-    return positive(z.detach().flatten(1))
+    return positive(z)
 
 
 def positive(z: Any) -> Any:
@@ -56,11 +54,12 @@ def positive(z: Any) -> Any:
     return z > 0
 
 
-def check_shape(z: Tensor) -> None:
-    """Refuse (ConfigError) what is not floating (N, D) or (N, C, H, W) with at least one unit."""
+def flat(z: Tensor) -> Tensor:
+    """Pre-activations (N, D) or (N, C, H, W) as (N, units), detached; ConfigError for anything else, or no units."""
     if z.ndim < 2 or not z.is_floating_point():
         raise ConfigError(
             f"pre-activations of shape {tuple(z.shape)}, {z.dtype}: expected floating (N, D) or (N, C, H, W)"
         )
     if not z.shape[1:].numel():
         raise ConfigError(f"pre-activations of shape {tuple(z.shape)} have no units: expected at least one")
+    return z.detach().flatten(1)

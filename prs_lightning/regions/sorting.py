@@ -47,12 +47,17 @@ def count_keys(keys: Tensor, weights: Tensor | None = None) -> Counts:
     """
     order, starts = _in_order(keys)
     first = starts.nonzero().flatten()
-    ends = torch.cat([first[1:], first.new_full((min(1, len(first)),), len(keys))])
-    distinct = keys.index_select(0, order[first])
-    if weights is None:
-        return distinct, ends - first
-    running = F.pad(weights[order].cumsum(0), (1, 0))
-    return distinct, running[ends] - running[first]
+    bounds = F.pad(first, (0, 1), value=len(keys))
+    if weights is not None:
+        bounds = F.pad(weights[order].cumsum(0), (1, 0))[bounds]
+    return keys.index_select(0, order[first]), bounds.diff()
+
+
+def most_frequent(keys: Tensor) -> tuple[Tensor, int]:
+    """The key (2,) that occurs most often among one or more, and how often; of equally frequent ones the first."""
+    distinct, counts = count_keys(keys)
+    most = counts.max()
+    return distinct[(counts == most).nonzero()[0, 0]], int(most)
 
 
 def group_keys(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,8 @@ class Sparsity(Measure):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # At most one tensor (layers, 2) of zeros and elements; not known before how many layers there are.
-        self.add_state("counts", default=[], dist_reduce_fx=None)
+        # (layers, 2) of zeros and elements; not known before how many layers there are.
+        self.add_table("counts", added_up)
 
     def update(self, output: Tensor, layer: int = 0) -> None:
         """Count the zeros of one batch of ReLU outputs of any shape; ``layer`` is the output's place, from 0."""
@@ -53,16 +53,7 @@ class Sparsity(Measure):
         counts[layer, 1] = output.numel()
         self.counts = [added_up([*self.counts, counts])]
 
-    def layers(self) -> Tensor:
-        """Ratio of zeros of each layer seen so far by this process: float64 (L,)."""
-        zeros, elements = added_up(self.counts).double().T
-        return zeros / elements
-
     def compute(self) -> Tensor:
         """The mean over layers, float64."""
-        return self.layers().mean()
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        empty = torch.zeros(0, 2, dtype=torch.int64, device=self.device)
-        self.counts = [added_up([*self.counts, empty])]
-        super()._sync_dist(*args, **kwargs)
+        zeros, elements = self.table("counts").double().T
+        return (zeros / elements).mean()

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prs_lightning.regions.sorting import count_keys
+from prs_lightning.regions.sorting import most_frequent
 
 
 def added_up(parts: Sequence[Tensor]) -> Tensor:
     """The sum of counts (L, M) whose shapes may differ: a smaller one counts nothing in the places it lacks."""
-    rows, columns = (max((part.shape[axis] for part in parts), default=0) for axis in (0, 1))
+    rows, columns = (max(part.shape[axis] for part in parts) for axis in (0, 1))
     padded = [F.pad(part, (0, columns - part.shape[1], 0, rows - part.shape[0])) for part in parts]
-    return torch.stack(padded).sum(dim=0) if padded else torch.zeros(0, 0, dtype=torch.int64)
+    return torch.stack(padded).sum(dim=0)
 
 
 def entropy(populations: Tensor) -> Tensor:
@@ -26,15 +26,6 @@ def entropy(populations: Tensor) -> Tensor:
     """
     shares = populations.double() / populations.sum()
     return (shares * shares.reciprocal().log()).sum()
-
-
-def singleton_share(populations: Tensor) -> Tensor:
-    """Share of the samples that are alone in their region, of populations (R,): in [0, 1], float64.
-
-    >>> singleton_share(torch.tensor([3, 1])).item()
-    0.25
-    """
-    return (populations == 1).sum().double() / populations.sum()
 
 
 def purity(places: Tensor, labels: Tensor) -> Tensor:
@@ -54,19 +45,6 @@ def purity(places: Tensor, labels: Tensor) -> Tensor:
     return (smallest == largest)[places].double().mean()
 
 
-def unit_activity(positives: Tensor, samples: int) -> dict[str, Tensor]:
-    """How often units are positive, from ``positives`` (D,), the samples for which each unit is: float64 scalars.
-
-    ``dead_units`` (never positive) and ``always_positive_units`` are numbers of units, ``mean_positive_units`` is
-    the mean number of positive units of a sample. All three lie in [0, D].
-    """
-    return {
-        "dead_units": (positives == 0).sum().double(),
-        "always_positive_units": (positives == samples).sum().double(),
-        "mean_positive_units": positives.sum().double() / samples,
-    }
-
-
 def positives_by_class(patterns: Tensor, labels: Tensor, classes: int) -> Tensor:
     """How many samples of each class have each unit positive: int64 (classes, D) of patterns (N, D), labels (N,)."""
     # Sums of fewer than 2^24 ones are exact in float32.
@@ -74,14 +52,10 @@ def positives_by_class(patterns: Tensor, labels: Tensor, classes: int) -> Tensor
     return (one_hot.T @ patterns.float()).round().to(torch.int64)
 
 
-def major_keys(keys: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The key (classes, 2) of each class's major region; of equally large ones the first. -1, -1 without samples."""
-    majors = torch.full((classes, 2), -1, dtype=torch.int64, device=keys.device)
-    for label in range(classes):
-        found, populations = count_keys(keys[labels == label])
-        if len(found):
-            majors[label] = found[(populations == populations.max()).nonzero()[0, 0]]
-    return majors
+def major_keys(keys: Tensor, labels: Tensor) -> Tensor:
+    """The key of the major region of each class that occurs, int64 (K, 2), in the order of labels."""
+    majors = [most_frequent(keys[labels == label])[0] for label in labels.unique()]
+    return torch.stack(majors) if majors else keys
 
 
 def hamming_to_major(positives: Tensor, majors: Tensor, class_samples: Tensor) -> Tensor:
