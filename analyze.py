@@ -46,8 +46,7 @@ def analyze(cfg: DictConfig) -> None:
             lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
         )  # fmt: skip
     else:
-        pair = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"])
-        why = "named by the user"
+        pair, why = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"]), "named by the user"
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 

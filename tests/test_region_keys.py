@@ -24,7 +24,7 @@ from tests.test_regions import WIDTHS, quick
 
 @pytest.mark.parametrize("units", WIDTHS)
 def test_packing_is_that_of_numpy_and_can_be_undone(units: int) -> None:
-    patterns = torch.rand(17, units) > 0.5
+    patterns = (torch.rand(units, 17) > 0.5).T  # not contiguous
     packed = np.packbits(patterns.numpy(), axis=1, bitorder="little")
     assert pack(patterns).numpy().view(np.uint8)[:, : packed.shape[1]].tolist() == packed.tolist()
     assert torch.equal(unpack(pack(patterns), units), patterns)

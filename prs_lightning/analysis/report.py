@@ -195,8 +195,7 @@ def publish(evidence: Evidence, folder: Path) -> None:
 
     An offline run is kept in ``folder``; nothing is imported or written where the mode is ``disabled``.
     """
-    settings = evidence.config["wandb"]
-    if settings["mode"] == "disabled":
+    if evidence.config["wandb"]["mode"] == "disabled":
         return
     import wandb
 
@@ -207,8 +206,8 @@ def publish(evidence: Evidence, folder: Path) -> None:
         "runs": evidence.table.runs,
     }
     with wandb.init(
-        **settings, job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}", dir=str(folder),
-        config=evidence.config, settings=wandb.Settings(console="off", silent=True),
+        **evidence.config["wandb"], job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}",
+        dir=str(folder), config=evidence.config, settings=wandb.Settings(console="off", silent=True),
     ) as run:  # fmt: skip
         logged: dict[str, Any] = {}
         for name, table in tables.items():

@@ -170,8 +170,7 @@ def cluster_bootstrap(
         Draws (B,) of ``slope``, ``within``, ``spearman`` and ``partial``; NaN where a draw made x or y constant.
     """
     count = int(runs.max()) + 1
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     varying = [control for control in controls if not is_constant(control)]
     rho, partial = [], []
     chunks = -(-draws * len(x) // 1_000_000)  # weights (draws x models) held at a time

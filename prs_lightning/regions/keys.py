@@ -51,7 +51,7 @@ def pack(patterns: Tensor) -> Tensor:
     [[5, 0]]
     """
     padding = packed_words(patterns.shape[1]) * 64 - patterns.shape[1]
-    groups_of_eight = F.pad(patterns, (0, padding)).view(torch.uint8).view(torch.int64)
+    groups_of_eight = F.pad(patterns, (0, padding)).contiguous().view(torch.uint8).view(torch.int64)
     return ((groups_of_eight * _GATHER_BITS) >> 56).to(torch.uint8).view(torch.int64)
 
 
