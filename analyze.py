@@ -101,5 +101,10 @@ def say(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line of this file, and of ``prs-analyze``."""
     cli.run(analyze, "analyze")
+
+
+if __name__ == "__main__":
+    main()

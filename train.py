@@ -96,5 +96,10 @@ def show(run: RunDirectory) -> None:
     console.print(f"run: {run.path}", soft_wrap=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line of this file, and of ``prs-train``."""
     cli.run(train, "train")
+
+
+if __name__ == "__main__":
+    main()

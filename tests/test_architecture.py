@@ -32,8 +32,8 @@ NO_TORCH = (
     "prs_lightning.analysis.claims",
     "prs_lightning.analysis.figures.scatter",
     "prs_lightning.analysis.figures.curves",
-    "train",
-    "analyze",
+    "prs_lightning.train",
+    "prs_lightning.analyze",
 )
 """What reads runs, plans sweeps and answers --help starts without torch."""
 
@@ -41,9 +41,9 @@ NO_TORCH = (
 @cache
 def modules() -> dict[str, Path]:
     """Every module of the project by its full name; a package is named after its folder."""
-    packages = (*PROJECT.glob("prs_lightning/**/*.py"), *PROJECT.glob("callbacks/*.py"))
     names = {}
-    for file in (*packages, PROJECT / "train.py", PROJECT / "analyze.py"):
+    # A glob does not follow links.
+    for file in (*PROJECT.glob("prs_lightning/**/*.py"), *PROJECT.glob("prs_lightning/callbacks/*.py")):
         parts = file.relative_to(PROJECT).with_suffix("").parts
         names[".".join(parts).removesuffix(".__init__")] = file
     return {name: file for name, file in names.items() if "hydra_plugins" not in name}
@@ -65,9 +65,8 @@ def imported(name: str) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """The room of a module: the part after ``prs_lightning``, or the name of a script or of ``callbacks``."""
-    first, *rest = module.split(".")
-    return rest[0] if first == "prs_lightning" and rest else first
+    """The room of a module: the part after ``prs_lightning``."""
+    return module.split(".")[1]
 
 
 def floor(module: str) -> int:

@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from callbacks.robustness import Robustness
 from prs_lightning.attacks import ThreatModel, ball, pgd
 from prs_lightning.attacks.ball import LinfBall
 from prs_lightning.attacks.schedule import EpochAttacks, GridAttack, grid_attacks
+from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.errors import ConfigError
 from tests.attacked import digits, trained
 from tests.conftest import PROJECT

@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import CSVLogger
 from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
-from callbacks.cosine_similarity import PIXELS, CosineSimilarity, matrix_picture
-from callbacks.regions import Regions
-from callbacks.sparsity import Sparsity
+from prs_lightning.callbacks.cosine_similarity import PIXELS, CosineSimilarity, matrix_picture
+from prs_lightning.callbacks.regions import Regions
+from prs_lightning.callbacks.sparsity import Sparsity
 from prs_lightning.data import ImageData
 from prs_lightning.errors import ConfigError
 from prs_lightning.models import CNN6, ResNet18

@@ -41,6 +41,7 @@ def test_every_file_and_folder_exists() -> None:
 def test_no_module_is_left_out() -> None:
     named = {place(*each) for each in named_paths()}
     modules = [*PROJECT.glob("prs_lightning/**/*.py"), *PROJECT.glob("callbacks/*.py"), *PROJECT.glob("*.py")]
+    modules = [file for file in modules if not file.is_symlink()]
     assert not [str(file) for file in modules if file.name != "__init__.py" and file not in named]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
     "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
-    "callbacks.progress",
+    "callbacks.progress", "callbacks.scores",
 )  # fmt: skip
 
 
@@ -83,9 +84,16 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Dotted keys whose values differ, bookkeeping left out."""
-    one, other = flatten(first), flatten(second)
+    one, other = _renamed(first), _renamed(second)
     changed = (key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
     return sorted(key for key in changed if not is_bookkeeping(key))
+
+
+def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat config whose callbacks have the package that they lie in now; old run directories have none."""
+    values = flatten(config)
+    targets = {key: value for key, value in values.items() if key.startswith("callbacks.") and key.endswith("_target_")}
+    return values | {key: re.sub("^callbacks", "prs_lightning.callbacks", value) for key, value in targets.items()}
 
 
 def is_bookkeeping(key: str) -> bool:

@@ -24,7 +24,7 @@ from prs_lightning.runs.naming import flatten
 from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-CONFIG_FOLDER = Path(__file__).parents[2] / "conf"
+CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
