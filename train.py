@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import place, run_name
 from prs_lightning.sweep import cli
@@ -54,8 +55,10 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
+    data = instantiate(cfg.data, name=config["data"]["name"])
+    facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
     seed_everything(cfg.seed, verbose=False)
-    data, network = instantiate(cfg.data), instantiate(cfg.model)
+    network = instantiate(cfg.model, **data.for_network(config["model"]))
     group = cfg.sweep or run_name(config).rsplit("-bs", 1)[0]
     names = {"save_dir": str(run.path), "name": run.path.name, "id": run.wandb_id(), "group": group}
     trainer = instantiate(
@@ -67,11 +70,9 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     )
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
-    network.check_outputs(data)
-    if trainer.is_global_zero:
-        data.prepare_data()  # before the run directory is made: missing files must leave no trace
+    network.check_outputs(data)  # before the run directory is made: what cannot work must leave no trace
     try:
-        with run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
+        with run.recording(config, seed=cfg.seed, data=facts) if trainer.is_global_zero else nullcontext():
             for each in trainer.loggers:
                 each.log_hyperparams(config)
             trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)

@@ -1,4 +1,4 @@
-"""Batches sliced out of a split where it lies: no worker processes, no per-image Python, no global random state."""
+"""Batches of a split, sliced out where it lies in memory, or read by its workers; no global random state is used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from prs_lightning.data.splits import Split, to_unit_range
+from prs_lightning.data.splits import Split
 from prs_lightning.seeding import keyed_generator
 
 
@@ -35,9 +35,7 @@ class TrainingBatches:
         generator = keyed_generator(self.seed, self.epoch)
         order = torch.randperm(len(self.split.labels), generator=generator)[: self.usable]
         order = order.to(self.split.labels.device)
-        for start in range(0, self.usable, self.batch_size):
-            index = order[start : start + self.batch_size][self.rank :: self.world]
-            yield to_unit_range(self.split.images[index]), self.split.labels[index]
+        yield from self.split.batches([rows[self.rank :: self.world] for rows in order.split(self.batch_size)])
 
 
 class MeasuringBatches:
@@ -57,7 +55,7 @@ class MeasuringBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self.batches:
-            # A slice is a view; an empty one keeps the number of batches equal when a shard is very small.
-            rows = slice(int(indices[0]), int(indices[-1]) + 1, self.world) if len(indices) else slice(0)
-            yield to_unit_range(self.split.images[rows]), self.split.labels[rows]
+        # A slice is a view; an empty one keeps the number of batches equal when a shard is very small.
+        yield from self.split.batches(
+            [slice(int(rows[0]), int(rows[-1]) + 1, self.world) if len(rows) else slice(0) for rows in self.batches]
+        )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prs_lightning.data.module import ImageData
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.measuring import evaluating
 from prs_lightning.seeding import mixed_seed
 
 
@@ -91,11 +92,21 @@ class ImageClassifier(LightningModule):
             self.to(memory_format=torch.channels_last)
 
     def check_outputs(self, data: ImageData) -> None:
-        """Refuse data with more classes than outputs (ConfigError)."""
-        if data.classes > self.final.out_features:
+        """Refuse data with more classes than outputs, or of a size that the layers cannot take (ConfigError)."""
+        images, classes = data.some_images(), data.facts["classes"]
+        if classes > self.final.out_features:
             raise ConfigError(
-                f"model.classes={self.final.out_features}, but {data.data_name} has labels up to {data.classes - 1}"
+                f"model.classes={self.final.out_features}, but {data.data_name} has labels up to {classes - 1}"
             )
+        try:
+            with evaluating(self), torch.no_grad():
+                self(images)
+        except RuntimeError as error:
+            channels, height, width = images.shape[1:]
+            raise ConfigError(
+                f"{type(self).__name__} cannot take images of {channels} x {height} x {width} pixels "
+                f"({str(error).splitlines()[0]}): give data.size=32, for which it is made, or another model"
+            ) from error
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])

@@ -17,9 +17,12 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from prs_lightning.errors import ConfigError
+
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
+    "data.workers", "data.memory_limit",
     "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
     "callbacks.progress", "callbacks.scores",
 )  # fmt: skip
@@ -36,6 +39,9 @@ def place(composed: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, dict[
     usual = _composed(choices["model"], choices["data"]).copy()
     usual.batch_size, usual.seed = config["batch_size"], config["seed"]
     defaults: Any = OmegaConf.to_container(usual, resolve=True)
+    if config["data"]["name"] is None:  # then it says which data set
+        defaults["data"] |= {key: config["data"][key] for key in ("dataset", "root") if key in config["data"]}
+    config, defaults = with_named_data(config), with_named_data(defaults)
     recorded = with_named_attacks(config, defaults["grid_attacks"])
     if config["run_dir"]:
         return Path(config["run_dir"]), recorded
@@ -50,6 +56,39 @@ def place(composed: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, dict[
 @lru_cache
 def _composed(model: str, data: str) -> DictConfig:
     return hydra.compose("train", [f"model={model}", f"data={data}"])
+
+
+def with_named_data(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config whose data have a name, and a size only if that is not 32, which the first records did not know.
+
+    >>> with_named_data({"data": {"name": None, "dataset": "CIFAR100", "root": "data", "size": 32}})
+    {'data': {'name': 'cifar100', 'dataset': 'CIFAR100', 'root': 'data'}}
+    """
+    data = {key: value for key, value in config["data"].items() if (key, value) != ("size", 32)}
+    return {**config, "data": data | {"name": data_name(data)}}
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """What runs and tables call the data of a config ``data``.
+
+    Its name; or the lower case name of its data set; or that of its folder, or of its file without the ending.
+
+    >>> data_name({"name": None, "source": "folder", "root": "/disk/my pets/"})
+    'my_pets'
+
+    Raises:
+        ConfigError: a name that cannot be part of one of a directory, or none, and nothing to make one of.
+    """
+    if (name := data["name"]) is None:
+        wanted, example = ("dataset", "CIFAR100") if "dataset" in data else ("root", "a/folder/or/file")
+        if not data.get(wanted):
+            raise ConfigError(f"data.{wanted} is not given: expected one, as in data.{wanted}={example}")
+        path = Path(data["root"]).absolute()
+        of_files = path.stem if data.get("source") == "npz" else path.name
+        name = re.sub(r"[^\w.-]+", "_", str(data["dataset"]).lower() if "dataset" in data else of_files)
+    if not re.fullmatch(r"\w[\w.-]*", str(name)):
+        raise ConfigError(f"data.name={name!r}: expected letters, digits, and _ . - between them")
+    return str(name)
 
 
 def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,11 @@ class SweepLauncher(Launcher):
             path, config = place(composed, loaded.hydra.runtime.choices)
             run = RunDirectory(path)
             run.check(config)
-            jobs.setdefault(path, Job(tuple(overrides), run, config))
+            job = jobs.setdefault(path, Job(tuple(overrides), run, config))
+            if (other := job.config["data"].get("root")) != (root := config["data"].get("root")):
+                raise ConfigError(
+                    f"data.root={other} and data.root={root} would be one run, {path}: sweep data.name too"
+                )
         return list(jobs.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prs_lightning.data import Split, balanced_subset, to_unit_range
+from prs_lightning.data import Split, StoredImages, balanced_subset, to_unit_range
 from prs_lightning.measuring import evaluating, float32
 from prs_lightning.models.base import ImageClassifier
 
@@ -15,14 +15,14 @@ BATCH = 200
 def first_samples(split: Split, limit: int) -> Split:
     """At most ``limit`` samples, balanced over the classes where these allow it."""
     if limit >= len(split.labels):
-        return split
+        return Split(split.images[:], split.labels)
     counts = split.labels.unique(return_counts=True)[1]
     balanced = -(-limit // len(counts)) <= int(counts.min())
     chosen = balanced_subset(split.labels, limit) if balanced else slice(limit)
     return Split(split.images[chosen], split.labels[chosen])
 
 
-def outputs(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+def outputs(network: ImageClassifier, images: Tensor | StoredImages) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and penultimate pre-activations (N, D), in float32 and eval mode, on the network's device.
 
     Args:
@@ -42,4 +42,4 @@ def outputs(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
 def on_device_of(network: ImageClassifier, split: Split) -> tuple[Tensor, Tensor]:
     """Images in [0, 1] and labels on the network's device."""
     device = next(network.parameters()).device
-    return to_unit_range(split.images.to(device)), split.labels.to(device)
+    return to_unit_range(split.images[:].to(device)), split.labels.to(device)
