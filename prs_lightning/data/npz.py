@@ -49,7 +49,8 @@ def load_npz(
         raise ConfigError("data.root is not given: name the file of the arrays, as in data.root=pets.npz")
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise RunError(f"data.root={path} holds one array: expected an .npz of {', '.join(NAMES[0])}")
             names = next((names for names in NAMES if set(names) <= set(file.files)), None)
