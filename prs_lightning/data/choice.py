@@ -36,7 +36,7 @@ class DataChoice:
         source: ``torchvision``, ``folder`` or ``npz``.
         root: folder of the files; with ``source="npz"`` the file.
         dataset, arguments: with ``source="torchvision"`` the name of its class, and more keywords of its constructor.
-        size: height and width that images are resized to, one number for a square; None: as they are.
+        size: height and width that images are resized to, one number for a square; None or ``original``: as they are.
         channels, classes: None: those of the images and labels. Images of ``torchvision`` and ``folder`` are converted
             to 1 or 3 channels; others must have them.
         train_limit, test_limit: class-balanced subsets; None for all.
@@ -53,7 +53,7 @@ class DataChoice:
     root: str | None = "data"
     dataset: str | None = None
     arguments: Mapping[str, Any] | None = None
-    size: int | Sequence[int] | None = 32
+    size: int | Sequence[int] | str | None = 32
     channels: int | None = None
     classes: int | None = None
     train_limit: int | None = None
@@ -82,8 +82,10 @@ class DataChoice:
     @property
     def height_and_width(self) -> tuple[int, int] | None:
         """What ``size`` says."""
-        if self.size is None or isinstance(self.size, int):
-            return None if self.size is None else (self.size, self.size)
+        if self.size is None or self.size == "original":
+            return None
+        if isinstance(self.size, int):
+            return (self.size, self.size)
         if isinstance(self.size, str) or len(self.size) != 2:
             raise ConfigError(f"data.size={self.size}: expected a number of pixels, [height, width], or null")
         return (self.size[0], self.size[1])

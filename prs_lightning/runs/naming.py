@@ -61,11 +61,14 @@ def _composed(model: str, data: str) -> DictConfig:
 def with_named_data(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config whose data have a name, and a size only if that is not 32, which the first records did not know.
 
+    A size of null is recorded as ``original``, for to compare records null is the same as nothing.
+
     >>> with_named_data({"data": {"name": None, "dataset": "CIFAR100", "root": "data", "size": 32}})
     {'data': {'name': 'cifar100', 'dataset': 'CIFAR100', 'root': 'data'}}
     """
     data = {key: value for key, value in config["data"].items() if (key, value) != ("size", 32)}
-    return {**config, "data": data | {"name": data_name(data)}}
+    size = {"size": "original"} if "size" in data and data["size"] is None else {}
+    return {**config, "data": data | size | {"name": data_name(data)}}
 
 
 def data_name(data: Mapping[str, Any]) -> str:
