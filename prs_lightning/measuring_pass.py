@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prs_lightning.data.sources import Source
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.measuring import evaluating, float32, random_states_kept
 from prs_lightning.network import MeasuredNetwork, refuse_probabilities
 from prs_lightning.regions.tracing import Ends, Relus, Tap, find_ends, tapping
@@ -89,6 +89,7 @@ def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device
     inputs, _ = train.gather(torch.arange(min(8, len(train))))
     probe = for_network(inputs, device)
     logits = network(probe.clone())
+    refuse_not_finite(logits.isfinite().all(), "train")
     refuse_probabilities(logits)
     return Watched(network, train, test, device, logits.shape[1], probe[:2])
 
@@ -129,10 +130,12 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
         for split, source in (("train", watched.train), ("test", watched.test)):
             if source is None:
                 continue
+            finite = torch.ones((), dtype=torch.bool, device=watched.device)
             with bar(f"measuring the {split}ing set", len(range(rank, len(source), world))) as advance:
                 for inputs, labels in source.batches(rank=rank, world=world):
                     if not len(labels):
                         continue
+                    refuse_labels(labels, watched.classes, split)
                     batch = Batch(split, labels.to(watched.device))
                     runs = dict.fromkeys(wanted, 0) | {"relu": 0}
                     logits = watched.network(for_network(inputs, watched.device))
@@ -141,4 +144,19 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
                             raise ConfigError(f"layer {tap} ran {runs[tap]} times in a forward pass: expected once")
                     for observer in observers:
                         observer.see_logits(logits, batch)
+                    finite &= logits.isfinite().all()  # kept on the device: asking the host each time would stall a GPU
                     advance(len(labels))
+            refuse_not_finite(finite, split)
+
+
+def refuse_labels(labels: Tensor, classes: int, split: str) -> None:
+    """Raise ConfigError for labels without an output; on an accelerator, where asking stalls it, nothing is asked."""
+    if labels.device.type == "cpu" and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ConfigError(f"label {wrong} of the {split}ing set: the network has {classes} outputs, 0 to {classes - 1}")
+
+
+def refuse_not_finite(finite: Tensor, split: str) -> None:
+    """Raise RunError unless ``finite``: whether all logits of a set are."""
+    if not bool(finite):
+        raise RunError(f"the network returned NaN or infinite logits for the {split}ing set: expected finite ones")

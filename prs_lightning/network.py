@@ -24,13 +24,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def logits_of(output: Any, samples: int) -> Tensor:
-    """Logits (samples, classes) of whatever a network returned: a tensor, a tuple that starts with one, or ``.logits``.
-
-    One output of a binary network, (samples,) or (samples, 1), is the logit of class 1 against 0 for class 0.
-
-    >>> logits_of({"logits": torch.tensor([2.0, -1.0])}, 2).argmax(1).tolist()
-    [1, 0]
+def outputs_of(output: Any, samples: int) -> Tensor:
+    """Outputs (samples, outputs) of whatever a network returned: a tensor, a tuple that starts with one, ``.logits``.
 
     Raises:
         ConfigError: anything else; the message names it.
@@ -47,12 +42,24 @@ def logits_of(output: Any, samples: int) -> Tensor:
             f"the network returned a {type(output).__name__}: expected logits ({samples}, classes), a tuple that "
             "starts with them, or logits by that name"
         )
-    if found.shape in ((samples,), (samples, 1)):
-        found = found.view(samples, 1)
-        found = torch.cat([torch.zeros_like(found), found], dim=1)
+    if found.shape == (samples,):
+        found = found.unsqueeze(1)
     if found.ndim != 2 or len(found) != samples:
         raise ConfigError(f"the network returned {tuple(found.shape)}: expected logits ({samples}, classes)")
     return found
+
+
+def logits_of(output: Any, samples: int) -> Tensor:
+    """Logits (samples, classes); one output of a binary network is the logit of class 1 against 0 for class 0.
+
+    >>> logits_of({"logits": torch.tensor([2.0, -1.0])}, 2).argmax(1).tolist()
+    [1, 0]
+
+    Raises:
+        ConfigError: as `outputs_of`.
+    """
+    found = outputs_of(output, samples)
+    return torch.cat([torch.zeros_like(found), found], dim=1) if found.shape[1] == 1 else found
 
 
 class MeasuredNetwork:

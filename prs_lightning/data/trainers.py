@@ -26,7 +26,7 @@ def trained_on(trainer: Trainer, module: LightningModule, given: Any) -> Source:
         raise ConfigError(
             f"overfit_batches={trainer.overfit_batches} trains on a part of the data: give train= that part"  # type: ignore[attr-defined]
         )
-    loader = trainer.fit_loop._combined_loader.iterables if trainer.fit_loop._combined_loader else None
+    loader = trainer.train_dataloader
     if loader is None:
         loader = _made_by(trainer, module, "train_dataloader")
     if loader is None:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, logits_of
+from prs_lightning.network import MeasuredNetwork, outputs_of
 from prs_lightning.regions.layers import find_layer
 
 ACTIVATIONS = {
@@ -116,9 +116,10 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             more than once.
     """
     model = network.model
-    if network.scripted:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ConfigError(
-            f"{type(model).__name__} is scripted, which hides its layers: give the module that it was scripted from"
+            f"{type(model).__name__} is scripted, or a part of it, which hides its layers: give the module that was "
+            "scripted"
         )
     calls: list[tuple[str, nn.Module, Any, Any]] = []
     names = {module: name for name, module in model.named_modules() if name}
@@ -142,28 +143,21 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             hooks.callback(module.register_forward_hook(record).remove)
             hooks.callback(module.register_forward_pre_hook(remember).remove)
         output = functional_call(model, weights, (inputs.clone(),))
-    logits = logits_of(output, len(inputs))
-    if (end := _behind(logits.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
+    outputs = outputs_of(output, len(inputs))
+    if (end := _behind(outputs.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
         raise ConfigError(
             "the network returns probabilities: give it logits, without the softmax or sigmoid at its end"
         )
     linear = [call for call in calls if isinstance(call[1], nn.Linear)]
-    if not linear or linear[-1][1].out_features != _outputs(output, len(inputs)):
+    if not linear or linear[-1][1].out_features != outputs.shape[1]:
         raise ConfigError(
-            f"{type(model).__name__} ends in no linear layer of {logits.shape[1]} outputs: name the layer to measure, "
+            f"{type(model).__name__} ends in no linear layer of {outputs.shape[1]} outputs: name the layer to measure, "
             "Regions(layer=...), and leave CosineSimilarity out"
         )
     final, module, _, _ = linear[-1]
     if sum(call[1] is module for call in linear) > 1:
         raise ConfigError(f"the final layer {final!r} runs more than once in a forward pass: expected once")
     return Ends(final, _penultimate(calls, before, final, module))
-
-
-def _outputs(output: Any, samples: int) -> int:
-    """How many numbers a network returns for each sample: 1 for a binary one."""
-    if not isinstance(output, Tensor):
-        return logits_of(output, samples).shape[1]
-    return output.shape[1] if output.ndim > 1 else 1
 
 
 def _last(tensors: Sequence[Tensor]) -> Tensor | None:
