@@ -37,6 +37,13 @@ class Watched:
     classes: int
     probe: Tensor
 
+    def __str__(self) -> str:
+        text = f"measures: {len(self.train)} training samples"
+        text += ", no test set" if self.test is None else f", {len(self.test)} test samples"
+        if "ends" in vars(self):  # somebody asked for them
+            text += f"; penultimate pre-activations: {self.ends.penultimate}, final layer: {self.ends.final}"
+        return text
+
     @cached_property
     def ends(self) -> Ends:
         """The final linear layer, and where the penultimate pre-activations are read."""
