@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tests.foreign import FEATURES, Layers, Module, by_numpy, fitted
 
@@ -49,12 +50,19 @@ def fit_shard(rank: int, port: int, folder: str) -> None:
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
     )
     warnings.simplefilter("ignore")
-    from tests.foreign import TEST, all_measures
+    from tests.foreign import TEST, TRAIN, all_measures
 
     found = {"plain": fitted(Module(Layers()), devices=2, strategy="ddp")}
     kept = Kept()
     callbacks = [*all_measures(test=TEST), kept]
-    found["normalised"] = fitted(Running(Normalised(), learning_rate=1e-3), callbacks, devices=2, strategy="ddp")
+    found["normalised"] = fitted(
+        Running(Normalised(), learning_rate=1e-3),
+        callbacks,
+        # No validation loop: DDP would give every process the first one's buffers there.
+        fit=lambda trainer, module: trainer.fit(module, DataLoader(TRAIN, batch_size=8, shuffle=True)),
+        devices=2,
+        strategy="ddp",
+    )
     torch.save((found, kept.state), f"{folder}/{rank}.pt")
 
 
