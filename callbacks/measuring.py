@@ -15,8 +15,8 @@ from prs_lightning.bars import measuring_bar
 from prs_lightning.data.sources import Source
 from prs_lightning.data.trainers import epoch_is_measured, given, same_buffers, tested_on, trained_on
 from prs_lightning.measuring import log_measure, now
-from prs_lightning.measuring_pass import Observer, Watched, as_measured, look_at, measuring_pass
-from prs_lightning.network import MeasuredNetwork
+from prs_lightning.measuring_pass import Observer, Watched, look_at, measuring_pass
+from prs_lightning.network import MeasuredNetwork, as_measured
 
 
 class Measuring(pl.Callback, Observer):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prs_lightning.data.sources import Source
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.measuring import evaluating, float32, random_states_kept
-from prs_lightning.network import MeasuredNetwork, refuse_probabilities
-from prs_lightning.regions.tracing import Ends, Relus, Tap, find_ends, tapping
+from prs_lightning.network import MeasuredNetwork, for_network, refuse_probabilities
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.tracing import Ends, Relus, find_ends
 
 Advance = Callable[[int], None]
 Bar = Callable[[str, int], AbstractContextManager[Advance]]
@@ -75,18 +74,6 @@ class Observer:
         """Logits (n, classes) of a batch."""
 
 
-@contextmanager
-def as_measured(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode, true float32, eager, no gradients; modes, precision and random states are as before at the end."""
-    with random_states_kept(), evaluating(model), float32(device), torch.no_grad(), _eager():
-        yield
-
-
-def _eager() -> AbstractContextManager[object]:
-    """Hooks see nothing of a compiled graph. Nothing is compiled where dynamo, which is slow to import, is not."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
 def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device: torch.device) -> Watched:
     """What can be seen of a network and its data before the pass, in the state of `as_measured`.
 
@@ -99,11 +86,6 @@ def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device
     refuse_not_finite(logits.isfinite().all(), "train")
     refuse_probabilities(logits)
     return Watched(network, train, test, device, logits.shape[1], probe[:2])
-
-
-def for_network(inputs: Tensor, device: torch.device) -> Tensor:
-    """Inputs on the device, floating point ones in float32."""
-    return inputs.to(device, torch.float32 if inputs.is_floating_point() else None)
 
 
 def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int, world: int, bar: Bar) -> None:

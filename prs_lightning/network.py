@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from prs_lightning.errors import ConfigError
+from prs_lightning.measuring import evaluating, float32, random_states_kept
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -95,14 +98,34 @@ class MeasuredNetwork:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes)."""
+        return logits_of(self.run(inputs), len(inputs))
+
+    def run(self, inputs: Tensor) -> Any:
+        """Whatever the network returns."""
         try:
-            output = functional_call(self.model, self.weights, (inputs,)) if self.weights else self.model(inputs)
+            return functional_call(self.model, self.weights, (inputs,)) if self.weights else self.model(inputs)
         except NotImplementedError as error:
             if type(self.model).forward is nn.Module.forward or "forward" in str(error):
                 name = type(self.model).__name__
                 raise ConfigError(f"{name} has no forward: expected one that takes inputs and gives logits") from error
             raise
-        return logits_of(output, len(inputs))
+
+
+@contextmanager
+def as_measured(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode, true float32, eager, no gradients; modes, precision and random states are as before at the end."""
+    with random_states_kept(), evaluating(model), float32(device), torch.no_grad(), _eager():
+        yield
+
+
+def _eager() -> AbstractContextManager[object]:
+    """Hooks see nothing of a compiled graph. Nothing is compiled where dynamo, which is slow to import, is not."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def for_network(inputs: Tensor, device: torch.device) -> Tensor:
+    """Inputs on the device, floating point ones in float32."""
+    return inputs.to(device, torch.float32 if inputs.is_floating_point() else None)
 
 
 def refuse_probabilities(logits: Tensor) -> None:

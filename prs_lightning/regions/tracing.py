@@ -1,11 +1,10 @@
-"""Which layers a network ends in, found by running it: the final linear layer, and what enters its activation."""
+"""What running a network tells: the layers that it ends in, its ReLUs, and the regions of any of its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, outputs_of
-from prs_lightning.regions.layers import find_layer
+from prs_lightning.network import MeasuredNetwork, as_measured, for_network, outputs_of
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.region_set import RegionSet
 
 ACTIVATIONS = {
     *("ReluBackward0", "ReluBackward1", "LeakyReluBackward0", "LeakyReluBackward1", "EluBackward0", "EluBackward1"),
@@ -37,56 +37,11 @@ PROBABILITIES = {"SoftmaxBackward0", "SigmoidBackward0"}
 
 
 @dataclass(frozen=True)
-class Tap:
-    """Where pre-activations are read: the ``"output"`` or the ``"input"`` of the module of that name."""
-
-    name: str
-    side: str = "output"
-
-    def __str__(self) -> str:
-        return self.name if self.side == "output" else f"the input of {self.name}"
-
-
-@dataclass(frozen=True)
 class Ends:
     """The name of the final linear layer, and where the penultimate pre-activations are read."""
 
     final: str
     penultimate: Tap
-
-
-@contextmanager
-def tapping(model: nn.Module, taps: Sequence[Tap], seen: Callable[[Tap, Tensor], None]) -> Iterator[None]:
-    """Call ``seen(tap, tensor)`` at every tap of a forward pass inside a ``with`` block.
-
-    The tensor is handed over at once, before a later in-place operation can change it. The hooks are removed at the
-    end of the block, whatever happens.
-
-    Raises:
-        ConfigError: an unknown name, or what is there is no tensor.
-    """
-
-    def look(tap: Tap, tensor: Any) -> None:
-        if isinstance(tensor, tuple) and len(tensor) == 1:
-            (tensor,) = tensor
-        if not isinstance(tensor, Tensor):
-            raise ConfigError(f"layer {tap}: a {type(tensor).__name__} is no layer of units; expected a tensor")
-        seen(tap, tensor)
-
-    def before(tap: Tap, module: nn.Module, inputs: Any) -> None:
-        look(tap, inputs)
-
-    def after(tap: Tap, module: nn.Module, inputs: Any, output: Any) -> None:
-        look(tap, output)
-
-    with ExitStack() as hooks:
-        for tap in taps:
-            module = find_layer(model, tap.name)
-            if tap.side == "output":
-                hooks.callback(module.register_forward_hook(partial(after, tap)).remove)
-            else:
-                hooks.callback(module.register_forward_pre_hook(partial(before, tap)).remove)
-        yield
 
 
 class Relus(TorchFunctionMode):
@@ -184,3 +139,44 @@ def _penultimate(calls: Sequence[Any], before: dict[nn.Module, Any], final: str,
         if made_by is activation and before.get(inner) is source:
             return Tap(name, "input")
     return entering
+
+
+def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
+    """The populated regions of one layer of any torch module over all samples of a loader.
+
+    The network runs in eval mode, without gradients and in float32; afterwards its modes, its hooks and torch's random
+    state are as before. Name the layer before the ReLU: it does not matter if that ReLU works in place.
+
+    Args:
+        model: takes a batch of inputs; they are moved to the device of its parameters.
+        loader: batches, each a tensor or a tuple or list whose first element is one.
+        layer: a name of ``model.named_modules()``, with an output (N, D) or (N, C, H, W).
+
+    Raises:
+        ConfigError: an unknown layer (with near names), one that does not run once in each forward pass, or a batch
+            of another kind.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> measure(network, [torch.zeros(5, 4), torch.zeros(3, 4)], layer="0").ratio
+    0.125
+    """
+    regions, outputs = RegionSet(), 0
+
+    def seen(tap: Tap, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += 1
+        regions.add(output)
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with as_measured(model, device):
+        network = MeasuredNetwork(model, device)
+        with tapping(network.model, [Tap(layer)], seen):
+            for batch in loader:
+                images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+                if not isinstance(images, Tensor):
+                    raise ConfigError(f"a batch of type {type(batch).__name__}: expected a tensor, or a tuple with one")
+                outputs = 0
+                network.run(for_network(images, device))
+                if outputs != 1:
+                    raise ConfigError(f"layer {layer!r} ran {outputs} times in a forward pass: expected once")
+    return regions
