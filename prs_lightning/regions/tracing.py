@@ -135,9 +135,9 @@ def _penultimate(calls: Sequence[Any], entering: dict[nn.Module, Any], final: st
     for name, inner, made_by in calls:
         if made_by is activation and entering.get(inner) is source:
             return Tap(name, "input")
-    return Tap(
-        final, "input"
-    )  # a function behind a function: nothing shows what is between, but the signs are the same
+    if activation.name() in UNSIGNED:
+        raise ConfigError(f"what enters the activation before {final!r} is no module's output: name a layer, layer=...")
+    return Tap(final, "input")  # the activation keeps the sign of what no module gives
 
 
 def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
