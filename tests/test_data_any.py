@@ -486,6 +486,30 @@ def test_stored_images_train_and_measure_as_those_in_memory_do(pets: Path, tmp_p
     assert trained(half, ImageData(memory_limit=0, **choice), 2, half / "checkpoints" / "last.ckpt") == memory
 
 
+def test_a_run_that_goes_on_keeps_to_its_data(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = {"source": "folder", "root": str(pets), "batch_size": 7, "memory_limit": 0}
+    before = ImageData(**choice).found(files="30 files")
+    assert ImageData(**choice).found(files="30 files", before=before) == before
+    with pytest.raises(RunError, match=r"pets is not what this run was begun with: train 30 then, 21 now"):
+        ImageData(**choice, train_limit=21).found(before=before)
+    with pytest.raises(RunError, match=r"begun with: files 30 files then, 31 files now"):
+        ImageData(**choice).found(files="31 files", before=before)
+    monkeypatch.setattr("prs_lightning.data.module.channel_statistics", lambda _: pytest.fail("read again"))
+    assert ImageData(**choice).found(files="30 files", before=before)["mean"] == before["mean"]
+
+
+def test_a_recorded_config_gives_the_same_data_again(pets: Path) -> None:
+    choice = {"source": "folder", "root": str(pets), "name": "pets", "train_limit": 12, "size": [20, 24]}
+    data = opened(**choice)
+    recorded = {"_target_": "x", "batch_size": 6, "epsilon": 0.1, "measuring_batch_size": 200, "mean": None, **choice}
+    train, test, classes, _ = load_data(DataChoice.of(recorded))
+    assert torch.equal(train.images, data.train.images)
+    assert torch.equal(test.labels, data.test.labels)
+    assert classes == 3
+    original = DataChoice.of(recorded, size="original", name="mnist5k", source=None)
+    assert original.height_and_width is None
+
+
 # --- sizes
 
 
@@ -519,6 +543,8 @@ def test_a_folder_is_trained_recorded_resumed_and_told_from_others(pets: Path, r
     other.parent.mkdir()
     (pets / "train" / "red" / "03.png").unlink()
     pets.rename(other)
+    both = run_train(*small, f"data.root={other},{pets}", "dry_run=true", "runs=elsewhere", "-m", check=False)
+    assert "would be one run" in both.stderr
     done = run_train(*small, f"data.root={other}", "epochs=1", check=False)
     assert done.returncode == 1
     assert "holds 41 files" in done.stderr

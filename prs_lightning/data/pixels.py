@@ -29,7 +29,8 @@ class Pixels:
     """How images of files become pixels.
 
     Colour is made of grayscale by repeating it, grayscale of colour as PIL does (ITU-R 601-2 luma); palettes are
-    looked up, transparency is dropped, of several frames the first is taken.
+    looked up, transparency is dropped, of several frames the first is taken, and an orientation that a file only notes
+    (EXIF) is left, as torchvision leaves it.
 
     Args:
         channels: 1 or 3.

@@ -39,9 +39,11 @@ def place(composed: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, dict[
     usual = _composed(choices["model"], choices["data"]).copy()
     usual.batch_size, usual.seed = config["batch_size"], config["seed"]
     defaults: Any = OmegaConf.to_container(usual, resolve=True)
-    if config["data"]["name"] is None:  # then it says which data set
-        defaults["data"] |= {key: config["data"][key] for key in ("dataset", "root") if key in config["data"]}
-    config, defaults = with_named_data(config), with_named_data(defaults)
+    data_says = data_name(config["data"])
+    if config["data"]["name"] is None:  # then the name says which data set it is
+        defaults["data"] |= {"name": data_says, "dataset": config["data"].get("dataset")}
+    config["data"] = recorded_data(config["data"] | {"name": data_says})
+    defaults["data"] = recorded_data(defaults["data"])
     recorded = with_named_attacks(config, defaults["grid_attacks"])
     if config["run_dir"]:
         return Path(config["run_dir"]), recorded
@@ -58,17 +60,16 @@ def _composed(model: str, data: str) -> DictConfig:
     return hydra.compose("train", [f"model={model}", f"data={data}"])
 
 
-def with_named_data(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config whose data have a name, and a size only if that is not 32, which the first records did not know.
+def recorded_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A config ``data`` with a size only if that is not 32, which the first records did not know.
 
-    A size of null is recorded as ``original``, for to compare records null is the same as nothing.
+    A size of null is recorded as ``original``: where records are compared, null is the same as nothing.
 
-    >>> with_named_data({"data": {"name": None, "dataset": "CIFAR100", "root": "data", "size": 32}})
-    {'data': {'name': 'cifar100', 'dataset': 'CIFAR100', 'root': 'data'}}
+    >>> recorded_data({"name": "mnist", "size": 32}), recorded_data({"name": "mnist", "size": None})
+    ({'name': 'mnist'}, {'name': 'mnist', 'size': 'original'})
     """
-    data = {key: value for key, value in config["data"].items() if (key, value) != ("size", 32)}
-    size = {"size": "original"} if "size" in data and data["size"] is None else {}
-    return {**config, "data": data | size | {"name": data_name(data)}}
+    original = {"size": "original"} if "size" in data and data["size"] is None else {}
+    return {key: value for key, value in data.items() if (key, value) != ("size", 32)} | original
 
 
 def data_name(data: Mapping[str, Any]) -> str:
