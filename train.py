@@ -31,7 +31,7 @@ def train(cfg: DictConfig) -> None:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     at_least("epochs", cfg.epochs, 1)
     at_least("seed", cfg.seed, 0)
-    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     run.check(config)
     if cfg.dry_run:

@@ -28,7 +28,7 @@ FAILING, DYING = 666, 667
 def train(cfg: DictConfig) -> None:
     """Write a row per epoch that follows from the seed; a resumed run goes on after its last row."""
     seconds = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
-    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     with run.recording(config, seed=cfg.seed), (run.path / "trained.txt").open("a") as trained:
         (run.path / "gpus.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))

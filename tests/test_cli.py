@@ -12,13 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 import train as train_script
 from prs_lightning.runs import RunDirectory
 from prs_lightning.sweep import cli
-from tests.conftest import PROJECT, SMALL, RunTrain
+from tests.conftest import PROJECT, SMALL, RunTrain, given_once
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of train.py with these arguments, in this process."""
     GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train.py", *given_once(*arguments)])
     with pytest.raises(SystemExit) as left:
         cli.run(train_script.train, "train")
     return int(left.value.code or 0)

@@ -22,7 +22,7 @@ def _hydra() -> Iterator[None]:
 def directory(*overrides: str) -> Path:
     composed = hydra.compose("train", list(overrides), return_hydra_config=True)
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    return place(plain, composed.hydra.runtime.choices)[0]
+    return place(plain, composed.hydra)[0]
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.runs.naming import flatten
+from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
+from prs_lightning.sweep import options
 from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -35,18 +34,23 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     """
     die_with_parent()
     only_our_launchers()
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # for a _target_ of the user's own, also where the command is an installed one
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
-    if os.environ.get(FULL_ERROR) == "1":
-        main(task)()
-        return
+
+    def checked(cfg: DictConfig) -> None:
+        options.check(cfg, HydraConfig.get())
+        task(cfg)
 
     def quiet(cfg: DictConfig) -> None:
         # Worded in here, or Hydra would print a line of its own first; the task's processes decide for themselves.
         with _one_line_errors(config_name, hydra_raises=False):
-            task(cfg)
+            checked(cfg)
 
-    with _one_line_errors(config_name, hydra_raises=True):
-        main(quiet)()
+    full = os.environ.get(FULL_ERROR) == "1"
+    with nullcontext() if full else _one_line_errors(config_name, hydra_raises=True):
+        sys.argv[1:] = options.command_line(sys.argv[1:], config_name)
+        main(checked if full else quiet)()
 
 
 def only_our_launchers() -> None:
@@ -87,21 +91,16 @@ def one_line(error: BaseException, config_name: str) -> str | None:
             return " ".join(str(cause).split())
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
-            options = [option for option in cause.options or [] if option != "base"]
-            return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
+            there = [option for option in cause.options or [] if option != PART]
+            return f"{group}={name} is unknown{options.nearest(name, there)}; there are: {', '.join(there)}"
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
-        return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
+        return f"the config has no key {unknown[1]!r}{options.nearest(unknown[1], _known_keys(config_name))}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
         return None
     return text if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else ""
 
 
 def _known_keys(config_name: str) -> list[str]:
