@@ -33,7 +33,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     HYDRA_FULL_ERROR=1 every error shows its traceback.
     """
     die_with_parent()
-    only_our_launchers()
+    only_our_plugins()
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for a _target_ of the user's own, also where the command is an installed one
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
@@ -53,16 +53,15 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
         main(checked if full else quiet)()
 
 
-def only_our_launchers() -> None:
-    """Hide the launchers that other plugins bring.
+def only_our_plugins() -> None:
+    """Hide the launchers and sweepers that Hydra and other plugins bring.
 
-    Used directly, they would know neither our directories nor what to skip; conf/hydra/launcher has ours. One of the
-    same name would count as a schema that ours must obey, and --help copies each of them 80 times.
+    Used directly, they would know neither our directories nor what to skip; conf/hydra has ours. One of the same name
+    would count as a schema that ours must obey, and --help copies each of them 80 times.
     """
     Plugins.instance()  # imports the plugins, which then store their configs
-    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
-    for name in launchers.keys() - {"basic.yaml"}:
-        del launchers[name]
+    for kind in ("launcher", "sweeper"):
+        ConfigStore.instance().repo["hydra"][kind].clear()
 
 
 @contextmanager
@@ -95,7 +94,10 @@ def one_line(error: BaseException, config_name: str) -> str | None:
             return f"{group}={name} is unknown{options.nearest(name, there)}; there are: {', '.join(there)}"
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
-        return f"the config has no key {unknown[1]!r}{options.nearest(unknown[1], _known_keys(config_name))}"
+        known = _known_keys(config_name)
+        if unknown[1] in known:
+            return f"{unknown[1]} is null: there is nothing to delete"
+        return f"the config has no key {unknown[1]!r}{options.nearest(unknown[1], known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:

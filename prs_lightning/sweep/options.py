@@ -22,7 +22,6 @@ from prs_lightning.errors import ConfigError
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep.ranges import RANGE
 
-OURS = "hydra_plugins.prs_lightning_sweep."
 SWEEPING = ("launcher", "sweeper", "mode")
 """Parts of Hydra's config that only a sweep reads."""
 HONOURED = (*SWEEPING, "searchpath", "verbose", "callbacks", "job_logging", "hydra_logging", "help", "hydra_help",
@@ -218,20 +217,10 @@ def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:
             options = GlobalHydra.instance().config_loader().get_group_options(group)
             there = ", ".join(option for option in options if option != PART)
             raise ConfigError(f"{group}={PART} is a part of the others; there are: {there}")
-    if hydra.mode == RunMode.MULTIRUN:
-        check_plugins(hydra)
-    elif params := plain["sweeper"].get("params"):
+    if hydra.mode == RunMode.RUN and (params := plain["sweeper"].get("params")):
         given = {line.lstrip("+").split("=")[0] for line in plain["overrides"]["task"]}
-        if left := [key for key in params if key not in given]:
+        if left := [key for key in params if key.lstrip("+") not in given]:
             raise ConfigError(
                 f"experiment={plain['runtime']['choices'].get('experiment')} is a sweep of {', '.join(params)}: "
                 f"add -m, or for one run of it give {', '.join(left)}, too"
             )
-
-
-def check_plugins(hydra: HydraConf) -> None:
-    """Refuse launchers and sweepers that are not ours."""
-    for part in ("launcher", "sweeper"):
-        if not getattr(hydra, part)["_target_"].startswith(OURS):
-            chosen = hydra.runtime.choices[f"hydra/{part}"]
-            raise ConfigError(f"hydra/{part}={chosen} knows neither our directories nor what to skip: leave it out")

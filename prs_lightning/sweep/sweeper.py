@@ -12,9 +12,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from prs_lightning.errors import RunError
+from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import PART
-from prs_lightning.sweep import options, ranges
+from prs_lightning.sweep import ranges
 from prs_lightning.sweep.launcher import SweepLauncher
 from prs_lightning.sweep.processes import Job
 
@@ -41,11 +41,13 @@ class RangeSweeper(Sweeper):
         jobs: dict[Path, Job] = {}
         planned = []
         for config, overrides in self.experiments(arguments):
-            options.check_plugins(config.hydra)
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=self.hydra_context, task_function=self.task_function, config=config
             )
-            assert isinstance(launcher, SweepLauncher)
+            if not isinstance(launcher, SweepLauncher):
+                raise ConfigError(
+                    "hydra/launcher must be one of ours: another knows neither what to skip nor where to go"
+                )
             planned.append((launcher, launcher.jobs(ranges.jobs(overrides, self.options), jobs)))
         problems = []
         for launcher, its_jobs in planned:
