@@ -121,4 +121,5 @@ def test_config_help_and_completion_answer() -> None:
     assert "batch_size: 2048" in config
     assert "seed: 7" in config
     assert "callbacks: " in answer("--help")
+    assert "Hydra" in answer("--hydra-help")
     assert "complete" in answer("-sc", "install=bash")

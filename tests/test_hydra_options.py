@@ -79,6 +79,7 @@ REFUSED = {
     "~callbacks": "callbacks is needed",
     "-m ~logger seed=0,1": "logger is needed",
     "~data.epsilon": "'data.epsilon' not found",
+    "callbacks.robustness=null callbacks.robustness.limit=5": "callbacks.robustness.limit cannot be changed or deleted",
     "~nonsense": "no key 'nonsense'",
     "model=base": "model=base is a part of the others; there are: cnn6, resnet18, vgg16",
     "-m data=base,mnist5k": "data=base is a part of the others",
@@ -197,7 +198,7 @@ def test_what_is_honoured_plans_these_runs(
         ("runs=a runs=b", "runs is given twice"),
         ("runs=a +sizes.plan=3", "nothing reads sizes.plan: did you mean sizes.plane or"),
         ("runs=a +figure=3", "nothing reads figure: did you mean figures"),
-        ("runs=a ~pair.b", "pair.b is null: there is nothing to delete"),
+        ("runs=a ~pair.b", "pair.b cannot be changed or deleted: it is null"),
         ("runs=a ~pair.accuracy_tolerance", "pair.accuracy_tolerance is needed"),
         ("runs=a hydra.run.dir=x", "nothing reads hydra.run.dir"),
         ("runs=nowhere +thresholds.mine=0.5", "runs=nowhere is no folder"),  # that key may be added

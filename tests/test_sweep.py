@@ -198,6 +198,21 @@ def test_a_users_configs_reach_every_job(tmp_path: Path, launcher: str) -> None:
     assert [file.read_text() for file in tmp_path.rglob("gpus.txt")] == ["8"] * 4
 
 
+def test_two_experiments_are_two_sweeps_and_neither_stops_the_other(tmp_path: Path) -> None:
+    for name, params in {"bad": "{seed: 0..1}", "good": "{batch_size: '8,16', seed: 5}"}.items():
+        (tmp_path / "mine" / "experiment").mkdir(parents=True, exist_ok=True)
+        text = f"# @package _global_\nsweep: {name}\nhydra: {{sweeper: {{params: {params}}}, launcher: {{jobs: 2}}}}"
+        (tmp_path / "mine" / "experiment" / f"{name}.yaml").write_text(text)
+    command = ("--config-dir=mine", "experiment=bad,good", "epochs=2", "data.train_limit=666")
+    code, output = sweep(SLEEPY, tmp_path / "runs", *command)
+    assert code == 1
+    assert output.splitlines()[-1].count("2 failed of 2 runs") == 2
+    names = {str(run.path.relative_to(tmp_path / "runs"))[:-7] for run in find_runs(tmp_path / "runs")}
+    assert names == {f"bad/mnist5k-cnn6-bs128-seed{n}" for n in (0, 1)} | {
+        f"good/mnist5k-cnn6-bs{n}-seed5" for n in (8, 16)
+    }
+
+
 @pytest.mark.parametrize(("package", "launcher"), [("ray", "ray"), ("submitit", "submitit_processes")])
 def test_other_engines_run_the_same_sweep(tmp_path: Path, package: str, launcher: str) -> None:
     """Four jobs on a local cluster: one fails, three finish, and the same command submits none of them again."""

@@ -33,7 +33,6 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     HYDRA_FULL_ERROR=1 every error shows its traceback.
     """
     die_with_parent()
-    only_our_plugins()
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for a _target_ of the user's own, also where the command is an installed one
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
@@ -50,6 +49,8 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     full = os.environ.get(FULL_ERROR) == "1"
     with nullcontext() if full else _one_line_errors(config_name, hydra_raises=True):
         sys.argv[1:] = options.command_line(sys.argv[1:], config_name)
+        if "--hydra-help" not in sys.argv:  # it is about Hydra as it comes
+            only_our_plugins()
         main(checked if full else quiet)()
 
 
@@ -96,7 +97,7 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
         known = _known_keys(config_name)
         if unknown[1] in known:
-            return f"{unknown[1]} is null: there is nothing to delete"
+            return f"{unknown[1]} cannot be changed or deleted: it is null, or what it lies in is"
         return f"the config has no key {unknown[1]!r}{options.nearest(unknown[1], known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"

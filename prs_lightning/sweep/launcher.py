@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -46,7 +45,7 @@ class SweepLauncher(Launcher):
         if config.hydra.sweeper._target_ != SWEEPER:
             raise ConfigError("hydra/sweeper must be ranges: the launchers take jobs from it alone")
         self.hydra_context, self.config = hydra_context, config
-        self.command = [str(Path(sys.argv[0]).resolve()), *options.forwarded(config)]
+        self.command = options.command_of_a_job(config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         raise NotImplementedError("the sweeper plans and starts the jobs in two steps")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -157,13 +159,14 @@ def _check_folders(paths: Iterable[str]) -> None:
                 raise ConfigError(f"{hidden} would be ignored, for there is one of that name already: rename it")
 
 
-def forwarded(config: DictConfig) -> list[str]:
-    """What of a sweep's command line, beside the overrides of a job, is for each of its jobs."""
+def command_of_a_job(config: DictConfig) -> list[str]:
+    """What Python is to start for each job of a sweep: this script or module, and all that is not a job's own."""
+    module = sys.modules["__main__"].__spec__
+    started = ["-m", module.name] if module else [str(Path(sys.argv[0]).resolve())]
     path = GlobalHydra.instance().config_loader().get_search_path().get_path()
     folders = [f"--config-dir={each.path.removeprefix('file://')}" for each in path if each.provider == "command-line"]
-    return folders + [
-        line for line in config.hydra.overrides.hydra if not _is_hydras(line.lstrip("+~").split("=")[0], SWEEPING)
-    ]
+    keys = {line: line.lstrip("+~").split("=")[0] for line in config.hydra.overrides.hydra}
+    return [*started, *folders, *(line for line, key in keys.items() if not _is_hydras(key, SWEEPING))]
 
 
 @cache
@@ -195,7 +198,7 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
         known = node.keys() - {"hydra"} | (set() if name else groups)
         there = {str(key) for key in (cfg[name] if name else cfg)} - {"hydra"}
         prefix = f"{name}." if name else ""
-        if added := sorted(key for key in there - known if f"${{{prefix}{key}" not in text):
+        if added := sorted(key for key in there - known if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)):
             near = nearest(prefix + added[0], [prefix + key for key in known])
             raise ConfigError(f"nothing reads {prefix}{added[0]}{near or ': leave it out'}")
         if missing := sorted(known - there):
