@@ -1,0 +1,182 @@
+"""What running a network tells: the layers that it ends in, its ReLUs, and the regions of any of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from prs_lightning.errors import ConfigError
+from prs_lightning.measuring import float32
+from prs_lightning.network import MeasuredNetwork, as_measured, for_network, outputs_of
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.region_set import RegionSet
+
+ACTIVATIONS = {
+    *("ReluBackward0", "ReluBackward1", "LeakyReluBackward0", "LeakyReluBackward1", "EluBackward0", "EluBackward1"),
+    *("GeluBackward0", "SiluBackward0", "TanhBackward0", "HardtanhBackward0", "HardtanhBackward1", "CeluBackward0"),
+    *("SoftplusBackward0", "SigmoidBackward0", "MishBackward0", "HardswishBackward0", "PreluKernelBackward0"),
+    *("ThresholdBackward0", "ThresholdBackward1", "LogSigmoidBackward0", "RreluWithNoiseBackward0"),
+}
+"""Autograd's names of the functions that count as activations."""
+
+SHAPES = {
+    *("ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "SqueezeBackward0", "SqueezeBackward1"),
+    *("UnsqueezeBackward0", "AliasBackward0", "CloneBackward0", "SliceBackward0", "SqueezeBackward2"),
+    *("ToCopyBackward0", "TBackward0", "ExpandBackward0"),
+}
+"""Those that change no value; dropout is none of them in eval mode."""
+
+PROBABILITIES = {"SoftmaxBackward0", "SigmoidBackward0"}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The name of the final linear layer, and where the penultimate pre-activations are read."""
+
+    final: str
+    penultimate: Tap
+
+
+class Relus(TorchFunctionMode):
+    """Calls ``seen(output)`` for every ReLU that runs inside a ``with`` block, of a module or of a function."""
+
+    NAMES = frozenset({torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu, nn.functional.relu_})
+
+    def __init__(self, seen: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in self.NAMES:
+            self.seen(output)
+        return output
+
+
+def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
+    """Run the network once on a few inputs and read off where it ends.
+
+    The final layer is the last ``nn.Linear`` that ran. The penultimate pre-activations are what enters the activation
+    before it; without one, as behind the pooling of a ResNet, what enters the final layer itself.
+
+    Raises:
+        ConfigError: a scripted network, outputs that are probabilities, no linear layer at the end, or one that runs
+            more than once.
+    """
+    model = network.model
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ConfigError(
+            f"{type(model).__name__} is scripted, or a part of it, which hides its layers: give the module that was "
+            "scripted"
+        )
+    calls: list[tuple[str, nn.Module, Any, Any]] = []
+    names = {module: name for name, module in model.named_modules() if name}
+
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            # In-place operations give the tensor another function: kept is the one that made it.
+            entered = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
+            calls.append((names[module], module, _last(entered), output.grad_fn))
+
+    def remember(module: nn.Module, inputs: Any) -> None:
+        for tensor in inputs:
+            if isinstance(tensor, Tensor):
+                before[module] = tensor.grad_fn
+
+    before: dict[nn.Module, Any] = {}
+    weights = {name: tensor.detach().float().requires_grad_() for name, tensor in model.named_parameters()}
+    weights |= {name: tensor for name, tensor in network.weights.items() if name not in weights}
+    with ExitStack() as hooks, float32(inputs.device), torch.enable_grad():
+        for module in names:
+            hooks.callback(module.register_forward_hook(record).remove)
+            hooks.callback(module.register_forward_pre_hook(remember).remove)
+        output = functional_call(model, weights, (inputs.clone(),))
+    outputs = outputs_of(output, len(inputs))
+    if (end := _behind(outputs.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
+        raise ConfigError(
+            "the network returns probabilities: give it logits, without the softmax or sigmoid at its end"
+        )
+    linear = [call for call in calls if isinstance(call[1], nn.Linear)]
+    if not linear or linear[-1][1].out_features != outputs.shape[1]:
+        raise ConfigError(
+            f"{type(model).__name__} ends in no linear layer of {outputs.shape[1]} outputs: name the layer to measure, "
+            "Regions(layer=...), and leave CosineSimilarity out"
+        )
+    final, module, _, _ = linear[-1]
+    if sum(call[1] is module for call in linear) > 1:
+        raise ConfigError(f"the final layer {final!r} runs more than once in a forward pass: expected once")
+    return Ends(final, _penultimate(calls, before, final, module))
+
+
+def _last(tensors: Sequence[Tensor]) -> Tensor | None:
+    return tensors[-1] if tensors else None
+
+
+def _behind(node: Any, passed: set[str]) -> Any:
+    """The first function on the way back that is none of ``passed``; None at a leaf."""
+    while node is not None and node.name() in passed:
+        node = node.next_functions[0][0] if node.next_functions else None
+    return node
+
+
+def _penultimate(calls: Sequence[Any], before: dict[nn.Module, Any], final: str, module: nn.Module) -> Tap:
+    entering = Tap(final, "input")
+    activation = _behind(before[module], SHAPES)
+    if activation is None or activation.name() not in ACTIVATIONS:
+        return entering
+    source = activation.next_functions[0][0]
+    for name, _, _, made_by in calls:  # of nested modules the innermost returns first
+        if made_by is not None and made_by is source:
+            return Tap(name)
+    for name, inner, _, made_by in calls:
+        if made_by is activation and before.get(inner) is source:
+            return Tap(name, "input")
+    return entering
+
+
+def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
+    """The populated regions of one layer of any torch module over all samples of a loader.
+
+    The network runs in eval mode, without gradients and in float32; afterwards its modes, its hooks and torch's random
+    state are as before. Name the layer before the ReLU: it does not matter if that ReLU works in place.
+
+    Args:
+        model: takes a batch of inputs; they are moved to the device of its parameters.
+        loader: batches, each a tensor or a tuple or list whose first element is one.
+        layer: a name of ``model.named_modules()``, with an output (N, D) or (N, C, H, W).
+
+    Raises:
+        ConfigError: an unknown layer (with near names), one that does not run once in each forward pass, or a batch
+            of another kind.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> measure(network, [torch.zeros(5, 4), torch.zeros(3, 4)], layer="0").ratio
+    0.125
+    """
+    regions, outputs = RegionSet(), 0
+
+    def seen(tap: Tap, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += 1
+        regions.add(output)
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with as_measured(model, device):
+        network = MeasuredNetwork(model, device)
+        with tapping(network.model, [Tap(layer)], seen):
+            for batch in loader:
+                images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+                if not isinstance(images, Tensor):
+                    raise ConfigError(f"a batch of type {type(batch).__name__}: expected a tensor, or a tuple with one")
+                outputs = 0
+                network.run(for_network(images, device))
+                if outputs != 1:
+                    raise ConfigError(f"layer {layer!r} ran {outputs} times in a forward pass: expected once")
+    return regions
