@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import analyze as analyze_script
 import train as train_script
-from prs_lightning.sweep import cli, options
+from prs_lightning.sweep import arguments, cli
 
 MINE = {
     "data/mine": "defaults: [mnist5k]\nepsilon: 0.2",
@@ -240,7 +240,7 @@ def test_each_experiment_has_its_own_launcher(folder: Path, monkeypatch: pytest.
 
 def test_a_rank_takes_what_lightning_adds_to_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     added = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
-    first = options.command_line(["seed=1", "--config-dir", "tests"], "train")
+    first = arguments.command_line(["seed=1", "--config-dir", "tests"], "train")
     assert first == [f"--config-dir={Path('tests').absolute()}", "seed=1"]
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert options.command_line([*first, *added], "train") == [*first, *added]
+    assert arguments.command_line([*first, *added], "train") == [*first, *added]

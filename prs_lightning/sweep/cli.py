@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
-from prs_lightning.sweep import options
+from prs_lightning.sweep import arguments
 from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -38,7 +38,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
 
     def checked(cfg: DictConfig) -> None:
-        options.check(cfg, HydraConfig.get())
+        arguments.check(cfg, HydraConfig.get())
         task(cfg)
 
     def quiet(cfg: DictConfig) -> None:
@@ -48,7 +48,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
 
     full = os.environ.get(FULL_ERROR) == "1"
     with nullcontext() if full else _one_line_errors(config_name, hydra_raises=True):
-        sys.argv[1:] = options.command_line(sys.argv[1:], config_name)
+        sys.argv[1:] = arguments.command_line(sys.argv[1:], config_name)
         if "--hydra-help" not in sys.argv:  # it is about Hydra as it comes
             only_our_plugins()
         main(checked if full else quiet)()
@@ -92,13 +92,13 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             there = [option for option in cause.options or [] if option != PART]
-            return f"{group}={name} is unknown{options.nearest(name, there)}; there are: {', '.join(there)}"
+            return f"{group}={name} is unknown{arguments.nearest(name, there)}; there are: {', '.join(there)}"
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
         known = _known_keys(config_name)
         if unknown[1] in known:
             return f"{unknown[1]} cannot be changed or deleted: it is null, or what it lies in is"
-        return f"the config has no key {unknown[1]!r}{options.nearest(unknown[1], known)}"
+        return f"the config has no key {unknown[1]!r}{arguments.nearest(unknown[1], known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:

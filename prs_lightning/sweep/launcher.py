@@ -23,7 +23,7 @@ from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import note_runs
 from prs_lightning.runs.naming import flatten, place
-from prs_lightning.sweep import options
+from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.processes import RUNNABLE, Job, decide, kill, run_job
 
@@ -45,7 +45,7 @@ class SweepLauncher(Launcher):
         if config.hydra.sweeper._target_ != SWEEPER:
             raise ConfigError("hydra/sweeper must be ranges: the launchers take jobs from it alone")
         self.hydra_context, self.config = hydra_context, config
-        self.command = options.command_of_a_job(config)
+        self.command = arguments.command_of_a_job(config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         raise NotImplementedError("the sweeper plans and starts the jobs in two steps")
@@ -100,7 +100,7 @@ class SweepLauncher(Launcher):
         def load(*rest: str) -> tuple[DictConfig, Any]:
             loaded = self.hydra_context.config_loader.load_sweep_config(self.config, [*rest])
             composed = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
-            options.check(composed, loaded.hydra)
+            arguments.check(composed, loaded.hydra)
             return composed, loaded.hydra
 
         for overrides in job_overrides:
