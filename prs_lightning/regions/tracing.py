@@ -33,6 +33,9 @@ SHAPES = {
 }
 """Those that change no value; dropout is none of them in eval mode."""
 
+UNSIGNED = {"SoftplusBackward0", "SigmoidBackward0", "LogSigmoidBackward0", "HardswishBackward0", "MishBackward0"}
+"""Activations whose sign is not always that of what enters them, in float32."""
+
 PROBABILITIES = {"SoftmaxBackward0", "SigmoidBackward0"}
 
 
@@ -76,21 +79,19 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             f"{type(model).__name__} is scripted, or a part of it, which hides its layers: give the module that was "
             "scripted"
         )
-    calls: list[tuple[str, nn.Module, Any, Any]] = []
+    calls: list[tuple[str, nn.Module, Any]] = []
+    entering: dict[nn.Module, Any] = {}
     names = {module: name for name, module in model.named_modules() if name}
 
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            # In-place operations give the tensor another function: kept is the one that made it.
-            entered = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
-            calls.append((names[module], module, _last(entered), output.grad_fn))
+            # A later operation in place gives the tensor another function: kept is the one that made it.
+            calls.append((names[module], module, output.grad_fn))
 
     def remember(module: nn.Module, inputs: Any) -> None:
-        for tensor in inputs:
-            if isinstance(tensor, Tensor):
-                before[module] = tensor.grad_fn
+        if inputs and isinstance(inputs[0], Tensor):
+            entering[module] = inputs[0].grad_fn
 
-    before: dict[nn.Module, Any] = {}
     weights = {name: tensor.detach().float().requires_grad_() for name, tensor in model.named_parameters()}
     weights |= {name: tensor for name, tensor in network.weights.items() if name not in weights}
     with ExitStack() as hooks, float32(inputs.device), torch.enable_grad():
@@ -109,14 +110,10 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             f"{type(model).__name__} ends in no linear layer of {outputs.shape[1]} outputs: name the layer to measure, "
             "Regions(layer=...), and leave CosineSimilarity out"
         )
-    final, module, _, _ = linear[-1]
+    final, module, _ = linear[-1]
     if sum(call[1] is module for call in linear) > 1:
         raise ConfigError(f"the final layer {final!r} runs more than once in a forward pass: expected once")
-    return Ends(final, _penultimate(calls, before, final, module))
-
-
-def _last(tensors: Sequence[Tensor]) -> Tensor | None:
-    return tensors[-1] if tensors else None
+    return Ends(final, _penultimate(calls, entering, final, module))
 
 
 def _behind(node: Any, passed: set[str]) -> Any:
@@ -126,19 +123,21 @@ def _behind(node: Any, passed: set[str]) -> Any:
     return node
 
 
-def _penultimate(calls: Sequence[Any], before: dict[nn.Module, Any], final: str, module: nn.Module) -> Tap:
-    entering = Tap(final, "input")
-    activation = _behind(before[module], SHAPES)
+def _penultimate(calls: Sequence[Any], entering: dict[nn.Module, Any], final: str, module: nn.Module) -> Tap:
+    """Where the tensor is seen that enters the activation in front of the final module."""
+    activation = _behind(entering[module], SHAPES)
     if activation is None or activation.name() not in ACTIVATIONS:
-        return entering
+        return Tap(final, "input")
     source = activation.next_functions[0][0]
-    for name, _, _, made_by in calls:  # of nested modules the innermost returns first
+    for name, _, made_by in calls:  # of nested modules the innermost returns first
         if made_by is not None and made_by is source:
             return Tap(name)
-    for name, inner, _, made_by in calls:
-        if made_by is activation and before.get(inner) is source:
+    for name, inner, made_by in calls:
+        if made_by is activation and entering.get(inner) is source:
             return Tap(name, "input")
-    return entering
+    if activation.name() in UNSIGNED:
+        raise ConfigError(f"what enters the activation before {final!r} is no module's output: name a layer, layer=...")
+    return Tap(final, "input")  # the activation keeps the sign of what no module gives
 
 
 def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
