@@ -87,7 +87,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
             return " ".join(str(cause).split())
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
-            options = [option for option in cause.options or [] if option != "base"]
+            there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
+            options = [option for option in there if option != "base"]
             return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
