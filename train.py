@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, Interrupted
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.directory import is_global_zero
@@ -74,6 +74,10 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
             trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
             if (reason := early_stop(trainer)) and trainer.is_global_zero:
                 run.update_record(reason=reason)
+    except Interrupted:
+        if not trainer.is_global_zero:
+            sys.exit(0)  # or Lightning would kill the first process, which makes the record
+        raise
     finally:
         if "wandb" in sys.modules:  # or the next job of this process would go on in this run
             sys.modules["wandb"].finish()

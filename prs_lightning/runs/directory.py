@@ -28,6 +28,8 @@ from prs_lightning.runs.provenance import git_commit, versions
 
 SWEEP_FILE = "sweep.json"
 SWEEP_LOCK = ".sweep.lock"
+INTERRUPTING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""Signals that schedulers and terminals send before they kill: a run that they end goes on when called again."""
 
 
 class Status(StrEnum):
@@ -200,10 +202,10 @@ class RunDirectory:
                     # A full disk must not hide why the run ended; without this entry it counts as interrupted.
                     print(f"warning: {error}", file=sys.stderr)
 
-    def mark_failed(self, config: Mapping[str, Any], why: str) -> None:
-        """Say that the run failed, also if it failed before it could make its record."""
+    def mark(self, status: Status, config: Mapping[str, Any], why: str) -> None:
+        """Say that the run failed or was interrupted, also before it could make its record."""
         self._keep(config)
-        self.update_record(status=Status.FAILED, reason=why, ended=_now())
+        self.update_record(status=status, reason=why, ended=_now())
 
     def _keep(self, config: Mapping[str, Any]) -> None:
         if not self.config_file.exists():

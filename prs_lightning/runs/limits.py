@@ -19,10 +19,16 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from prs_lightning.errors import ConfigError, Interrupted
+from prs_lightning.runs.directory import INTERRUPTING
 from prs_lightning.runs.options import seconds
 
-SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""What schedulers and terminals send before they kill."""
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in INTERRUPTING if hasattr(signal, name)]
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(signal.Signals(number).name)
 
 
 @contextmanager
@@ -31,15 +37,10 @@ def interruptible() -> Iterator[None]:
 
     On every rank, so that Lightning finds SIGUSR1 taken: on Slurm it would save a checkpoint of half an epoch.
     """
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     here = threading.current_thread() is threading.main_thread()
-    taken = [number for number in numbers if here and signal.getsignal(number) == signal.SIG_DFL]
+    taken = [number for number in _numbers() if here and signal.getsignal(number) == signal.SIG_DFL]
     for number in taken:
-        signal.signal(number, interrupt)
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
@@ -64,6 +65,8 @@ class Limits(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.began, self.epochs_before = time.monotonic(), trainer.current_epoch
+        if any(signal.getsignal(number) is _interrupt for number in _numbers()):
+            signal.signal(signal.SIGTERM, _interrupt)  # Lightning's own handler waits for other ranks, for ever
         if not math.isfinite(trainer.num_training_batches):
             return
         epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)

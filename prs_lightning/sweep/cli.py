@@ -21,9 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import flatten
-from prs_lightning.sweep.processes import die_with_parent
+from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 
 
@@ -64,17 +63,14 @@ def only_our_launchers() -> None:
 @contextmanager
 def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
     """Print an error that the user can mend as one line, and leave with exit code 1; one that Hydra raises, too."""
-    before = os.environ.get(FULL_ERROR, "0")
-    os.environ[FULL_ERROR] = "1" if hydra_raises else "0"
     try:
-        yield
+        with full_error("1" if hydra_raises else "0"):
+            yield
     except Exception as error:
         if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    finally:
-        os.environ[FULL_ERROR] = before
 
 
 def one_line(error: BaseException, config_name: str) -> str | None:

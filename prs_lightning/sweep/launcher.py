@@ -23,12 +23,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError, at_least
-from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs import RunDirectory, Status, options
 from prs_lightning.runs.directory import note_runs
 from prs_lightning.runs.naming import place
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.processes import RUNNABLE, Job, decide, kill, run_job
+from prs_lightning.sweep.processes import ASKED_FULL_ERROR, RUNNABLE, Job, decide, full_error, kill, run_job
 
 DEFAULT_SWEEP = "sweep"
 GRACE_SECONDS = 20.0
@@ -78,7 +78,7 @@ class SweepLauncher(Launcher):
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         try:
-            with self.board:
+            with self.board, full_error(ASKED_FULL_ERROR):
                 self.conduct(runnable)
         except KeyboardInterrupt:
             raise SystemExit(128 + signal.SIGINT) from None
@@ -119,6 +119,7 @@ class SweepLauncher(Launcher):
                 )
             if not composed.sweep:
                 overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
+            options.check(OmegaConf.to_container(composed, resolve=True))
             path, config = place(composed, loaded.hydra.runtime.choices)
             run = RunDirectory(path)
             run.check(config)
