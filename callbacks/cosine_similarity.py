@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
-from prs_lightning.measuring import log_measure
+from prs_lightning.callbacks.measuring import Measuring
+from prs_lightning.errors import ConfigError
+from prs_lightning.measuring_pass import Watched
 from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
+from prs_lightning.regions.layers import find_layer
+from prs_lightning.regions.tracing import Tap
 
 PIXELS = 24
 """Width of one cell of the picture."""
@@ -23,17 +30,33 @@ def matrix_picture(matrix: Tensor) -> Tensor:
     return cells.repeat_interleave(PIXELS, dim=0).repeat_interleave(PIXELS, dim=1)
 
 
-class CosineSimilarity(pl.Callback):
-    """Logs ``weights/cosine_similarity``, in [-1, 1], and the matrix as an image to loggers that take images."""
+class CosineSimilarity(Measuring):
+    """Logs ``weights/cosine_similarity``, in [-1, 1], and the matrix as an image to loggers that take images.
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        final = pl_module.final
-        assert isinstance(final, nn.Linear)
-        weight = final.weight
-        log_measure(pl_module, "weights/cosine_similarity", cosine_similarity(weight).float())
-        self._log_picture(trainer, weight)
+    Args:
+        layer: whose weight it is, one row a class; None: the last linear layer, found by running the network.
+        train, test: see :class:`Measuring`.
+    """
+
+    def __init__(self, *, layer: str | None = None, train: Any = None, test: Any = None) -> None:
+        super().__init__(train=train, test=test)
+        self.layer = layer
+
+    def start(self, watched: Watched) -> Sequence[Tap]:
+        name = self.layer if self.layer is not None else watched.ends.final
+        weight = getattr(find_layer(watched.network.model, name), "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim < 2 or len(weight) < 2:
+            shape = "no weight" if weight is None else f"a weight {tuple(weight.shape)}"
+            raise ConfigError(f"layer {name!r} has {shape}: expected two rows or more to compare, one for each class")
+        self.weight = weight.detach().flatten(1)
+        return ()
+
+    def values(self) -> Mapping[str, Tensor]:
+        return {"weights/cosine_similarity": cosine_similarity(self.weight)}
+
+    def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
+        super().measured(trainer, pl_module, watched)
+        self._log_picture(trainer, self.weight)
 
     @rank_zero_only
     def _log_picture(self, trainer: pl.Trainer, weight: Tensor) -> None:

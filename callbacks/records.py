@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from prs_lightning.callbacks.measuring import all_measuring, now
+from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
 from prs_lightning.runs import RunDirectory
 
 
@@ -37,22 +38,19 @@ class Records(Checkpoint):
         self.rows: list[dict[str, Any]] = [{**row} for row in rows if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = self._now(pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning keeps the last value of each metric; a measure that is not taken this epoch must stay empty.
         trainer.callback_metrics.clear()
-        if trainer.state.fn == "fit":
-            self.trained = self._now(pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            measured = self._now(pl_module)
-            self.times = {"time/train_s": self.trained - self.start, "time/measure_s": measured - self.trained}
-            for logger in trainer.loggers:
-                logger.log_metrics(self.times, step=trainer.global_step - 1)  # the step of Lightning's own metrics
+        self.start = now(pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not epoch_is_whole(trainer):
+            return
+        seconds = now(pl_module.device) - self.start
+        measuring = all_measuring(trainer) if epoch_is_measured(trainer) else []
+        measured = measuring[0].seconds if measuring else 0.0
+        self.times = {"time/train_s": seconds - measured, "time/measure_s": measured}
+        for logger in trainer.loggers:
+            logger.log_metrics(self.times, step=trainer.global_step - 1)  # the step of Lightning's own metrics
         epoch = trainer.current_epoch + 1
         measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name}
         row = {"epoch": epoch, "step": trainer.global_step} | {name: _shortest(v) for name, v in measures.items()}
@@ -64,12 +62,6 @@ class Records(Checkpoint):
         if trainer.is_global_zero and self.run.last_checkpoint.exists():
             self.run.last_checkpoint.replace(self.run.previous_checkpoint)
         trainer.save_checkpoint(self.run.last_checkpoint)
-
-    @staticmethod
-    def _now(pl_module: LightningModule) -> float:
-        if pl_module.device.type != "cpu":
-            torch.accelerator.synchronize(pl_module.device)
-        return time.perf_counter()
 
 
 def _shortest(value: torch.Tensor) -> str:

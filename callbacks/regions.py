@@ -2,74 +2,64 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
-from torch import Tensor, nn
+from torch import Tensor
 
+from prs_lightning.callbacks.measuring import Measuring
 from prs_lightning.errors import ConfigError
-from prs_lightning.measuring import log_measure
-from prs_lightning.regions.layers import find_layer, hidden_layers, watching
+from prs_lightning.measuring_pass import Batch, Watched
+from prs_lightning.regions.layers import find_layer, hidden_layers
 from prs_lightning.regions.metrics import PopulatedRegions, RegionStatistics
+from prs_lightning.regions.tracing import Tap
 
 
-class Regions(pl.Callback):
-    """Logs after each validation loop over (training set, test set), in the same pass:
+class Regions(Measuring):
+    """Logs at the end of an epoch:
 
-    ``prs/ratio``, ``prs/count``, ``prs/inclusion_ratio``; ``prs/dead_units``, ``prs/always_positive_units`` and
-    ``prs/mean_positive_units`` (numbers of units, not shares); ``prs/entropy`` (nats), ``prs/singleton_share``,
-    ``prs/purity``, ``prs/hamming_to_major`` (units); and ``prs/ratio/<layer>`` for each further layer.
+    ``prs/ratio``, ``prs/count``, ``prs/inclusion_ratio`` (where there is a test set); ``prs/dead_units``,
+    ``prs/always_positive_units`` and ``prs/mean_positive_units`` (numbers of units, not shares); ``prs/entropy``
+    (nats), ``prs/singleton_share``, ``prs/purity``, ``prs/hamming_to_major`` (units); and ``prs/ratio/<layer>`` for
+    each further layer.
 
     Args:
-        layers: ``penultimate``, ``all``, or names of further layers as in ``named_modules()``.
+        layer: whose output are the penultimate pre-activations, as in ``named_modules()``; None: found by running the
+            network, what enters the activation before its last linear layer.
+        layers: ``penultimate``, ``all``, or names of further layers.
+        train, test: see :class:`Measuring`.
     """
 
-    def __init__(self, *, layers: str | list[str] = "penultimate") -> None:
+    def __init__(
+        self, *, layer: str | None = None, layers: str | list[str] = "penultimate", train: Any = None, test: Any = None
+    ) -> None:
+        super().__init__(train=train, test=test)
         if isinstance(layers, str) and layers not in ("penultimate", "all"):
             raise ConfigError(f"layers={layers!r}: expected penultimate, all or a list of names")
-        self.layers = layers
-        self.further: dict[str, PopulatedRegions] = {}
-        self.hooks = ExitStack()
-        self.counting = False
+        self.layer, self.layers = layer, layers
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        final = pl_module.final
-        assert isinstance(final, nn.Linear)
-        self.statistics = RegionStatistics(classes=final.out_features)
-        names = hidden_layers(pl_module, final) if self.layers == "all" else self.layers
-        self.further = {} if names == "penultimate" else {name: PopulatedRegions() for name in names}
-        for name in self.further:
-            find_layer(pl_module, name)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def start(self, watched: Watched) -> Sequence[Tap]:
+        model = watched.network.model
+        self.penultimate = Tap(self.layer) if self.layer is not None else watched.ends.penultimate
+        names = self.layers
+        if names == "all":
+            names = hidden_layers(model, find_layer(model, watched.ends.final))
+        self.further = {Tap(name): PopulatedRegions() for name in ([] if names == "penultimate" else names)}
+        self.statistics = RegionStatistics(classes=watched.classes)
         for metric in (self.statistics, *self.further.values()):
-            metric.to(pl_module.device).reset()
-        self.hooks.enter_context(watching(pl_module, list(self.further), self._count))
+            metric.to(watched.device)
+        self.tested = watched.test is not None
+        return list(dict.fromkeys([self.penultimate, *self.further]))
 
-    def _count(self, name: str, output: Tensor) -> None:
-        if self.counting:
-            self.further[name].update(output)
+    def see_tap(self, tap: Tap, tensor: Tensor, batch: Batch) -> None:
+        if tap == self.penultimate:
+            self.statistics.update(tensor, batch.labels if batch.split == "train" else None)
+        if tap in self.further and batch.split == "train":
+            self.further[tap].update(tensor)
 
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.counting = dataloader_idx == 0
-
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.counting = False
-        self.statistics.update(outputs["pre_activations"], batch[1] if dataloader_idx == 0 else None)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.hooks.close()
-        if trainer.sanity_checking:
-            return
+    def values(self) -> Mapping[str, Tensor]:
         values = self.statistics.compute()
-        values |= {f"ratio/{name}": metric.compute()["ratio"] for name, metric in self.further.items()}
-        for name, value in values.items():
-            log_measure(pl_module, f"prs/{name}", value.float())
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.hooks.close()
+        if not self.tested:
+            del values["inclusion_ratio"]
+        values |= {f"ratio/{tap.name}": metric.compute()["ratio"] for tap, metric in self.further.items()}
+        return {f"prs/{name}": value for name, value in values.items()}

@@ -9,17 +9,24 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from prs_lightning.attacks.schedule import EpochAttacks, attack_bar
+from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.attacks.schedule import grid_attacks as entries
+from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
-from prs_lightning.errors import at_least
+from prs_lightning.bars import attack_bar
+from prs_lightning.callbacks.measuring import Measuring
+from prs_lightning.data.trainers import epochs_trained
+from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.measuring import log_measure
+from prs_lightning.measuring_pass import Watched
+from prs_lightning.network import PixelNetwork
+from prs_lightning.regions.tracing import Tap
 
 log = logging.getLogger(__name__)
 
 
-class Robustness(pl.Callback):
-    """Logs ``robust/...`` after the validation loop; what each number is, see :class:`EpochAttacks`.
+class Robustness(Measuring):
+    """Logs ``robust/...`` at the end of an epoch; what each number is, see :class:`EpochAttacks`.
 
     Args:
         seed: random starts follow from (seed, epoch, index of the sample in the test set).
@@ -28,6 +35,9 @@ class Robustness(pl.Callback):
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
         grid_epochs, grid_attacks: at these epochs, also these attacks: see ``prs_lightning.attacks.schedule``.
+        mean, std: per channel, where the data are normalised: attacks then work on the images in [0, 1] behind
+            them, and epsilon and step size are in pixel units all the same. None: the network takes images in [0, 1].
+        train, test: see :class:`Measuring`.
         epsilon, step_size, threat: steps, early_exit, precision and so on: see :class:`ThreatModel`.
     """
 
@@ -35,7 +45,7 @@ class Robustness(pl.Callback):
         self,
         *,
         epsilon: float,
-        step_size: float,
+        step_size: float = 2 / 255,
         seed: int = 0,
         every: int = 1,
         epochs: Sequence[int] | None = None,
@@ -43,13 +53,22 @@ class Robustness(pl.Callback):
         audit: bool = True,
         grid_epochs: Sequence[int] = (),
         grid_attacks: Mapping[str, Any] | Sequence[str] = (),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        train: Any = None,
+        test: Any = None,
         **threat: Any,
     ) -> None:
+        super().__init__(train=train, test=test)
+        if (mean is None) != (std is None):
+            raise ConfigError(f"mean={mean}, std={std}: expected both, or neither")
+        self.normalisation = None if mean is None or std is None else (mean, std)
         at_least("callbacks.robustness.every", every, 1)
         if limit is not None:
             at_least("callbacks.robustness.limit", limit, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         model = ThreatModel(epsilon=epsilon, step_size=step_size, **threat)
+        self.source: Any = None
         self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -57,15 +76,25 @@ class Robustness(pl.Callback):
         if warning and trainer.is_global_zero:
             log.warning(warning)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch = getattr(pl_module, "epochs_trained", trainer.current_epoch + 1)
+    def start(self, watched: Watched) -> Sequence[Tap]:
+        if watched.test is None:
+            raise ConfigError("there is no test set to attack: give Robustness test= a data set or a DataLoader")
+        if self.source is not watched.test:
+            model = watched.network.model
+            self.pixels = None if self.normalisation is None else PixelNetwork(model, *self.normalisation)
+            self.targets = Targets(watched.test, watched.device, self.pixels and self.pixels.pixels)
+            self.source = watched.test
+        return ()
+
+    def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
+        epoch = epochs_trained(trainer, pl_module)
         due = epoch in self.epochs if self.epochs is not None else epoch % self.every == 0
         grid = epoch in self.grid_epochs
-        if trainer.sanity_checking or not (due or grid):
+        if not (due or grid):
             return
         values = self.attacks.measure(
-            pl_module,
-            trainer.datamodule.test,  # type: ignore[attr-defined]
+            self.pixels or watched.network.model,
+            self.targets,
             epoch,
             grid=grid,
             rank=trainer.global_rank,

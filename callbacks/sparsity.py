@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
-from torch import Tensor, nn
+from torch import Tensor
 
-from prs_lightning.measuring import log_measure
-from prs_lightning.regions.layers import watching
+from prs_lightning.callbacks.measuring import Measuring
+from prs_lightning.measuring_pass import Batch, Watched
 from prs_lightning.regions.sparsity import Sparsity as SparsityMetric
+from prs_lightning.regions.tracing import Tap
 
 
-class Sparsity(pl.Callback):
-    """Logs ``features/sparsity``, in [0, 1], after each validation loop over (training set, test set).
+class Sparsity(Measuring):
+    """Logs ``features/sparsity``, in [0, 1], at the end of an epoch; nothing for a network without a ReLU.
 
-    A ReLU module that is called several times in one forward pass counts as several outputs, in the order of calls.
+    Each ReLU that runs in a forward pass is an output, whether of a module or of a function, in the order of calls.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, train: Any = None, test: Any = None) -> None:
+        super().__init__(train=train, test=test)
         self.metric = SparsityMetric()
-        self.hooks = ExitStack()
-        self.calls: int | None = None
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self.metric.to(pl_module.device).reset()
-        names = [name for name, module in pl_module.named_modules() if isinstance(module, nn.ReLU)]
-        self.hooks.enter_context(watching(pl_module, names, self._count))
+    def start(self, watched: Watched) -> Sequence[Tap]:
+        self.metric.to(watched.device).reset()
+        return ()
 
-    def _count(self, name: str, output: Tensor) -> None:
-        if self.calls is not None:
-            self.metric.update(output, layer=self.calls)
-            self.calls += 1
+    def see_relu(self, place: int, output: Tensor, batch: Batch) -> None:
+        if batch.split == "train":
+            self.metric.update(output, layer=place)
 
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.calls = 0 if dataloader_idx == 0 else None
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.hooks.close()
-        if not trainer.sanity_checking and self.metric.update_called:
-            log_measure(pl_module, "features/sparsity", self.metric.compute().float())
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.hooks.close()
+    def values(self) -> Mapping[str, Tensor]:
+        return {"features/sparsity": self.metric.compute()} if self.metric.update_called else {}

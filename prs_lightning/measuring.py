@@ -1,11 +1,13 @@
-"""What measuring a network needs and must not leave behind: modes and precision."""
+"""What measuring a network needs and must not leave behind: modes, precision, eager execution, random states."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,22 +29,45 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
 
 
+def _operations() -> list[Any]:
+    """Those whose float32 torch may compute in less: on a GPU in TF32, on a CPU in bfloat16 or TF32."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    return [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+
+
 @contextmanager
 def float32(device: torch.device) -> Iterator[None]:
-    """Compute in true float32: no autocast and no TF32, whatever the training uses.
+    """Compute in true float32: no autocast, no TF32 and no bfloat16 inside, whatever the training uses.
 
     Sign patterns and exactly zero gradients are properties of float32 arithmetic, so a measure must not depend on
-    the precision that the training loop was given.
+    the precision that the training loop was given, nor on ``torch.set_float32_matmul_precision``.
     """
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    before = [operation.fp32_precision for operation in _operations()]
+    for operation in _operations():
+        operation.fp32_precision = "ieee"
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+        for operation, precision in zip(_operations(), before, strict=True):
+            operation.fp32_precision = "none"  # which takes the setting of its backend, where that is what it had
+            if operation.fp32_precision != precision:
+                operation.fp32_precision = precision
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Put the global random states of torch, its accelerators, numpy and Python back at the end."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def log_measure(module: LightningModule, name: str, value: Tensor | float) -> None:
     """Log a value that is the same on all processes already: the maximum of equal values is exactly that value."""
-    module.log(name, value, prog_bar=on_bar(name), sync_dist=True, reduce_fx="max")
+    module.log(name, value, prog_bar=on_bar(name), sync_dist=True, reduce_fx="max", on_step=False, on_epoch=True)

@@ -14,10 +14,10 @@ import pytest
 from tests.conftest import PROJECT
 
 FLOORS = (
-    {"errors", "measures", "measuring", "memory", "seeding"},
+    {"errors", "measures", "measuring", "memory", "seeding", "bars", "network"},
     {"regions", "data", "dashboard"},
     {"models", "attacks"},
-    {"runs"},
+    {"runs", "measuring_pass"},
     {"sweep", "analysis"},
     {"callbacks", "train", "analyze"},
 )

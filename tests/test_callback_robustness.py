@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from prs_lightning.attacks import pgd
-from prs_lightning.attacks.schedule import EpochAttacks, attack_bar
+from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.attacks.threat_model import ThreatModel
+from prs_lightning.bars import attack_bar
 from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.data import load, to_unit_range
 from prs_lightning.errors import ConfigError

@@ -18,9 +18,12 @@ from prs_lightning.callbacks.cosine_similarity import PIXELS, CosineSimilarity, 
 from prs_lightning.callbacks.regions import Regions
 from prs_lightning.callbacks.sparsity import Sparsity
 from prs_lightning.data import ImageData
+from prs_lightning.data.sources import source_of
 from prs_lightning.errors import ConfigError
+from prs_lightning.measuring_pass import Batch, as_measured, look_at
 from prs_lightning.models import CNN6, ResNet18
 from prs_lightning.models.base import ImageClassifier
+from prs_lightning.network import MeasuredNetwork
 from prs_lightning.regions.layers import hidden_layers
 from tests.conftest import digit_data
 
@@ -224,15 +227,15 @@ class Counted(Tensor):
 
 
 def test_each_batch_is_keyed_once(trained_network: CNN6) -> None:
-    callback = Regions()
-    callback.setup(None, trained_network, "fit")
-    callback.on_validation_start(None, trained_network)
+    callback, device, images = Regions(), torch.device("cpu"), torch.rand(18, 1, 32, 32)
+    source = source_of((images, torch.arange(18) % 10), "train")
+    with as_measured(trained_network, device):
+        (tap,) = callback.start(look_at(MeasuredNetwork(trained_network, device), source, source, device))
     batches = [torch.randn(9, 128).as_subclass(Counted) for _ in range(4)]
     for number, z in enumerate(batches):
-        batch = (None, torch.arange(9))
-        callback.on_validation_batch_end(None, trained_network, {"pre_activations": z}, batch, 0, number // 2)
+        callback.see_tap(tap, z, Batch("train" if number < 2 else "test", torch.arange(9)))
     assert [z.looks for z in batches] == [1] * 4
     first, second = (patterns(torch.cat(half).as_subclass(Tensor)) for half in (batches[:2], batches[2:]))
-    found = callback.statistics.compute()
-    assert found["count"] == len(set(first))
-    assert found["inclusion_ratio"] == sum(pattern in set(first) for pattern in second) / 18
+    found = callback.values()
+    assert found["prs/count"] == len(set(first))
+    assert found["prs/inclusion_ratio"] == sum(pattern in set(first) for pattern in second) / 18

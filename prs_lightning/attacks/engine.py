@@ -23,7 +23,7 @@ Progress = Callable[[int, int, int], None]
 class Samples(NamedTuple):
     """A source of images that need not be in memory as floats.
 
-    ``gather(rows)`` gives the images (n, C, H, W), float32 in [0, 1]; ``labels`` is int64 (N,); ``indices`` (N,) are
+    ``gather(rows)`` gives the images (n, ...), float32 in [0, 1]; ``labels`` is int64 (N,); ``indices`` (N,) are
     the numbers by which random starts are keyed, so that a shard of a data set draws what the whole would.
     """
 
@@ -261,7 +261,7 @@ class Attack:
         return batch._replace(
             images=images,
             taken=taken + 1 + (threat.steps - taken - 1) // since * since * circles,
-            remembered=torch.where((since == length).view(-1, 1, 1, 1), images, batch.remembered),
+            remembered=torch.where((since == length).view(-1, *[1] * (images.ndim - 1)), images, batch.remembered),
             checked=torch.zeros_like(batch.checked),
         )
 

@@ -11,14 +11,17 @@ from torch.func import functional_call
 from prs_lightning.attacks.losses import Loss, cross_entropy
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.measuring import float32
+from prs_lightning.network import MeasuredNetwork, logits_of
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """The tensor (N, C, H, W) with its channels next to each other, also where C = 1.
+    """A tensor (N, C, H, W) with its channels next to each other, also where C = 1; one of other dimensions as it is.
 
     ``Tensor.contiguous`` leaves the strides of a single channel as they are, since both layouts fit them; a first
     convolution of grey images then writes NCHW, and the second copies everything back, forwards and backwards.
     """
+    if tensor.ndim != 4:
+        return tensor.contiguous()
     _, channels, height, width = tensor.shape
     tensor = tensor.contiguous(memory_format=torch.channels_last)
     return tensor.as_strided(tensor.shape, (channels * height * width, 1, width * channels, channels))
@@ -38,12 +41,12 @@ class Gradient(NamedTuple):
     slope: Tensor
 
 
-class AttackedNetwork:
+class AttackedNetwork(MeasuredNetwork):
     """Logits and gradients of one network.
 
     The parameters are handed in as detached copies of themselves (``functional_call``): no flag is changed and
     backpropagation computes no weight gradient. On a CPU convolutions run channels-last, which was 1.1 to 1.7
-    times as fast, depending on the processor.
+    times as fast, depending on the processor. A network that is not in float32 is attacked as a float32 copy.
 
     ``exact`` passes are in float32, by the network as it was given. Gradients in bfloat16 are approximate, and each
     decision has to be made again by exact passes.
@@ -55,27 +58,21 @@ class AttackedNetwork:
     def __init__(
         self, model: nn.Module, device: torch.device, loss: Loss = cross_entropy, precision: str = "float32"
     ) -> None:
-        for name, module in model.named_modules():
-            if module.training:
-                raise ConfigError(f"the network is in train mode ({name or type(module).__name__}): call model.eval()")
-        found = next((parameter.device for parameter in model.parameters()), device)
-        if found != device:
-            raise ConfigError(f"the network is on {found}, the images on {device}: move them to one device")
+        super().__init__(model, device)
         if torch.is_inference_mode_enabled():
             raise ConfigError("an attack needs gradients, but inference mode is on: use Trainer(inference_mode=False)")
-        self.model, self.loss, self.exact = model, loss, precision == "float32"
+        self.loss, self.exact = loss, precision == "float32"
         self.layout = channels_last if device.type == "cpu" else Tensor.contiguous
-        self.weights = {
-            name: self.layout(weight.detach()) if weight.ndim == 4 else weight.detach()
-            for name, weight in model.named_parameters()
-        }
+        for name, parameter in self.model.named_parameters():
+            weight = self.weights.get(name, parameter).detach()
+            self.weights[name] = self.layout(weight) if weight.ndim == 4 else weight
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes), in whatever precision and grad mode the caller has set."""
-        logits = functional_call(self.model, self.weights, (self.layout(images),))
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise ConfigError(f"the network returned {tuple(logits.shape)}: expected logits ({len(images)}, classes)")
-        return logits
+        images = self.layout(images).clone()  # or a first layer that works in place would change what is attacked
+        if self.scripted:  # cannot be handed parameters
+            return logits_of(self.model(images), len(images))
+        return logits_of(functional_call(self.model, self.weights, (images,)), len(images))
 
     def logits(self, images: Tensor) -> Tensor:
         """Exact logits (n, classes), without a graph."""

@@ -1,22 +1,22 @@
-"""The robust accuracies of one epoch, from one process's shard of the test set, and the bar that shows them come."""
+"""The robust accuracies of one epoch, from one process's shard of the test set."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
 from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
-from prs_lightning.data import Split, balanced_subset, to_unit_range
+from prs_lightning.data import balanced_subset
 from prs_lightning.errors import ConfigError
 from prs_lightning.seeding import keyed_generator, mixed_seed
 
@@ -147,7 +147,7 @@ class EpochAttacks:
         )
 
     def measure(
-        self, model: nn.Module, test: Split, epoch: int, *, grid: bool, rank: int, world: int, total: Total, bar: Bar
+        self, model: nn.Module, test: Targets, epoch: int, *, grid: bool, rank: int, world: int, total: Total, bar: Bar
     ) -> dict[str, float]:
         """Attack the shard ``[rank::world]``; ``total`` adds counts (float64) up over the processes.
 
@@ -158,7 +158,7 @@ class EpochAttacks:
         if self.limit is not None:
             chosen = balanced_subset(test.labels, self.limit)
         mine = chosen[rank::world]
-        samples = Samples(lambda rows: to_unit_range(test.images[mine[rows]]), test.labels[mine], mine)
+        samples = Samples(lambda rows: test.gather(mine[rows]), test.labels[mine], mine)
         correct, zero = look_at_gradients(AttackedNetwork(model, device), samples)
 
         def by_art(threat: ThreatModel) -> Tensor:
@@ -168,7 +168,7 @@ class EpochAttacks:
             options: dict[str, Any] = {"epsilon": threat.epsilon, "eps_step": threat.step_size}
             withstood = [torch.zeros(0, dtype=torch.bool, device=device)]
             for number, rows in list(enumerate(chosen.split(GROUP)))[rank::world]:
-                images, seed = to_unit_range(test.images[rows]), mixed_seed(self.seed, epoch, number)
+                images, seed = test.gather(rows), mixed_seed(self.seed, epoch, number)
                 withstood.append(auto_attack(model, images, test.labels[rows], seed=seed, **options).correct_after)
             return torch.cat(withstood)
 
@@ -195,33 +195,3 @@ class EpochAttacks:
         if self.audit:
             values["masking_gap"] = values[self.name] - values[audited]
         return values
-
-
-@contextmanager
-def attack_bar(trainer_bar: Any, name: str) -> Iterator[Progress | None]:
-    """Progress for one attack, in the style of the trainer's bar; nothing if the trainer shows none.
-
-    Args:
-        trainer_bar: ``trainer.progress_bar_callback``: Lightning's Rich bar, its tqdm bar, or None.
-        name: of the attack.
-    """
-    rich = getattr(trainer_bar, "progress", None)
-    if rich is not None:
-        task = rich.add_task(name, total=float("inf"))  # not known before the first update
-        try:
-            yield lambda done, total, withstood: rich.update(
-                task, completed=done, total=total, description=f"{name} RA {withstood / done:.3f}"
-            )
-        finally:
-            rich.remove_task(task)
-    elif trainer_bar is None or trainer_bar.is_disabled or not hasattr(trainer_bar, "val_progress_bar"):
-        yield None
-    else:
-        with tqdm(desc=name, leave=False, unit="images") as bar:
-
-            def show(done: int, total: int, withstood: int) -> None:
-                bar.total = total
-                bar.set_postfix_str(f"RA {withstood / done:.3f}", refresh=False)
-                bar.update(done - bar.n)
-
-            yield show

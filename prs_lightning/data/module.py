@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch import LightningDataModule
 
-from prs_lightning.data.batches import MeasuringBatches, TrainingBatches
+from prs_lightning.data.batches import TrainingBatches
 from prs_lightning.data.datasets import NAMES, load
+from prs_lightning.data.sources import SplitSource
 from prs_lightning.data.splits import Split, balanced_subset
 from prs_lightning.errors import ConfigError, at_least
 
@@ -24,7 +25,7 @@ class ImageData(LightningDataModule):
         train_limit, test_limit: class-balanced subsets; None for all.
         channels, classes, mean, std, epsilon, step_size: what the config says of the data set; the channels and
             classes are checked against the images, the others are kept for the network and the attacks.
-        measuring_batch_size: per device, for the validation loop; about 100 to 250 is fastest on a CPU.
+        measuring_batch_size: per device, for the measuring pass; about 100 to 250 is fastest on a CPU.
     """
 
     def __init__(
@@ -102,9 +103,16 @@ class ImageData(LightningDataModule):
             )
         return batches
 
-    def val_dataloader(self) -> list[MeasuringBatches]:
-        """The training set in order, then the test set."""
+    def train_source(self) -> SplitSource:
+        """The training set in order, for measures."""
         assert self.train is not None
+        return SplitSource(self.train, self.measuring_batch_size)
+
+    def test_source(self) -> SplitSource:
+        """The test set in order, for measures."""
         assert self.test is not None
-        shard = self._shard()
-        return [MeasuringBatches(split, self.measuring_batch_size, **shard) for split in (self.train, self.test)]
+        return SplitSource(self.test, self.measuring_batch_size)
+
+    def val_dataloader(self) -> range:
+        """One batch without content: ``trainer.validate`` runs for its hooks, as measures have a pass of their own."""
+        return range(1)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from prs_lightning.data.module import ImageData
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.measuring import float32, log_measure
 from prs_lightning.seeding import mixed_seed
 
 
@@ -70,15 +67,6 @@ class ImageClassifier(LightningModule):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.loaded_epoch = -1
         self.build(channels, classes)
-        # Of the two validation loaders, in this order: inclusion in the training regions needs the training set first.
-        self.scores = nn.ModuleList(
-            MetricCollection(
-                {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro")},
-                prefix=f"{split}/",
-                compute_groups=False,
-            )
-            for split in ("train", "test")
-        )
 
     @abstractmethod
     def build(self, channels: int, classes: int) -> None:
@@ -122,14 +110,10 @@ class ImageClassifier(LightningModule):
         # Kept on the device: asking the host at every step would stall a GPU.
         bad = (self.first_bad_step < 0) & ~loss.detach().isfinite()
         self.first_bad_step = torch.where(bad, batch_index, self.first_bad_step)
-        if batch_index % self.CHECK_EVERY == 0:
+        if batch_index % self.CHECK_EVERY == 0 or self.trainer.is_last_batch:  # before anything is measured
             self.refuse_bad_loss()
         self.log("loss", loss, prog_bar=True, logger=False)
         return loss
-
-    def on_validation_start(self) -> None:
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self.refuse_bad_loss()
 
     def refuse_bad_loss(self) -> None:
         """Raise on every process if any process has met a loss that is not finite."""
@@ -140,29 +124,8 @@ class ImageClassifier(LightningModule):
                 f"learning_rate={self.hparams['learning_rate']} may be too high"
             )
 
-    def validation_step(
-        self, batch: tuple[Tensor, Tensor], batch_index: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
-        """One measuring pass in float32: ``logits`` and ``pre_activations`` for the callbacks that watch the loop."""
-        images, labels = batch
-        with float32(self.device):
-            logits, pre_activations = self.logits_and_pre_activations(images)
-        scores = cast(MetricCollection, self.scores[dataloader_idx])
-        scores["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
-        scores["accuracy"].update(logits, labels)
-        return {"logits": logits, "pre_activations": pre_activations}
-
-    def on_validation_epoch_end(self) -> None:
-        for scores in cast(Iterable[MetricCollection], self.scores):
-            for name, value in scores.compute().items():
-                log_measure(self, name, value)
-            scores.reset()
-
-    @property
-    def epochs_trained(self) -> int:
-        """The epoch, counted from 1, whose weights are measured: under ``trainer.validate`` that of the checkpoint."""
-        in_fit = self.trainer.state.fn == "fit"
-        return (self.trainer.current_epoch if in_fit else self.loaded_epoch) + 1
+    def validation_step(self, batch: object, batch_index: int) -> None:
+        """Nothing: measures are taken by callbacks, from a pass of their own."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = type(self).__name__

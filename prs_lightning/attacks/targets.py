@@ -1,0 +1,67 @@
+"""The images that are attacked after each epoch: a test set in pixel units, in memory while it is small enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from prs_lightning.attacks.network import check_images
+from prs_lightning.data.sources import Source, SplitSource
+from prs_lightning.errors import ConfigError
+
+IN_MEMORY = 2 * 2**30
+"""Bytes of float32 images that are kept on the device; more are read from the data set batch by batch, each time."""
+
+
+class Targets:
+    """``labels`` int64 (N,) on the device, and ``gather(rows)``, the images of some rows (n, ...) in [0, 1].
+
+    Args:
+        source: the test set.
+        device: to attack on.
+        pixels: makes images in [0, 1] of the network's inputs; None: they are such images.
+
+    Raises:
+        ConfigError: images outside [0, 1].
+    """
+
+    def __init__(self, source: Source, device: torch.device, pixels: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.source, self.device, self.pixels = source, device, pixels
+        self.images: Tensor | None = None
+        if isinstance(source, SplitSource):  # in memory already, as uint8
+            self.labels = source.split.labels
+            return
+        kept: list[Tensor] = []
+        labels, size = [], 0
+        for inputs, targets in source.batches():
+            images = self._as_images(inputs)
+            check_pixels(images, targets.to(device))
+            labels.append(targets.to(device))
+            size += images.numel() * images.element_size()
+            kept = [*kept, images] if size <= IN_MEMORY else []
+        self.labels = torch.cat(labels)
+        if size <= IN_MEMORY:
+            self.images = torch.cat(kept)
+
+    def _as_images(self, inputs: Tensor) -> Tensor:
+        if not inputs.is_floating_point():
+            raise ConfigError(f"test inputs are {inputs.dtype}: expected floating point images in [0, 1]")
+        images = inputs.to(self.device, torch.float32)
+        return images if self.pixels is None else self.pixels(images)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        if self.images is not None:
+            return self.images[rows]
+        return self._as_images(self.source.gather(rows)[0])
+
+
+def check_pixels(images: Tensor, labels: Tensor) -> None:
+    """Raise ConfigError unless images lie in [0, 1]; says what to give for normalised ones."""
+    try:
+        check_images(images, labels)
+    except ConfigError as error:
+        raise ConfigError(
+            f"test {error}, or give Robustness mean= and std= of the normalisation in the data"
+        ) from error

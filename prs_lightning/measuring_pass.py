@@ -1,0 +1,144 @@
+"""The one pass that all measures share: the training set, then the test set, through the network as it is now."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from prs_lightning.data.sources import Source
+from prs_lightning.errors import ConfigError
+from prs_lightning.measuring import evaluating, float32, random_states_kept
+from prs_lightning.network import MeasuredNetwork, refuse_probabilities
+from prs_lightning.regions.tracing import Ends, Relus, Tap, find_ends, tapping
+
+Advance = Callable[[int], None]
+Bar = Callable[[str, int], AbstractContextManager[Advance]]
+"""Called with a title and a number of samples; gives what is told of samples that are done."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is measured.
+
+    ``network`` in eval mode; ``train`` and ``test``, the sets that it is measured on, ``test`` None where there is
+    none; ``classes``, how many logits it gives.
+    """
+
+    network: MeasuredNetwork
+    train: Source
+    test: Source | None
+    device: torch.device
+    classes: int
+    probe: Tensor
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The final linear layer, and where the penultimate pre-activations are read."""
+        return find_ends(self.network, self.probe)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of ``split``, ``"train"`` or ``"test"``, with their ``labels``, int64 (n,)."""
+
+    split: str
+    labels: Tensor
+
+
+class Observer:
+    """What looks on at a measuring pass: each method does nothing unless a measure needs it."""
+
+    def start(self, watched: Watched) -> Sequence[Tap]:
+        """Forget the pass before; returns the taps whose tensors are to be shown."""
+        return ()
+
+    def see_tap(self, tap: Tap, tensor: Tensor, batch: Batch) -> None:
+        """The tensor at one of its taps."""
+
+    def see_relu(self, place: int, output: Tensor, batch: Batch) -> None:
+        """The output of the ReLU that runs as number ``place`` of a forward pass."""
+
+    def see_logits(self, logits: Tensor, batch: Batch) -> None:
+        """Logits (n, classes) of a batch."""
+
+
+@contextmanager
+def as_measured(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode, true float32, eager, no gradients; modes, precision and random states are as before at the end."""
+    with random_states_kept(), evaluating(model), float32(device), torch.no_grad(), _eager():
+        yield
+
+
+def _eager() -> AbstractContextManager[object]:
+    """Hooks see nothing of a compiled graph. Nothing is compiled where dynamo, which is slow to import, is not."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device: torch.device) -> Watched:
+    """What can be seen of a network and its data before the pass, in the state of `as_measured`.
+
+    Raises:
+        ConfigError: a network that gives no logits, or probabilities.
+    """
+    inputs, _ = train.gather(torch.arange(min(8, len(train))))
+    probe = for_network(inputs, device)
+    logits = network(probe.clone())
+    refuse_probabilities(logits)
+    return Watched(network, train, test, device, logits.shape[1], probe[:2])
+
+
+def for_network(inputs: Tensor, device: torch.device) -> Tensor:
+    """Inputs on the device, floating point ones in float32."""
+    return inputs.to(device, torch.float32 if inputs.is_floating_point() else None)
+
+
+def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int, world: int, bar: Bar) -> None:
+    """Show this process's share of every sample to the observers, in the state of `as_measured`.
+
+    Raises:
+        ConfigError: a layer that does not run once in each forward pass, or labels beyond the network's classes.
+    """
+    wanted: dict[Tap, list[Observer]] = {}
+    for observer in observers:
+        for tap in observer.start(watched):
+            wanted.setdefault(tap, []).append(observer)
+    runs: dict[Hashable, int] = {}
+    batch = Batch("train", torch.empty(0))
+
+    def at_tap(tap: Tap, tensor: Tensor) -> None:
+        runs[tap] += 1
+        for observer in wanted[tap]:
+            observer.see_tap(tap, tensor, batch)
+
+    def at_relu(output: Tensor) -> None:
+        for observer in observers:
+            observer.see_relu(runs["relu"], output, batch)
+        runs["relu"] += 1
+
+    sees_relus = any(type(observer).see_relu is not Observer.see_relu for observer in observers)
+    with ExitStack() as stack:
+        stack.enter_context(tapping(watched.network.model, list(wanted), at_tap))
+        if sees_relus:
+            stack.enter_context(Relus(at_relu))
+        for split, source in (("train", watched.train), ("test", watched.test)):
+            if source is None:
+                continue
+            with bar(f"measuring the {split}ing set", len(range(rank, len(source), world))) as advance:
+                for inputs, labels in source.batches(rank=rank, world=world):
+                    if not len(labels):
+                        continue
+                    batch = Batch(split, labels.to(watched.device))
+                    runs = dict.fromkeys(wanted, 0) | {"relu": 0}
+                    logits = watched.network(for_network(inputs, watched.device))
+                    for tap in wanted:
+                        if runs[tap] != 1:
+                            raise ConfigError(f"layer {tap} ran {runs[tap]} times in a forward pass: expected once")
+                    for observer in observers:
+                        observer.see_logits(logits, batch)
+                    advance(len(labels))

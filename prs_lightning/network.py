@@ -1,0 +1,147 @@
+"""Any classifier as the measures see it: in float32, layer by layer, images in and logits (N, classes) out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from prs_lightning.errors import ConfigError
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module that ``torch.compile``, DataParallel or DistributedDataParallel were given."""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def logits_of(output: Any, samples: int) -> Tensor:
+    """Logits (samples, classes) of whatever a network returned: a tensor, a tuple that starts with one, or ``.logits``.
+
+    One output of a binary network, (samples,) or (samples, 1), is the logit of class 1 against 0 for class 0.
+
+    >>> logits_of({"logits": torch.tensor([2.0, -1.0])}, 2).argmax(1).tolist()
+    [1, 0]
+
+    Raises:
+        ConfigError: anything else; the message names it.
+    """
+    found = output
+    if isinstance(found, Mapping):
+        found = found.get("logits")
+    elif not isinstance(found, Tensor) and hasattr(found, "logits"):
+        found = found.logits
+    elif isinstance(found, tuple | list) and found:
+        found = found[0]
+    if not isinstance(found, Tensor):
+        raise ConfigError(
+            f"the network returned a {type(output).__name__}: expected logits ({samples}, classes), a tuple that "
+            "starts with them, or logits by that name"
+        )
+    if found.shape in ((samples,), (samples, 1)):
+        found = found.view(samples, 1)
+        found = torch.cat([torch.zeros_like(found), found], dim=1)
+    if found.ndim != 2 or len(found) != samples:
+        raise ConfigError(f"the network returned {tuple(found.shape)}: expected logits ({samples}, classes)")
+    return found
+
+
+class MeasuredNetwork:
+    """A network that measures call: ``network(inputs)`` gives logits (N, classes).
+
+    Parameters and buffers that are not in float32 are handed in as float32 copies; the network itself is not changed.
+
+    Args:
+        model: a module in eval mode.
+        device: of the inputs.
+
+    Raises:
+        ConfigError: a module in train mode, or on another device.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model = unwrapped(model)
+        for name, module in self.model.named_modules():
+            if module.training:
+                raise ConfigError(f"the network is in train mode ({name or type(module).__name__}): call model.eval()")
+        found = next((parameter.device for parameter in self.model.parameters()), device)
+        if found != device:
+            raise ConfigError(f"the network is on {found}, the images on {device}: move them to one device")
+        self.scripted = isinstance(self.model, torch.jit.ScriptModule)
+        self.weights: dict[str, Tensor] = {
+            name: tensor.detach().float()
+            for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]
+            if tensor.is_floating_point() and tensor.dtype != torch.float32
+        }
+        if self.scripted and self.weights:
+            kinds = {str(tensor.dtype) for tensor in self.model.parameters()}
+            raise ConfigError(f"a scripted network in {', '.join(kinds)}: expected float32, call network.float()")
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits (N, classes)."""
+        try:
+            output = functional_call(self.model, self.weights, (inputs,)) if self.weights else self.model(inputs)
+        except NotImplementedError as error:
+            if type(self.model).forward is nn.Module.forward or "forward" in str(error):
+                name = type(self.model).__name__
+                raise ConfigError(f"{name} has no forward: expected one that takes inputs and gives logits") from error
+            raise
+        return logits_of(output, len(inputs))
+
+
+def refuse_probabilities(logits: Tensor) -> None:
+    """Raise ConfigError for logits (N, classes) that are probabilities: attacks and losses would not see through them.
+
+    >>> refuse_probabilities(torch.tensor([[0.5, 2.0], [0.1, 0.9]]))
+    """
+    ones = (logits.sum(1) - 1).abs() < 1e-4
+    if len(logits) and logits.shape[1] > 1 and bool((logits >= 0).all() & ones.all()):
+        raise ConfigError("the network returns probabilities (they sum to 1): give it logits, without the softmax")
+
+
+class PixelNetwork(nn.Module):
+    """A network of normalised inputs as one of images in [0, 1], so that attacks work in pixel units.
+
+    Args:
+        network: takes (images - mean) / std.
+        mean, std: per channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not len(std) or min(std) <= 0:
+            raise ConfigError(f"mean={list(mean)}, std={list(std)}: expected one of each per channel, std positive")
+        self.network = network
+        self.training = False
+        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32, device=device))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32, device=device))
+
+    def _per_channel(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if len(self.mean) not in (1, images.shape[1]):
+            raise ConfigError(f"mean and std have {len(self.mean)} channels, the images {images.shape[1]}")
+        shape = (1, -1, *[1] * (images.ndim - 2))
+        return self.mean.view(shape), self.std.view(shape)
+
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """The images in [0, 1] of normalised inputs; what is beyond by rounding alone is cut."""
+        mean, std = self._per_channel(inputs)
+        images = inputs * std + mean
+        rounded = images.clamp(0, 1)
+        return torch.where((images - rounded).abs() < 1e-5, rounded, images)
+
+    def forward(self, images: Tensor) -> Any:
+        mean, std = self._per_channel(images)
+        return self.network((images - mean) / std)
