@@ -94,10 +94,11 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, arc
     from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
 
     from prs_lightning.runs.checkpoints import AtomicCheckpointIO
-    from prs_lightning.runs.limits import Limits
+    from prs_lightning.runs.limits import Limits, check_early_stopping
 
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     callbacks = [Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
+    check_early_stopping(callbacks, chosen["check_val_every_n_epoch"])
     if (bar := chosen["enable_progress_bar"]) is None:  # Lightning would show one where callbacks.progress=null
         bar = any(isinstance(each, ProgressBar) for each in callbacks)
     callbacks = [each for each in callbacks if bar or not isinstance(each, ProgressBar)]

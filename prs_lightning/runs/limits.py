@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from prs_lightning.data.trainers import epoch_is_whole
 from prs_lightning.errors import ConfigError, Interrupted
 from prs_lightning.runs.directory import INTERRUPTING
 from prs_lightning.runs.options import seconds
@@ -80,8 +81,9 @@ class Limits(pl.Callback):
                     f"there; set it to {near}"
                 )
         if (trainer.min_steps or 0) > every:
-            raise ConfigError(f"trainer.min_steps={trainer.min_steps}, but the run's {trainer.max_epochs} epochs are "
-                              f"{every} steps")
+            raise ConfigError(
+                f"trainer.min_steps={trainer.min_steps}, but the run's {trainer.max_epochs} epochs are {every} steps"
+            )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._look_at_the_clock(trainer)
@@ -91,18 +93,38 @@ class Limits(pl.Callback):
             self._look_at_the_clock(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        whole = progress.current.ready >= trainer.num_training_batches
-        if not (whole or (math.isinf(trainer.num_training_batches) and progress.is_last_batch)):
+        if not epoch_is_whole(trainer):
             raise Interrupted(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs} was stopped before its end")
 
     def _look_at_the_clock(self, trainer: pl.Trainer) -> None:
         if self.max_time is None:
             return
         if trainer.strategy.broadcast(time.monotonic() - self.began >= self.seconds):
-            done, progress = trainer.current_epoch, f"{trainer.current_epoch} of {trainer.max_epochs} epochs are trained"
+            done, progress = (
+                trainer.current_epoch,
+                f"{trainer.current_epoch} of {trainer.max_epochs} epochs are trained",
+            )
             none = "" if done > self.epochs_before else "; no epoch was finished in this time: give more"
             raise Interrupted(f"trainer.max_time={self.max_time} is over: {progress}{none}")
+
+
+def check_early_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
+    """Refuse early stopping that would look where nothing was measured, and never stop, or end the run by an error.
+
+    Args:
+        every: ``trainer.check_val_every_n_epoch``.
+
+    Raises:
+        ConfigError: says what to set.
+    """
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            at_the_end = callback._check_on_train_epoch_end
+            if at_the_end is False or (every != 1 and not (at_the_end and not callback.strict)):
+                raise ConfigError(
+                    f"early stopping on {callback.monitor} with trainer.check_val_every_n_epoch={every}: measures are "
+                    "taken at the end of training epochs: set its check_on_train_epoch_end=true and strict=false"
+                )
 
 
 def early_stop(trainer: pl.Trainer) -> str | None:
@@ -111,14 +133,16 @@ def early_stop(trainer: pl.Trainer) -> str | None:
     Raises:
         Interrupted: a ``Timer`` among the callbacks stopped it.
     """
-    epochs, steps = trainer.fit_loop.epoch_progress.current.processed, trainer.global_step
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    epochs, steps = progress.processed, trainer.global_step
     if epochs >= (trainer.max_epochs or 0) or 0 < trainer.max_steps <= steps:
         return None
     done = f"after {epochs} of {trainer.max_epochs} epochs"
-    for callback in trainer.callbacks:
+    for callback in callbacks:
         if isinstance(callback, Timer) and (callback.time_remaining() or math.inf) <= 0:
             raise Interrupted(f"the timer's time is over {done}")
-    stops = [each for each in trainer.callbacks if isinstance(each, EarlyStopping) and each.stopping_reason_message]
+    stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.stopping_reason_message]
     if not stops:
         return f"a callback stopped it {done}"
     said = str(stops[0].stopping_reason_message).removesuffix(" Signaling Trainer to stop.")

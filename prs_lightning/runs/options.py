@@ -20,7 +20,7 @@ Rule = Callable[[Any, Mapping[str, Any]], str | None]
 HONOURED = "honoured"
 TARGET = "lightning.pytorch.Trainer"
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
-PRECISIONS = (None, 32, "32", "32-true", 16, "16", "16-mixed", "bf16", "bf16-mixed")
+PRECISIONS = (None, 32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "bf16", "bf16-mixed")
 PROFILERS = (None, "simple", "advanced", "pytorch")
 NODES = ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "LSB_JOBID", "KUBERNETES_PORT")
 """Environment variables of which one says which node this is, wherever there are more than one."""
@@ -71,7 +71,9 @@ def _max_epochs(value: Any, config: Mapping[str, Any]) -> str | None:
 
 def _min_epochs(value: Any, config: Mapping[str, Any]) -> str | None:
     epochs = config["epochs"]
-    return f"the run has epochs={epochs}" if isinstance(value, int) and value > epochs else count(0, None)(value, config)
+    return (
+        f"the run has epochs={epochs}" if isinstance(value, int) and value > epochs else count(0, None)(value, config)
+    )
 
 
 def _max_time(value: Any, config: Mapping[str, Any]) -> str | None:
@@ -93,6 +95,12 @@ def _clip_algorithm(value: Any, config: Mapping[str, Any]) -> str | None:
     return None if given else "it clips nothing without trainer.gradient_clip_val"
 
 
+def _benchmark(value: Any, config: Mapping[str, Any]) -> str | None:
+    if value is True and config["trainer"].get("deterministic"):
+        return "cuDNN would not be deterministic: set trainer.deterministic=false too"
+    return only(None, True, False, why="expected true or false")(value, config)
+
+
 WHOLE_SETS = "every epoch trains on, and every measure is of, the whole set: take data.train_limit or data.test_limit"
 NO_VALIDATION = "measures are taken after whole epochs: take trainer.check_val_every_n_epoch"
 
@@ -101,7 +109,7 @@ TRAINER: dict[str, str | Rule] = {
     "strategy": only(*STRATEGIES, why=f"its measures are not known to be right; there are: {', '.join(STRATEGIES)}"),
     "devices": _devices,
     "num_nodes": count(1),
-    "precision": only(*PRECISIONS, why="expected 32-true, bf16-mixed or 16-mixed: measures need weights in float32"),
+    "precision": only(*PRECISIONS, why="expected 32-true, 64-true, bf16-mixed or 16-mixed: rounded weights are another network"),
     "logger": elsewhere("logger=csv, or several: logger=[csv,wandb],"),
     "callbacks": elsewhere("callbacks.<name>"),
     "fast_dev_run": only(False, why=f"it would measure a few batches as if they were all; {WHOLE_SETS}, with epochs=1"),
@@ -126,7 +134,7 @@ TRAINER: dict[str, str | Rule] = {
     "gradient_clip_val": _clip,
     "gradient_clip_algorithm": _clip_algorithm,
     "deterministic": only(None, True, False, "warn", why="expected true, false or warn"),
-    "benchmark": only(None, True, False, why="expected true or false"),
+    "benchmark": _benchmark,
     "inference_mode": only(False, why="the attacks need gradients"),
     "use_distributed_sampler": only(True, why="the samples of each process are chosen by the data: expected true"),
     "profiler": only(*PROFILERS, why="expected simple, advanced or pytorch"),
@@ -149,6 +157,10 @@ def check(config: Mapping[str, Any]) -> None:
     """
     at_least("epochs", config["epochs"], 1)
     at_least("seed", config["seed"], 0)
+    if not (config.get("callbacks") or {}).get("records"):
+        raise ConfigError(
+            "callbacks.records=null: nothing would be kept of the run; expected the one of conf/callbacks"
+        )
     trainer = config["trainer"]
     if trainer.get("_target_") != TARGET:
         raise ConfigError(f"trainer._target_={trainer.get('_target_')}: expected {TARGET}, whose arguments are known")
@@ -160,8 +172,10 @@ def check(config: Mapping[str, Any]) -> None:
         if callable(rule) and (why := rule(value, config)):
             raise ConfigError(f"trainer.{name}={_shown(value)}: {why}")
     if given := sorted(name for name in os.environ if name.startswith("PL_TRAINER_")):
-        raise ConfigError(f"{given[0]} is set, but the config alone says what is trained: unset it, and set "
-                          f"{given[0].lower().replace('pl_trainer_', 'trainer.')}")
+        raise ConfigError(
+            f"{given[0]} is set, but the config alone says what is trained: unset it, and set "
+            f"{given[0].lower().replace('pl_trainer_', 'trainer.')}"
+        )
 
 
 def check_machine(trainer: Mapping[str, Any], *, device_type: str, world_size: int) -> None:
@@ -177,8 +191,10 @@ def check_machine(trainer: Mapping[str, Any], *, device_type: str, world_size: i
     if device_type == "cpu" and trainer["sync_batchnorm"] and world_size > 1:
         raise ConfigError("trainer.sync_batchnorm=true needs GPUs: torch cannot do it on a CPU")
     if trainer["num_nodes"] > 1 and not any(name in os.environ for name in NODES):
-        raise ConfigError(f"trainer.num_nodes={trainer['num_nodes']}, but nothing says which of them this is: start it "
-                          "with srun, hydra/launcher=slurm or torchrun, or set NODE_RANK and MASTER_ADDR on each")
+        raise ConfigError(
+            f"trainer.num_nodes={trainer['num_nodes']}, but nothing says which of them this is: start it "
+            "with srun, hydra/launcher=slurm or torchrun, or set NODE_RANK and MASTER_ADDR on each"
+        )
 
 
 def refusal(error: BaseException, trainer: Mapping[str, Any]) -> str:
@@ -194,7 +210,9 @@ def refusal(error: BaseException, trainer: Mapping[str, Any]) -> str:
     text = " ".join(str(error.__cause__ or error).split())
     words = set(re.findall(r"\w+", text.lower()))
     said = [name for name in trainer if name in words]
-    meant = said or [name for name, value in trainer.items() if value not in (None, False, 1, -1) and str(value) in words]
+    meant = said or [
+        name for name, value in trainer.items() if value not in (None, False, 1, -1) and str(value) in words
+    ]
     given = meant or [name for name in ("accelerator", "devices", "strategy", "precision") if name in trainer]
     return f"{', '.join(f'trainer.{name}={_shown(trainer[name])}' for name in given)}: {text}"
 

@@ -23,6 +23,8 @@ from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import flatten
 from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
 
+MENDABLE = re.compile("unexpected keyword argument|missing .* argument|Error locating target")
+"""What instantiating says when the config is wrong, and not the class."""
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 
 
@@ -91,9 +93,22 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
-    if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
+    if isinstance(error, InstantiationException) and not MENDABLE.search(text):
         return None
-    return text if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
+    return _in_words(text) if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
+
+
+def _in_words(text: str) -> str:
+    """An error of Hydra or OmegaConf with the key that it is about in front.
+
+    >>> _in_words("Missing mandatory value full_key: data.name object_type=dict")
+    'data.name: Missing mandatory value'
+    """
+    key = re.search(r" full_key: (\S+)", text)
+    text = re.sub(
+        r" full_key: \S+| object_type=\S+|, set env var HYDRA_FULL_ERROR=1 to see chained exception\.?", "", text
+    )
+    return f"{key[1]}: {text}" if key else text
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

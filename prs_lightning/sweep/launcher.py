@@ -119,7 +119,8 @@ class SweepLauncher(Launcher):
                 )
             if not composed.sweep:
                 overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            options.check(OmegaConf.to_container(composed, resolve=True))
+            plain: Any = OmegaConf.to_container(composed, resolve=True)
+            options.check(plain)
             path, config = place(composed, loaded.hydra.runtime.choices)
             run = RunDirectory(path)
             run.check(config)
