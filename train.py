@@ -131,8 +131,12 @@ def make_logger(name: str, node: DictConfig, config: dict[str, Any], run: RunDir
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    if not (isinstance(node, DictConfig) and "_target_" in node):
+        raise ConfigError(f"logger={name} names no _target_: expected an entry as in conf/logger/csv.yaml")
     group = config["sweep"] or run_name(config).rsplit("-bs", 1)[0]
-    facts = {"name": run.path.name, "run_name": run.path.name, "id": run.wandb_id(), "group": group}
+    here = run.path.absolute()
+    facts = {"name": here.name, "run_name": here.name, "id": run.wandb_id(), "group": group,
+             "tracking_uri": f"sqlite:///{here / 'mlflow.db'}", "artifact_location": str(here / "mlruns")}
     given = {key: value for key, value in facts.items() if key in node and node[key] is None}
     if "save_dir" in node:
         given["save_dir"] = str(run.path / (node.save_dir or "."))
