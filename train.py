@@ -135,8 +135,14 @@ def make_logger(name: str, node: DictConfig, config: dict[str, Any], run: RunDir
         raise ConfigError(f"logger={name} names no _target_: expected an entry as in conf/logger/csv.yaml")
     group = config["sweep"] or run_name(config).rsplit("-bs", 1)[0]
     here = run.path.absolute()
-    facts = {"name": here.name, "run_name": here.name, "id": run.wandb_id(), "group": group,
-             "tracking_uri": f"sqlite:///{here / 'mlflow.db'}", "artifact_location": str(here / "mlruns")}
+    facts = {
+        "name": here.name,
+        "run_name": here.name,
+        "id": run.wandb_id(),
+        "group": group,
+        "tracking_uri": f"sqlite:///{here / 'mlflow.db'}",
+        "artifact_location": str(here / "mlruns"),
+    }
     given = {key: value for key, value in facts.items() if key in node and node[key] is None}
     if "save_dir" in node:
         given["save_dir"] = str(run.path / (node.save_dir or "."))

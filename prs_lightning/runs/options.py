@@ -109,7 +109,9 @@ TRAINER: dict[str, str | Rule] = {
     "strategy": only(*STRATEGIES, why=f"its measures are not known to be right; there are: {', '.join(STRATEGIES)}"),
     "devices": _devices,
     "num_nodes": count(1),
-    "precision": only(*PRECISIONS, why="expected 32-true, 64-true, bf16-mixed or 16-mixed: rounded weights are another network"),
+    "precision": only(
+        *PRECISIONS, why="expected 32-true, 64-true, bf16-mixed or 16-mixed: rounded weights are another network"
+    ),
     "logger": elsewhere("logger=csv, or several: logger=[csv,wandb],"),
     "callbacks": elsewhere("callbacks.<name>"),
     "fast_dev_run": only(False, why=f"it would measure a few batches as if they were all; {WHOLE_SETS}, with epochs=1"),

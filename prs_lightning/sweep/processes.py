@@ -159,14 +159,16 @@ def reason(code: int, tail: Sequence[str]) -> str:
     'killed by SIGKILL'
     >>> reason(1, ["...", "error: no room"])
     'no room'
-    >>> reason(1, ["Traceback (most recent call last):", "ValueError: no such layer", "full_key: trainer"])
+    >>> reason(1, ["Traceback (most recent call last):", "ValueError: no such", "layer", "full_key: trainer"])
     'ValueError: no such layer'
     """
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    lines = [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]
-    lines = lines or [line for line in tail if ERROR.match(line)] or [line for line in tail if not NOISE.match(line)]
-    return lines[-1] if lines else f"ended with exit code {code} and said nothing"
+    if lines := [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]:
+        return lines[-1]
+    begins = [place for place, line in enumerate(tail) if ERROR.match(line)]
+    words = [line for line in tail[begins[-1] if begins else -1 :] if not NOISE.match(line)]
+    return " ".join(words) or f"ended with exit code {code} and said nothing"
 
 
 def log_tail(run: RunDirectory, lines: int = 12) -> list[str]:
