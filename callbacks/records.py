@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from prs_lightning.callbacks.measuring import all_measuring, now
+from prs_lightning.callbacks.measuring import all_measuring
 from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
+from prs_lightning.measuring import now
 from prs_lightning.runs import RunDirectory
 
 
