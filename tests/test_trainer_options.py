@@ -168,7 +168,6 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 UNCHANGED = [
-    ("trainer.accelerator=auto",),
     ("trainer.devices=auto",),
     ("trainer.num_nodes=1",),
     ("trainer.precision=32",),

@@ -96,6 +96,13 @@ class Limits(pl.Callback):
         if not epoch_is_whole(trainer):
             raise Interrupted(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs} was stopped before its end")
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        launcher: Any = trainer.strategy.launcher
+        ranks = getattr(launcher, "procs", [])  # that this process started
+        if isinstance(exception, Interrupted) and ranks:
+            launcher.kill(signal.SIGKILL)  # or they would complain, or wait, that this one is gone
+            ranks.clear()  # Lightning would kill this process after them
+
     def _look_at_the_clock(self, trainer: pl.Trainer) -> None:
         if self.max_time is None:
             return
