@@ -66,7 +66,9 @@ def test_a_dry_run_says_what_would_run_and_touches_nothing(tmp_path: Path) -> No
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("mistake", ["seed=4..0", "model=cnn7,cnn6", "nonsense=1,2", "run_dir=x"])
+@pytest.mark.parametrize(
+    "mistake", ["seed=4..0", "model=cnn7,cnn6", "nonsense=1,2", "run_dir=x", "trainer.fast_dev_run=false,true"]
+)
 def test_a_mistake_is_one_line_and_starts_nothing(tmp_path: Path, mistake: str) -> None:
     code, output = sweep(SLEEPY, tmp_path / "runs", mistake)
     assert code == 1
@@ -107,6 +109,32 @@ def test_a_job_that_fails_before_it_has_a_record_is_marked_failed(tmp_path: Path
     assert "could not convert" in record["reason"]
     assert sweep(SLEEPY, folder, "epochs=1", "seed=0", "retry_failed=true")[0] == 0
     assert list(statuses(folder).values()) == ["finished"]
+
+
+def test_a_reason_is_in_words_and_a_signal_interrupts(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    code, output = sweep(SLEEPY, folder, "epochs=1", "seed=0", "data.train_limit=668,669")
+    assert code == 1
+    assert "error: 1 failed and 1 interrupted of 2 runs" in output
+    said = {record["status"]: record["reason"] for record in map(json.loads, map(Path.read_text, records(folder)))}
+    assert said["interrupted"] == "SIGUSR1"
+    assert said["failed"].endswith("InstantiationException: Error in call to target 'Trainer': ValueError('no room')")
+
+
+def test_a_job_says_in_one_line_what_can_be_mended(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    code, output = sweep(SLEEPY, folder, "epochs=1", "seed=0", "data.train_limit=670")
+    assert code == 1
+    log = next(folder.rglob("train.log")).read_text()
+    assert log == "error: nothing is at hand\n", "no traceback"
+    assert json.loads(records(folder)[0].read_text())["reason"] == "nothing is at hand"
+    assert "Traceback" not in output
+    sweep(SLEEPY, tmp_path / "full", "epochs=1", "seed=0", "data.train_limit=670", HYDRA_FULL_ERROR="1")
+    assert "Traceback" in next((tmp_path / "full").rglob("train.log")).read_text(), "as who started the sweep asked"
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("run.json"))
 
 
 def test_killed_at_random_moments_the_same_command_ends_with_the_same_runs(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_labels_without_an_output_are_refused(tmp_path: Path) -> None:
 
 
 def test_epochs_that_are_not_measured_leave_their_cells_empty(undisturbed: RunDirectory, tmp_path: Path) -> None:
-    run = fit(tmp_path, "epochs=4", *MEASURES, "+trainer.check_val_every_n_epoch=2")
+    run = fit(tmp_path, "epochs=4", *MEASURES, "trainer.check_val_every_n_epoch=2")
     assert [row["epoch"] for row in run.rows()] == ["1", "2", "3", "4"]
     for row, full in zip(run.rows(), undisturbed.rows(), strict=True):
         for name in (name for name in row if "/" in name and not name.startswith("time/")):

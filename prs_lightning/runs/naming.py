@@ -26,7 +26,14 @@ PART = "base"
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
     "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
+    "trainer.max_time", "trainer.profiler", "trainer.detect_anomaly", "trainer.enable_autolog_hparams",
     "callbacks.progress", "callbacks.scores",
+)  # fmt: skip
+
+# The Trainer's arguments that every record holds, as the first ones did; the others stand in it where they are changed.
+RECORDED = (
+    "_target_", "max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic",
+    "inference_mode", "num_sanity_val_steps", "enable_model_summary", "log_every_n_steps",
 )  # fmt: skip
 
 
@@ -44,11 +51,12 @@ def place(composed: DictConfig, hydra_config: HydraConf) -> tuple[Path, dict[str
     usual = _composed(*chosen, *searched).copy()
     usual.batch_size, usual.seed = config["batch_size"], config["seed"]
     defaults: Any = OmegaConf.to_container(usual, resolve=True)
-    recorded = with_named_attacks(config, defaults["grid_attacks"])
+    recorded = with_named_attacks(with_changed_arguments(config, defaults), defaults["grid_attacks"])
     if config["run_dir"]:
         return Path(config["run_dir"]), recorded
     values, name = flatten(recorded), run_name(config)
-    changed = differing_keys(recorded, with_named_attacks(defaults, defaults["grid_attacks"]))
+    usual_record = with_named_attacks(with_changed_arguments(defaults, defaults), defaults["grid_attacks"])
+    changed = differing_keys(recorded, usual_record)
     if changed:
         text = json.dumps({key: values.get(key, "(none)") for key in changed}, sort_keys=True)
         name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
@@ -64,6 +72,22 @@ def _option(group: str, chosen: str, name: str) -> str:
 @lru_cache
 def _composed(*overrides: str) -> DictConfig:
     return hydra.compose("train", [*overrides])
+
+
+def with_changed_arguments(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without those arguments of the Trainer that are as ``usual``, but for the ``RECORDED`` ones.
+
+    >>> usual = {"trainer": {"precision": "32-true", "max_steps": -1, "profiler": None}}
+    >>> with_changed_arguments({"trainer": {**usual["trainer"], "max_steps": 5}}, usual)
+    {'trainer': {'precision': '32-true', 'max_steps': 5}}
+    """
+    there = usual["trainer"]
+    kept = {
+        name: value
+        for name, value in config["trainer"].items()
+        if name in RECORDED or name not in there or value != there[name]
+    }
+    return {**config, "trainer": kept}
 
 
 def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep import arguments
-from prs_lightning.sweep.processes import die_with_parent
+from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
+MENDABLE = re.compile("unexpected keyword argument|missing .* argument|Error locating target")
+"""What instantiating says when the config is wrong, and not the class."""
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -68,17 +69,14 @@ def only_our_plugins() -> None:
 @contextmanager
 def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
     """Print an error that the user can mend as one line, and leave with exit code 1; one that Hydra raises, too."""
-    before = os.environ.get(FULL_ERROR, "0")
-    os.environ[FULL_ERROR] = "1" if hydra_raises else "0"
     try:
-        yield
+        with full_error("1" if hydra_raises else "0"):
+            yield
     except Exception as error:
         if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    finally:
-        os.environ[FULL_ERROR] = before
 
 
 def one_line(error: BaseException, config_name: str) -> str | None:
@@ -91,7 +89,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
             return " ".join(str(cause).split())
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
-            there = [option for option in cause.options or [] if option != PART]
+            there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
+            there = [option for option in there if option != PART]
             return f"{group}={name} is unknown{arguments.nearest(name, there)}; there are: {', '.join(there)}"
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
@@ -101,9 +100,22 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         return f"the config has no key {unknown[1]!r}{arguments.nearest(unknown[1], known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
-    if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
+    if isinstance(error, InstantiationException) and not MENDABLE.search(text):
         return None
-    return text if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
+    return _in_words(text) if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
+
+
+def _in_words(text: str) -> str:
+    """An error of Hydra or OmegaConf with the key that it is about in front.
+
+    >>> _in_words("Missing mandatory value full_key: data.name object_type=dict")
+    'data.name: Missing mandatory value'
+    """
+    key = re.search(r" full_key: (\S+)", text)
+    text = re.sub(
+        r" full_key: \S+| object_type=\S+|, set env var HYDRA_FULL_ERROR=1 to see chained exception\.?", "", text
+    )
+    return f"{key[1]}: {text}" if key else text
 
 
 def _known_keys(config_name: str) -> list[str]:

@@ -20,12 +20,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError, at_least
-from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs import RunDirectory, Status, options
 from prs_lightning.runs.directory import note_runs
 from prs_lightning.runs.naming import flatten, place
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.processes import RUNNABLE, Job, decide, kill, run_job
+from prs_lightning.sweep.processes import ASKED_FULL_ERROR, RUNNABLE, Job, decide, full_error, kill, run_job
 
 DEFAULT_SWEEP = "sweep"
 SWEEPER = "hydra_plugins.prs_lightning_sweep.RangeSweeper"
@@ -66,7 +66,7 @@ class SweepLauncher(Launcher):
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         try:
-            with self.board:
+            with self.board, full_error(ASKED_FULL_ERROR):
                 self.conduct(runnable)
         except KeyboardInterrupt:
             raise SystemExit(128 + signal.SIGINT) from None
@@ -117,6 +117,8 @@ class SweepLauncher(Launcher):
             if not composed.sweep:
                 given = [override for override in overrides if not override.startswith("sweep=")]
                 overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
+            plain: Any = OmegaConf.to_container(composed, resolve=True)
+            options.check(plain)
             path, config = place(composed, hydra)
             run = RunDirectory(path)
             run.check(config)
