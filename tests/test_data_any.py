@@ -544,7 +544,7 @@ def test_a_folder_is_trained_recorded_resumed_and_told_from_others(pets: Path, r
     (pets / "train" / "red" / "03.png").unlink()
     pets.rename(other)
     both = run_train(*small, f"data.root={other},{pets}", "dry_run=true", "runs=elsewhere", "-m", check=False)
-    assert "would be one run" in both.stderr
+    assert "jobs that differ in data.root alone share" in both.stderr
     done = run_train(*small, f"data.root={other}", "epochs=1", check=False)
     assert done.returncode == 1
     assert "holds 41 files" in done.stderr
