@@ -34,7 +34,7 @@ def train(cfg: DictConfig) -> None:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     options.check(plain)
-    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     run.check(config)
     if cfg.dry_run:

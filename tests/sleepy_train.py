@@ -31,7 +31,7 @@ FAILING, DYING, BROKEN, SIGNALLED, REFUSED = 666, 667, 668, 669, 670
 def train(cfg: DictConfig) -> None:
     """Write a row per epoch that follows from the seed; a resumed run goes on after its last row."""
     seconds = float(os.environ.get("SLEEPY_SECONDS", "0.05"))
-    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     if cfg.data.train_limit == BROKEN:
         raise InstantiationException("Error in call to target 'Trainer':\nValueError('no room')\nfull_key: trainer")

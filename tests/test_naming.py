@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -19,10 +20,14 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-def directory(*overrides: str) -> Path:
+def placed(*overrides: str) -> tuple[Path, dict[str, Any]]:
     composed = hydra.compose("train", list(overrides), return_hydra_config=True)
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    return place(plain, composed.hydra.runtime.choices)[0]
+    return place(plain, composed.hydra)
+
+
+def directory(*overrides: str) -> Path:
+    return placed(*overrides)[0]
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:
@@ -63,8 +68,7 @@ def test_an_argument_that_changes_nothing_does_not_change_the_name(override: str
 
 def test_a_record_is_as_it_was_before_the_config_listed_every_argument() -> None:
     assert directory("trainer.gradient_clip_val=1.0") == directory("++trainer.gradient_clip_val=1.0") != directory()
-    composed = hydra.compose("train", ["trainer.gradient_clip_val=1.0"])
-    recorded = place(composed, {"model": "cnn6", "data": "cifar10"})[1]
+    recorded = placed("trainer.gradient_clip_val=1.0")[1]
     assert list(recorded["trainer"]) == [*RECORDED, "gradient_clip_val"]
     assert directory("trainer.gradient_clip_val=1.0").name == "cifar10-cnn6-bs128-seed0-1c3dd9"
 

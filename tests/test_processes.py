@@ -78,8 +78,9 @@ def test_a_signal_interrupts_both_processes_and_the_run_goes_on(tmp_path: Path) 
     assert (run.status, run.record()["reason"]) == ("interrupted", "SIGTERM")
     epochs = len(run.rows())
     again = subprocess.run(
-        [*line, "epochs=1000", "trainer.devices=1", "trainer.max_time='00:00:00:01'"], cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False,
+        [*line, "epochs=1000", "trainer.devices=1", "trainer.max_time='00:00:00:01'"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert again.returncode == 1
     assert "trainer.max_time=00:00:00:01 is over" in run.record()["reason"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from prs_lightning.runs import find_runs
 from prs_lightning.runs.directory import SWEEP_FILE
 from tests.sweeping import (
     SLEEPY,
@@ -201,6 +202,43 @@ def test_each_job_sees_its_own_gpu(tmp_path: Path) -> None:
     assert code == 0, "a finished run needs no GPU"
     code, output = sweep(SLEEPY, folder, "seed=3", "epochs=1", "trainer.devices=2", "hydra.launcher.gpus=[5]")
     assert output == "error: trainer.devices=2, but the sweep has 1 GPUs: 5\n"
+
+
+@pytest.mark.parametrize("launcher", ["processes", "submitit_processes", "ray"])
+def test_a_users_configs_reach_every_job(tmp_path: Path, launcher: str) -> None:
+    """The folder is given relative to where the command is; what Hydra sets for a job is set in each."""
+    pytest.importorskip({"processes": "hydra", "ray": "ray"}.get(launcher, "submitit"))
+    grid = "sweep: mine\nepochs: 1\nhydra: {sweeper: {params: {seed: 0..1}}}"
+    for name, text in {
+        "mine/data/mine.yaml": "defaults: [mnist5k]\nepsilon: 0.2",
+        "others/data/far.yaml": "defaults: [mnist5k]\nepsilon: 0.1",
+        "mine/experiment/mine.yaml": f"# @package _global_\n{grid}",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    mine = ("--config-dir=mine", "hydra.searchpath=[others]", "+hydra.job.env_set.CUDA_VISIBLE_DEVICES='8'")
+    code, output = sweep(
+        SLEEPY, tmp_path / "runs", *mine, f"hydra/launcher={launcher}", "experiment=mine", "data=mine,far"
+    )
+    assert code == 0, output
+    found = [(run.config()["data"]["epsilon"], run.config()["seed"]) for run in find_runs(tmp_path / "runs" / "mine")]
+    assert sorted(found) == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+    assert [file.read_text() for file in tmp_path.rglob("gpus.txt")] == ["8"] * 4
+
+
+def test_two_experiments_are_two_sweeps_and_neither_stops_the_other(tmp_path: Path) -> None:
+    for name, params in {"bad": "{seed: 0..1}", "good": "{batch_size: '8,16', seed: 5}"}.items():
+        (tmp_path / "mine" / "experiment").mkdir(parents=True, exist_ok=True)
+        text = f"# @package _global_\nsweep: {name}\nhydra: {{sweeper: {{params: {params}}}, launcher: {{jobs: 2}}}}"
+        (tmp_path / "mine" / "experiment" / f"{name}.yaml").write_text(text)
+    command = ("--config-dir=mine", "experiment=bad,good", "epochs=2", "data.train_limit=666")
+    code, output = sweep(SLEEPY, tmp_path / "runs", *command)
+    assert code == 1
+    assert output.splitlines()[-1].count("2 failed of 2 runs") == 2
+    names = {str(run.path.relative_to(tmp_path / "runs"))[:-7] for run in find_runs(tmp_path / "runs")}
+    assert names == {f"bad/mnist5k-cnn6-bs128-seed{n}" for n in (0, 1)} | {
+        f"good/mnist5k-cnn6-bs{n}-seed5" for n in (8, 16)
+    }
 
 
 @pytest.mark.parametrize(("package", "launcher"), [("ray", "ray"), ("submitit", "submitit_processes")])

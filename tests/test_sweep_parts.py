@@ -53,8 +53,8 @@ def test_a_run_that_trains_elsewhere_is_left_alone(tmp_path: Path) -> None:
 def test_only_one_sweep_can_claim_a_run_and_a_dead_one_claims_nothing(tmp_path: Path) -> None:
     job = Job((), RunDirectory(tmp_path), {})
     with held(tmp_path / SWEEP_LOCK):
-        assert run_job(job, "no script") == "running elsewhere"
-    assert run_job(job, "no script") == "failed"
+        assert run_job(job, ["no script"]) == "running elsewhere"
+    assert run_job(job, ["no script"]) == "failed"
     assert "no script" in job.run.record()["reason"]
 
 

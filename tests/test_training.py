@@ -21,7 +21,7 @@ from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from prs_lightning.sweep.cli import CONFIG_FOLDER
-from tests.conftest import PROJECT, SMALL
+from tests.conftest import PROJECT, SMALL, given_once
 
 NETWORK = "model._target_=tests.networks.SmallNetwork"
 MEASURES = ("callbacks.robustness.steps=3", "callbacks.robustness.limit=20", "data.step_size=0.1")
@@ -152,7 +152,7 @@ def test_rows_beyond_the_checkpoint_are_written_anew(undisturbed: RunDirectory, 
 def test_a_run_killed_at_any_moment_goes_on(undisturbed: RunDirectory, tmp_path: Path) -> None:
     """SIGKILL of the real command, at moments spread over the run."""
     command = [
-        sys.executable, "train.py", *SMALL, NETWORK, "epochs=4", *MEASURES, f"run_dir={tmp_path / 'run'}",
+        sys.executable, "train.py", *given_once(*SMALL, NETWORK, "epochs=4", *MEASURES, f"run_dir={tmp_path / 'run'}"),
     ]  # fmt: skip
     run = RunDirectory(tmp_path / "run")
     for rows in (1, 3):

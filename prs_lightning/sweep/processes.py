@@ -89,7 +89,7 @@ def die_with_parent() -> None:
 
 def run_job(
     job: Job,
-    script: str | Path,
+    command: Sequence[str],
     environment: Mapping[str, str] | None = None,
     started: Callable[[subprocess.Popen[bytes]], object] = lambda process: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -100,6 +100,7 @@ def run_job(
     start the job meanwhile; if another sweep holds the run, nothing is started.
 
     Args:
+        command: the script, and what is for every job of the sweep.
         environment: more environment variables.
         started: is told the process.
         stopping: whether the job was asked to stop.
@@ -113,7 +114,7 @@ def run_job(
         with (job.run.path / LOG_FILE).open("ab") as log:
             # To the system, the thread that started a process is the parent with which it dies: this one stays.
             process = subprocess.Popen(
-                [sys.executable, str(script), *job.overrides_at(job.run.path)],
+                [sys.executable, *command, *job.overrides_at(job.run.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
                 start_new_session=True,  # the job and the ranks it starts can be killed as one
