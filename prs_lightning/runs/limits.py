@@ -107,12 +107,10 @@ class Limits(pl.Callback):
         if self.max_time is None:
             return
         if trainer.strategy.broadcast(time.monotonic() - self.began >= self.seconds):
-            done, progress = (
-                trainer.current_epoch,
-                f"{trainer.current_epoch} of {trainer.max_epochs} epochs are trained",
-            )
+            done = trainer.current_epoch
             none = "" if done > self.epochs_before else "; no epoch was finished in this time: give more"
-            raise Interrupted(f"trainer.max_time={self.max_time} is over: {progress}{none}")
+            progress = f"{done} of {trainer.max_epochs} epochs are trained{none}"
+            raise Interrupted(f"trainer.max_time={self.max_time} is over: {progress}")
 
 
 def check_early_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
@@ -147,7 +145,8 @@ def early_stop(trainer: pl.Trainer) -> str | None:
         return None
     done = f"after {epochs} of {trainer.max_epochs} epochs"
     for callback in callbacks:
-        if isinstance(callback, Timer) and (callback.time_remaining() or math.inf) <= 0:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
             raise Interrupted(f"the timer's time is over {done}")
     stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.stopping_reason_message]
     if not stops:

@@ -22,7 +22,7 @@ TARGET = "lightning.pytorch.Trainer"
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 PRECISIONS = (None, 32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "bf16", "bf16-mixed")
 PROFILERS = (None, "simple", "advanced", "pytorch")
-NODES = ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "LSB_JOBID", "KUBERNETES_PORT")
+NODES = ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "LSB_JOBID", "RANK")
 """Environment variables of which one says which node this is, wherever there are more than one."""
 
 
@@ -70,10 +70,9 @@ def _max_epochs(value: Any, config: Mapping[str, Any]) -> str | None:
 
 
 def _min_epochs(value: Any, config: Mapping[str, Any]) -> str | None:
-    epochs = config["epochs"]
-    return (
-        f"the run has epochs={epochs}" if isinstance(value, int) and value > epochs else count(0, None)(value, config)
-    )
+    if isinstance(value, int) and value > config["epochs"]:
+        return f"the run has epochs={config['epochs']}"
+    return count(0, None)(value, config)
 
 
 def _max_time(value: Any, config: Mapping[str, Any]) -> str | None:
