@@ -102,10 +102,10 @@ class ImageData(LightningDataModule):
             self.mean, self.std = before["mean"], before["std"]  # stored images need not be read for them again
         self.prepare_data()
         now = self.facts | {"files": files}
-        for key in now.keys() & before.keys() - {"in_memory"}:
-            if now[key] != before[key]:
+        for key, value in now.items():
+            if key != "in_memory" and value != before.get(key, value):
                 raise RunError(
-                    f"{self.data_name} is not what this run was begun with: {key} {before[key]} then, {now[key]} now; "
+                    f"{self.data_name} is not what this run was begun with: {key} {before[key]} then, {value} now; "
                     "restore it, or choose another run_dir or data.name"
                 )
         return now

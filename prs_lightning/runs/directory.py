@@ -163,8 +163,9 @@ class RunDirectory:
             shown = ", ".join(f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
             more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
             raise RunError(f"{self.path} holds a run of another config: {shown}{more}; choose another run_dir")
-        if self.record_file.exists() and self.config()["data"].get("root") != config["data"].get("root"):
-            refuse_other_files(self.record(), config["data"])  # or a folder of the same name would count as trained
+        there, data = (each.get("data", {}) for each in (self.config(), config))
+        if there.get("root") != data.get("root"):
+            refuse_other_files(self.record(), data)  # or a folder of the same name would count as trained
 
     @contextmanager
     def recording(self, config: Mapping[str, Any], **entries: object) -> Iterator[None]:
