@@ -49,27 +49,28 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
+    from prs_lightning.models import check_network, network_of
     from prs_lightning.runs.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
 
     keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
     seed_everything(cfg.seed, verbose=False)
-    data, network = instantiate(cfg.data), instantiate(cfg.model)
+    data, network = instantiate(cfg.data), network_of(config["model"])
     group = cfg.sweep or run_name(config).rsplit("-bs", 1)[0]
     names = {"save_dir": str(run.path), "name": run.path.name, "id": run.wandb_id(), "group": group}
     trainer = instantiate(
         cfg.trainer,
         default_root_dir=str(run.path),
-        plugins=[AtomicCheckpointIO(type(network).__name__)],
+        plugins=[AtomicCheckpointIO(config["model"])],
         callbacks=[instantiate(callback) for callback in cfg.callbacks.values() if callback],
         logger=instantiate(cfg.logger, **names) if cfg.logger else False,
     )
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
-    network.check_outputs(data)
-    if trainer.is_global_zero:
-        data.prepare_data()  # before the run directory is made: missing files must leave no trace
+    if trainer.is_global_zero:  # before the run directory is made: what cannot work must leave no trace
+        data.prepare_data()
+        check_network(network, data.some_images(), classes=data.classes, data=data.data_name)
     try:
         with run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
             for each in trainer.loggers:

@@ -18,5 +18,5 @@ class SmallNetwork(ImageClassifier):
         self.activation = nn.ReLU()
         self.final = nn.Linear(16, classes)
 
-    def pre_activations(self, images: Tensor) -> Tensor:
-        return self.hidden(self.convolutions(images))
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(self.activation(self.hidden(self.convolutions(images))))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
-from prs_lightning.data.batches import TrainingBatches
+from prs_lightning.data.batches import MeasuringBatches, TrainingBatches
 from prs_lightning.data.datasets import NAMES, load
 from prs_lightning.data.sources import SplitSource
-from prs_lightning.data.splits import Split, balanced_subset
+from prs_lightning.data.splits import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError, at_least
 
 
@@ -83,6 +85,11 @@ class ImageData(LightningDataModule):
             splits.append(split)
         self.prepared = splits
 
+    def some_images(self) -> Tensor:
+        """Two training images in [0, 1], (2, C, H, W), once the data are prepared."""
+        split = self.train if self.train is not None else self.prepared[0]
+        return to_unit_range(split.images[:2])
+
     def setup(self, stage: str | None = None) -> None:
         """Move the images to the training device, as uint8."""
         self.prepare_data()
@@ -113,6 +120,13 @@ class ImageData(LightningDataModule):
         assert self.test is not None
         return SplitSource(self.test, self.measuring_batch_size)
 
-    def val_dataloader(self) -> range:
-        """One batch without content: ``trainer.validate`` runs for its hooks, as measures have a pass of their own."""
+    def val_dataloader(self) -> Iterable[Any]:
+        """The test set in order, for a module that validates itself.
+
+        To others one batch without content: ``trainer.validate`` runs for its hooks, as measures have a pass of their
+        own.
+        """
+        if self.trainer is None or getattr(self.trainer.lightning_module, "VALIDATES", True):
+            assert self.test is not None
+            return MeasuringBatches(self.test, self.measuring_batch_size, **self._shard())
         return range(1)

@@ -17,6 +17,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
+
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
@@ -105,3 +107,12 @@ def run_name(config: Mapping[str, Any]) -> str:
     """``<data>-<model>-bs<batch size>-seed<seed>``."""
     model = config["model"]["_target_"].rsplit(".", 1)[-1].lower()
     return f"{config['data']['name']}-{model}-bs{config['batch_size']}-seed{config['seed']}"
+
+
+def architecture(model: Mapping[str, Any]) -> str:
+    """What checkpoints call the network of a config ``model``: the class of one of ours, any other's dotted name.
+
+    >>> architecture({"_target_": "prs_lightning.models.CNN6"}), architecture({"_target_": "my_package.MyNet"})
+    ('CNN6', 'my_package.MyNet')
+    """
+    return str(model["_target_"]).removeprefix("prs_lightning.models.")

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,11 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.runs.naming import flatten
+from prs_lightning.runs.naming import CONFIG_FOLDER, flatten
 from prs_lightning.sweep.processes import die_with_parent
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -35,6 +33,8 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     """
     die_with_parent()
     only_our_launchers()
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # for a _target_ of the user's own, also where the command is an installed one
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
     if os.environ.get(FULL_ERROR) == "1":
         main(task)()
