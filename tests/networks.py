@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from prs_lightning.models import ImageClassifier
+from prs_lightning.models import ImageClassifier, ResNet18
 
 
 class SmallNetwork(ImageClassifier):
@@ -20,3 +20,12 @@ class SmallNetwork(ImageClassifier):
 
     def logits(self, images: Tensor) -> Tensor:
         return self.final(self.activation(self.hidden(self.convolutions(images))))
+
+
+def logits_and_pre_activations(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and penultimate pre-activations of images in [0, 1], layer by layer: an oracle for what traces them."""
+    maps = network.convolutions((images - network.mean) / network.std)
+    if isinstance(network, ResNet18):
+        return network.final(maps.flatten(1)), maps.flatten(1)
+    z = network.hidden(maps)
+    return network.final(network.activation(z)), z

@@ -160,7 +160,9 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
             f"classes, as +model.num_classes={classes} does where it is called so, or set model.classes={outputs}"
         )
     if classes > outputs:
-        raise ConfigError(f"{name} gives {outputs} logits (model.classes), but {data} has labels up to {classes - 1}")
+        raise ConfigError(
+            f"{name} gives {outputs} logits, as model.classes={outputs} says, but {data} has labels up to {classes - 1}"
+        )
 
 
 def _why(error: Exception) -> str:

@@ -88,7 +88,8 @@ def load_network(path: str | Path, expected: str | None = None) -> LightningModu
         expected: refuse another architecture; None: take any.
 
     Raises:
-        RunError: a damaged or foreign file, an architecture that cannot be built again, or that the weights do not fit.
+        RunError: a damaged or foreign file, or an architecture that cannot be built again.
+        RuntimeError: torch's own, for weights that do not fit.
     """
     from prs_lightning.models import network_of
 
@@ -100,7 +101,7 @@ def load_network(path: str | Path, expected: str | None = None) -> LightningModu
         model = {"_target_": f"prs_lightning.models.{checkpoint['architecture']}", **checkpoint.get("hyper_parameters", {})}
     try:
         network = network_of(model)
-        network.load_state_dict(checkpoint["state_dict"])
-    except (ConfigError, RuntimeError) as error:  # the latter is torch's, for weights that do not fit
-        raise RunError(f"{path} cannot be used: {str(error).splitlines()[0]}") from error
+    except ConfigError as error:
+        raise RunError(f"{path} holds a {checkpoint['architecture']}: {error}") from error
+    network.load_state_dict(checkpoint["state_dict"])
     return network.eval()
