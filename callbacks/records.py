@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from prs_lightning.callbacks.measuring import all_measuring, now
 from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
+from prs_lightning.measuring import shortest
 from prs_lightning.runs import RunDirectory
 
 
@@ -53,7 +52,7 @@ class Records(Checkpoint):
             logger.log_metrics(self.times, step=trainer.global_step - 1)  # the step of Lightning's own metrics
         epoch = trainer.current_epoch + 1
         measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name}
-        row = {"epoch": epoch, "step": trainer.global_step} | {name: _shortest(v) for name, v in measures.items()}
+        row = {"epoch": epoch, "step": trainer.global_step} | {name: shortest(v) for name, v in measures.items()}
         self.rows.append(row | {name: f"{seconds:.3f}" for name, seconds in self.times.items()})
         if trainer.is_global_zero:
             self.run.write_rows(self.rows)
@@ -62,8 +61,3 @@ class Records(Checkpoint):
         if trainer.is_global_zero and self.run.last_checkpoint.exists():
             self.run.last_checkpoint.replace(self.run.previous_checkpoint)
         trainer.save_checkpoint(self.run.last_checkpoint)
-
-
-def _shortest(value: torch.Tensor) -> str:
-    """The shortest decimal that gives the same float32 again."""
-    return np.format_float_positional(np.float32(value.item()), trim="-")

@@ -68,6 +68,11 @@ def random_states_kept() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
+def shortest(value: Tensor) -> str:
+    """The shortest decimal that gives the same float32 again."""
+    return np.format_float_positional(np.float32(value.item()), trim="-")
+
+
 def log_measure(module: LightningModule, name: str, value: Tensor | float) -> None:
     """Log a value that is the same on all processes already: the maximum of equal values is exactly that value."""
     module.log(name, value, prog_bar=on_bar(name), sync_dist=True, reduce_fx="max", on_step=False, on_epoch=True)

@@ -105,7 +105,9 @@ def located(name: str) -> Callable[..., Any]:
         if not hasattr(found, part):
             there = [key for key in vars(found) if not key.startswith("_")]
             near = " or ".join(get_close_matches(part, there, n=3)) or f"one of {', '.join(there[-8:])}"
-            raise ConfigError(f"model._target_={name}: {'.'.join(parts[: place - 1])} has no {part}: did you mean {near}?")
+            raise ConfigError(
+                f"model._target_={name}: {'.'.join(parts[: place - 1])} has no {part}: did you mean {near}?"
+            )
         found = getattr(found, part)
     # A checkpoint names what is called here: nothing that could run a command.
     homes = {parts[0], str(getattr(found, "__module__", "")).split(".")[0]}
@@ -160,9 +162,8 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
             f"classes, as +model.num_classes={classes} does where it is called so, or set model.classes={outputs}"
         )
     if classes > outputs:
-        raise ConfigError(
-            f"{name} gives {outputs} logits, as model.classes={outputs} says, but {data} has labels up to {classes - 1}"
-        )
+        said = f", as model.classes={outputs} says," if isinstance(network, ImageClassifier) else ","
+        raise ConfigError(f"{name} gives {outputs} logits{said} but {data} has labels up to {classes - 1}")
 
 
 def _why(error: Exception) -> str:

@@ -21,19 +21,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def load_plain(path: str | Path, map_location: Any = "cpu") -> Any:
+    """What a file of ``torch.save`` holds: tensors and plain values, never arbitrary objects.
+
+    Raises:
+        RunError: the file is absent, truncated, or would run code.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: expected a checkpoint") from None
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        why = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        if isinstance(error, pickle.UnpicklingError):
+            why = "it holds other things than tensors and plain values, which could run code"
+        raise RunError(f"{path} is damaged or no checkpoint ({why})") from error
+
+
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint of this project: tensors and plain values, never arbitrary objects.
+    """The content of a checkpoint of this project.
 
     Raises:
         RunError: the file is absent, truncated, or not a checkpoint of this project.
     """
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist: expected a checkpoint") from None
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        first_line = (str(error) or "no message").splitlines()[0]
-        raise RunError(f"{path} is damaged or no checkpoint ({type(error).__name__}: {first_line})") from error
+    checkpoint = load_plain(path, map_location)
     if not isinstance(checkpoint, dict) or not {"architecture", "state_dict"} <= checkpoint.keys():
         raise RunError(f"{path} is no checkpoint of this project: it names no architecture")
     return checkpoint
@@ -98,7 +109,10 @@ def load_network(path: str | Path, expected: str | None = None) -> LightningModu
         refuse_another(checkpoint, expected, path)
     model = checkpoint.get("model")
     if model is None:  # of before other networks could be kept
-        model = {"_target_": f"prs_lightning.models.{checkpoint['architecture']}", **checkpoint.get("hyper_parameters", {})}
+        model = {
+            "_target_": f"prs_lightning.models.{checkpoint['architecture']}",
+            **checkpoint.get("hyper_parameters", {}),
+        }
     try:
         network = network_of(model)
     except ConfigError as error:
