@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from prs_lightning.callbacks.measuring import all_measuring, now
 from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
-from prs_lightning.measuring import shortest
+from prs_lightning.measures import COLUMNS
+from prs_lightning.measuring import shortest, taken_measures
 from prs_lightning.runs import RunDirectory
 
 
@@ -39,6 +40,7 @@ class Records(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning keeps the last value of each metric; a measure that is not taken this epoch must stay empty.
         trainer.callback_metrics.clear()
+        taken_measures(pl_module)
         self.start = now(pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,7 +53,9 @@ class Records(Checkpoint):
         for logger in trainer.loggers:
             logger.log_metrics(self.times, step=trainer.global_step - 1)  # the step of Lightning's own metrics
         epoch = trainer.current_epoch + 1
-        measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name}
+        # What a module of the user's logs under the name of a measure is none.
+        taken = {*taken_measures(pl_module), *trainer.callback_metrics.keys() - COLUMNS}
+        measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name and name in taken}
         row = {"epoch": epoch, "step": trainer.global_step} | {name: shortest(v) for name, v in measures.items()}
         self.rows.append(row | {name: f"{seconds:.3f}" for name, seconds in self.times.items()})
         if trainer.is_global_zero:

@@ -74,5 +74,14 @@ def shortest(value: Tensor) -> str:
 
 
 def log_measure(module: LightningModule, name: str, value: Tensor | float) -> None:
-    """Log a value that is the same on all processes already: the maximum of equal values is exactly that value."""
+    """Log a value that is the same on all processes already: the maximum of equal values is exactly that value.
+
+    Its name is noted for `taken_measures`.
+    """
+    module.__dict__.setdefault("_taken_measures", set()).add(name)
     module.log(name, value, prog_bar=on_bar(name), sync_dist=True, reduce_fx="max", on_step=False, on_epoch=True)
+
+
+def taken_measures(module: LightningModule) -> set[str]:
+    """The names of the measures that were logged since this was last asked: a module may log others of its own."""
+    return module.__dict__.pop("_taken_measures", set())

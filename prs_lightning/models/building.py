@@ -63,6 +63,8 @@ def network_of(model: Mapping[str, Any]) -> LightningModule:
                 raise
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{name} gives a {type(made).__name__}: expected a torch module")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in made.modules()):
+        raise ConfigError(f"{name} is scripted, which hides its layers: give the module that it was scripted from")
     if isinstance(made, LightningModule) and is_overridden("training_step", made):
         return made
     shared = {key: values[key] for key in SHARED if key in values}
@@ -76,17 +78,15 @@ def _called(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]
         return factory(**arguments)
     except ConfigError:
         raise
-    except TypeError as error:
-        if "argument" not in str(error):
+    except (TypeError, ValueError, KeyError, OSError) as error:  # the last where weights cannot be downloaded
+        if isinstance(error, TypeError) and "argument" not in str(error):
             raise
-        raise ConfigError(f"model: {name}: {error}; it was given {', '.join(arguments) or 'nothing'}") from error
-    except (ValueError, OSError) as error:  # as torchvision refuses, or cannot download weights
-        raise ConfigError(f"model: {name}: {' '.join(str(error).split())}{_about_weights(error)}") from error
-
-
-def _about_weights(error: Exception) -> str:
-    cache = f"{torch.hub.get_dir()}/checkpoints"
-    return f"; pretrained weights are read from {cache}, and cannot be downloaded" if isinstance(error, OSError) else ""
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "nothing"
+        cache = f" (pretrained weights are kept in {torch.hub.get_dir()}/checkpoints)"
+        raise ConfigError(
+            f"model._target_={name}: {' '.join(str(error).split())}{cache if isinstance(error, OSError) else ''}; it was "
+            f"given {given}"
+        ) from error
 
 
 def located(name: str) -> Callable[..., Any]:
@@ -151,7 +151,7 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
             output = network(images)
         except ConfigError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise ConfigError(f"{name} cannot take the {shape} images of {data}: {_why(error)}") from error
         logits = logits_of(output, len(images))
     refuse_probabilities(logits)
