@@ -1,1 +1,13 @@
-"""Lightning callbacks: one file per measure, wiring only; the maths lives in ``prs_lightning``."""
+"""Lightning callbacks: one file per measure, wiring only; the maths lies in the rooms of ``prs_lightning``.
+
+trainer = Trainer(callbacks=[Scores(), Regions(), CosineSimilarity(), Sparsity(), Robustness(epsilon=8/255, test=...)])
+"""
+
+from prs_lightning.callbacks.cosine_similarity import CosineSimilarity
+from prs_lightning.callbacks.records import Records
+from prs_lightning.callbacks.regions import Regions
+from prs_lightning.callbacks.robustness import Robustness
+from prs_lightning.callbacks.scores import Scores
+from prs_lightning.callbacks.sparsity import Sparsity
+
+__all__ = ["CosineSimilarity", "Records", "Regions", "Robustness", "Scores", "Sparsity"]

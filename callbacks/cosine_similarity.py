@@ -14,8 +14,7 @@ from prs_lightning.callbacks.measuring import Measuring
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring_pass import Watched
 from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
-from prs_lightning.regions.layers import find_layer
-from prs_lightning.regions.tracing import Tap
+from prs_lightning.regions.layers import Tap, find_layer
 
 PIXELS = 24
 """Width of one cell of the picture."""

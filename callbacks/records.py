@@ -8,10 +8,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from prs_lightning.callbacks.measuring import all_measuring, now
+from prs_lightning.callbacks.measuring import all_measuring
 from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
 from prs_lightning.measures import COLUMNS
-from prs_lightning.measuring import shortest, taken_measures
+from prs_lightning.measuring import now, shortest, taken_measures
 from prs_lightning.runs import RunDirectory
 
 

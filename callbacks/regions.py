@@ -10,9 +10,8 @@ from torch import Tensor
 from prs_lightning.callbacks.measuring import Measuring
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring_pass import Batch, Watched
-from prs_lightning.regions.layers import find_layer, hidden_layers
+from prs_lightning.regions.layers import Tap, find_layer, hidden_layers
 from prs_lightning.regions.metrics import PopulatedRegions, RegionStatistics
-from prs_lightning.regions.tracing import Tap
 
 
 class Regions(Measuring):

@@ -20,7 +20,7 @@ from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.measuring import log_measure
 from prs_lightning.measuring_pass import Watched
 from prs_lightning.network import PixelNetwork
-from prs_lightning.regions.tracing import Tap
+from prs_lightning.regions.layers import Tap
 
 log = logging.getLogger(__name__)
 

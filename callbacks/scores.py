@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from prs_lightning.callbacks.measuring import Measuring
 from prs_lightning.measuring_pass import Batch, Watched
-from prs_lightning.regions.tracing import Tap
+from prs_lightning.regions.layers import Tap
 
 
 class Scores(Measuring):

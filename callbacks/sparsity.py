@@ -9,8 +9,8 @@ from torch import Tensor
 
 from prs_lightning.callbacks.measuring import Measuring
 from prs_lightning.measuring_pass import Batch, Watched
+from prs_lightning.regions.layers import Tap
 from prs_lightning.regions.sparsity import Sparsity as SparsityMetric
-from prs_lightning.regions.tracing import Tap
 
 
 class Sparsity(Measuring):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,13 @@ def random_states_kept() -> Iterator[None]:
 def shortest(value: Tensor) -> str:
     """The shortest decimal that gives the same float32 again."""
     return np.format_float_positional(np.float32(value.item()), trim="-")
+
+
+def now(device: torch.device) -> float:
+    """The clock in seconds, after all that the device was given is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
 
 
 def log_measure(module: LightningModule, name: str, value: Tensor | float) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prs_lightning.data.sources import Source
-from prs_lightning.errors import ConfigError
-from prs_lightning.measuring import evaluating, float32, random_states_kept
-from prs_lightning.network import MeasuredNetwork, refuse_probabilities
-from prs_lightning.regions.tracing import Ends, Relus, Tap, find_ends, tapping
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.network import MeasuredNetwork, for_network, refuse_probabilities
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.tracing import Ends, Relus, find_ends
 
 Advance = Callable[[int], None]
 Bar = Callable[[str, int], AbstractContextManager[Advance]]
@@ -36,6 +35,13 @@ class Watched:
     device: torch.device
     classes: int
     probe: Tensor
+
+    def __str__(self) -> str:
+        text = f"measures: {len(self.train)} training samples"
+        text += ", no test set" if self.test is None else f", {len(self.test)} test samples"
+        if "ends" in vars(self):  # somebody asked for them
+            text += f"; penultimate pre-activations: {self.ends.penultimate}, final layer: {self.ends.final}"
+        return text
 
     @cached_property
     def ends(self) -> Ends:
@@ -68,18 +74,6 @@ class Observer:
         """Logits (n, classes) of a batch."""
 
 
-@contextmanager
-def as_measured(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode, true float32, eager, no gradients; modes, precision and random states are as before at the end."""
-    with random_states_kept(), evaluating(model), float32(device), torch.no_grad(), _eager():
-        yield
-
-
-def _eager() -> AbstractContextManager[object]:
-    """Hooks see nothing of a compiled graph. Nothing is compiled where dynamo, which is slow to import, is not."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
 def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device: torch.device) -> Watched:
     """What can be seen of a network and its data before the pass, in the state of `as_measured`.
 
@@ -89,13 +83,9 @@ def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device
     inputs, _ = train.gather(torch.arange(min(8, len(train))))
     probe = for_network(inputs, device)
     logits = network(probe.clone())
+    refuse_not_finite(logits.isfinite().all(), "train")
     refuse_probabilities(logits)
     return Watched(network, train, test, device, logits.shape[1], probe[:2])
-
-
-def for_network(inputs: Tensor, device: torch.device) -> Tensor:
-    """Inputs on the device, floating point ones in float32."""
-    return inputs.to(device, torch.float32 if inputs.is_floating_point() else None)
 
 
 def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int, world: int, bar: Bar) -> None:
@@ -129,10 +119,12 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
         for split, source in (("train", watched.train), ("test", watched.test)):
             if source is None:
                 continue
+            finite = torch.ones((), dtype=torch.bool, device=watched.device)
             with bar(f"measuring the {split}ing set", len(range(rank, len(source), world))) as advance:
                 for inputs, labels in source.batches(rank=rank, world=world):
                     if not len(labels):
                         continue
+                    refuse_labels(labels, watched.classes, split)
                     batch = Batch(split, labels.to(watched.device))
                     runs = dict.fromkeys(wanted, 0) | {"relu": 0}
                     logits = watched.network(for_network(inputs, watched.device))
@@ -141,4 +133,19 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
                             raise ConfigError(f"layer {tap} ran {runs[tap]} times in a forward pass: expected once")
                     for observer in observers:
                         observer.see_logits(logits, batch)
+                    finite &= logits.isfinite().all()  # kept on the device: asking the host each time would stall a GPU
                     advance(len(labels))
+            refuse_not_finite(finite, split)
+
+
+def refuse_labels(labels: Tensor, classes: int, split: str) -> None:
+    """Raise ConfigError for labels without an output; on an accelerator, where asking stalls it, nothing is asked."""
+    if labels.device.type == "cpu" and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise ConfigError(f"label {wrong} of the {split}ing set: the network has {classes} outputs, 0 to {classes - 1}")
+
+
+def refuse_not_finite(finite: Tensor, split: str) -> None:
+    """Raise RunError unless ``finite``: whether all logits of a set are."""
+    if not bool(finite):
+        raise RunError(f"the network returned NaN or infinite logits for the {split}ing set: expected finite ones")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from prs_lightning.errors import ConfigError
+from prs_lightning.measuring import evaluating, float32, random_states_kept
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -24,13 +27,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def logits_of(output: Any, samples: int) -> Tensor:
-    """Logits (samples, classes) of whatever a network returned: a tensor, a tuple that starts with one, or ``.logits``.
-
-    One output of a binary network, (samples,) or (samples, 1), is the logit of class 1 against 0 for class 0.
-
-    >>> logits_of({"logits": torch.tensor([2.0, -1.0])}, 2).argmax(1).tolist()
-    [1, 0]
+def outputs_of(output: Any, samples: int) -> Tensor:
+    """Outputs (samples, outputs) of whatever a network returned: a tensor, a tuple that starts with one, ``.logits``.
 
     Raises:
         ConfigError: anything else; the message names it.
@@ -47,12 +45,24 @@ def logits_of(output: Any, samples: int) -> Tensor:
             f"the network returned a {type(output).__name__}: expected logits ({samples}, classes), a tuple that "
             "starts with them, or logits by that name"
         )
-    if found.shape in ((samples,), (samples, 1)):
-        found = found.view(samples, 1)
-        found = torch.cat([torch.zeros_like(found), found], dim=1)
+    if found.shape == (samples,):
+        found = found.unsqueeze(1)
     if found.ndim != 2 or len(found) != samples:
         raise ConfigError(f"the network returned {tuple(found.shape)}: expected logits ({samples}, classes)")
     return found
+
+
+def logits_of(output: Any, samples: int) -> Tensor:
+    """Logits (samples, classes); one output of a binary network is the logit of class 1 against 0 for class 0.
+
+    >>> logits_of({"logits": torch.tensor([2.0, -1.0])}, 2).argmax(1).tolist()
+    [1, 0]
+
+    Raises:
+        ConfigError: as `outputs_of`.
+    """
+    found = outputs_of(output, samples)
+    return torch.cat([torch.zeros_like(found), found], dim=1) if found.shape[1] == 1 else found
 
 
 class MeasuredNetwork:
@@ -88,14 +98,34 @@ class MeasuredNetwork:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes)."""
+        return logits_of(self.run(inputs), len(inputs))
+
+    def run(self, inputs: Tensor) -> Any:
+        """Whatever the network returns."""
         try:
-            output = functional_call(self.model, self.weights, (inputs,)) if self.weights else self.model(inputs)
+            return functional_call(self.model, self.weights, (inputs,)) if self.weights else self.model(inputs)
         except NotImplementedError as error:
             if type(self.model).forward is nn.Module.forward or "forward" in str(error):
                 name = type(self.model).__name__
                 raise ConfigError(f"{name} has no forward: expected one that takes inputs and gives logits") from error
             raise
-        return logits_of(output, len(inputs))
+
+
+@contextmanager
+def as_measured(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode, true float32, eager, no gradients; modes, precision and random states are as before at the end."""
+    with random_states_kept(), evaluating(model), float32(device), torch.no_grad(), _eager():
+        yield
+
+
+def _eager() -> AbstractContextManager[object]:
+    """Hooks see nothing of a compiled graph. Nothing is compiled where dynamo, which is slow to import, is not."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def for_network(inputs: Tensor, device: torch.device) -> Tensor:
+    """Inputs on the device, floating point ones in float32."""
+    return inputs.to(device, torch.float32 if inputs.is_floating_point() else None)
 
 
 def refuse_probabilities(logits: Tensor) -> None:

@@ -20,10 +20,10 @@ from prs_lightning.callbacks.sparsity import Sparsity
 from prs_lightning.data import ImageData
 from prs_lightning.data.sources import source_of
 from prs_lightning.errors import ConfigError
-from prs_lightning.measuring_pass import Batch, as_measured, look_at
+from prs_lightning.measuring_pass import Batch, look_at
 from prs_lightning.models import CNN6, ResNet18
 from prs_lightning.models.base import ImageClassifier
-from prs_lightning.network import MeasuredNetwork
+from prs_lightning.network import MeasuredNetwork, as_measured
 from prs_lightning.regions.layers import hidden_layers
 from tests.conftest import digit_data
 from tests.networks import logits_and_pre_activations

@@ -28,6 +28,7 @@ from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_network
 from tests import any_networks
 from tests.conftest import PROJECT, SMALL, digit_data
 
+NAME = "my_package.nets.Convolutional"
 SHARED = {"channels": 1, "classes": 10, "mean": [0.13], "std": [0.31], "seed": 0, "learning_rate": 1e-3}
 
 
@@ -301,7 +302,7 @@ def test_the_folder_of_the_command_is_on_the_path(tmp_path: Path, sweep: bool) -
     (tmp_path / "my_package" / "nets.py").write_text((PROJECT / "tests" / "any_networks.py").read_text())
     overrides = [each for each in SMALL if not each.startswith("epochs")]
     command = [
-        sys.executable, str(PROJECT / "train.py"), *overrides, "epochs=1", "model._target_=my_package.nets.Convolutional",
+        sys.executable, str(PROJECT / "train.py"), *overrides, "epochs=1", f"model._target_={NAME}",
         "callbacks.robustness.steps=2", "callbacks.robustness.limit=10", "runs=runs", *(["-m"] if sweep else []),
     ]  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
@@ -311,5 +312,5 @@ def test_the_folder_of_the_command_is_on_the_path(tmp_path: Path, sweep: bool) -
     run = RunDirectory(record.parent)
     assert run.status == "finished"
     assert run.path.name.startswith("mnist5k-convolutional-bs20-seed0-")
-    assert run.config()["model"]["_target_"] == "my_package.nets.Convolutional"
+    assert run.config()["model"]["_target_"] == NAME
     assert float(run.rows()[0]["prs/count"]) >= 1

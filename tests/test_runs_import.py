@@ -20,10 +20,11 @@ from tests.any_networks import Convolutional
 from tests.conftest import RunTrain
 from tests.test_analysis_report import config
 
+FGSM_ALONE = "grid_attacks={fgsm: {steps: 1, step_size: null, random_start: false}}"
 SMALL = (
     "--data", "mnist5k", "--train-limit", "100", "--test-limit", "40", "--overrides", "trainer.accelerator=cpu",
     "callbacks.progress=null", "callbacks.robustness.steps=2", "callbacks.robustness.limit=10",
-    "grid_attacks={fgsm: {steps: 1, step_size: null, random_start: false}}",
+    FGSM_ALONE,
 )  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -46,8 +47,8 @@ def weights(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
 
 def test_an_imported_run_measures_as_the_run_that_trained_it(run_train: RunTrain, tmp_path: Path) -> None:
     run_train(
-        "model._target_=tests.any_networks.Convolutional", "epochs=1", "grid_epochs=[1]", "callbacks.robustness.steps=2",
-        "callbacks.robustness.limit=10", "grid_attacks={fgsm: {steps: 1, step_size: null, random_start: false}}",
+        "model._target_=tests.any_networks.Convolutional", "epochs=1", "grid_epochs=[1]", FGSM_ALONE,
+        "callbacks.robustness.steps=2", "callbacks.robustness.limit=10",
     )  # fmt: skip
     (record,) = (tmp_path / "runs").rglob("run.json")
     trained = RunDirectory(record.parent)
@@ -150,7 +151,7 @@ def taught(split: Split, seed: int) -> Convolutional:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     chosen = balanced_subset(split.labels, 300)
     images, labels = (to_unit_range(split.images[chosen]) - 0.1307) / 0.3081, split.labels[chosen]
-    for index in torch.arange(300).repeat(6).split(50):
+    for index in torch.cat([torch.randperm(300) for _ in range(6)]).split(50):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(images[index]), labels[index]).backward()
         optimizer.step()

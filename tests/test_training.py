@@ -201,3 +201,13 @@ def test_each_measure_can_be_switched_off(tmp_path: Path) -> None:
 def test_labels_without_an_output_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model.classes=5, but mnist5k has labels up to 9"):
         fit(tmp_path, *MEASURES, "model.classes=5")
+
+
+def test_epochs_that_are_not_measured_leave_their_cells_empty(undisturbed: RunDirectory, tmp_path: Path) -> None:
+    run = fit(tmp_path, "epochs=4", *MEASURES, "+trainer.check_val_every_n_epoch=2")
+    assert [row["epoch"] for row in run.rows()] == ["1", "2", "3", "4"]
+    for row, full in zip(run.rows(), undisturbed.rows(), strict=True):
+        for name in (name for name in row if "/" in name and not name.startswith("time/")):
+            assert row[name] == (full[name] if int(row["epoch"]) % 2 == 0 else ""), name
+        assert (float(row["time/measure_s"]) > 0) == (int(row["epoch"]) % 2 == 0)
+    assert_same_weights(undisturbed, run)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 from prs_lightning.data.sources import Source, source_of
 from prs_lightning.errors import ConfigError
+from prs_lightning.network import MeasuredNetwork
 
 
 def trained_on(trainer: Trainer, module: LightningModule, given: Any) -> Source:
@@ -26,7 +31,7 @@ def trained_on(trainer: Trainer, module: LightningModule, given: Any) -> Source:
         raise ConfigError(
             f"overfit_batches={trainer.overfit_batches} trains on a part of the data: give train= that part"  # type: ignore[attr-defined]
         )
-    loader = trainer.fit_loop._combined_loader.iterables if trainer.fit_loop._combined_loader else None
+    loader = trainer.train_dataloader
     if loader is None:
         loader = _made_by(trainer, module, "train_dataloader")
     if loader is None:
@@ -50,6 +55,38 @@ def tested_on(trainer: Trainer, module: LightningModule, given: Any) -> Source |
         return None
     _refuse_changed_batches(trainer, module, "test")
     return source_of(loader, "test")
+
+
+def given(callbacks: Sequence[Any], name: str) -> Any:
+    """The ``train`` or ``test`` set that was given by hand to some of the measuring callbacks.
+
+    Raises:
+        ConfigError: to two of them different ones.
+    """
+    sets = [(callback, callback.given[name]) for callback in callbacks if callback.given[name] is not None]
+    for callback, data in sets[1:]:
+        if data is not sets[0][1]:
+            first, other = (type(each).__name__ for each in (sets[0][0], callback))
+            raise ConfigError(f"{first} and {other} were given different {name}=: expected the same, or one of them")
+    return sets[0][1] if sets else None
+
+
+def same_buffers(trainer: Trainer, network: MeasuredNetwork) -> dict[str, Tensor]:
+    """The first process's buffers, which a checkpoint keeps: those of batch normalisation differ between processes.
+
+    Raises:
+        ConfigError: a strategy that may keep a network in parts.
+    """
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        kind = type(trainer.strategy).__name__
+        raise ConfigError(f"strategy {kind} may keep a network in parts: expected one device, or ddp")
+    if trainer.world_size == 1:
+        return {}
+    found = {}
+    for name, buffer in network.model.named_buffers():
+        found[name] = network.weights.get(name, buffer).clone()
+        torch.distributed.broadcast(found[name], src=0)
+    return found
 
 
 def _made_by(trainer: Trainer, module: LightningModule, method: str) -> Any:

@@ -83,10 +83,8 @@ def _called(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]
             raise
         given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "nothing"
         cache = f" (pretrained weights are kept in {torch.hub.get_dir()}/checkpoints)"
-        raise ConfigError(
-            f"model._target_={name}: {' '.join(str(error).split())}{cache if isinstance(error, OSError) else ''}; it was "
-            f"given {given}"
-        ) from error
+        said = " ".join(str(error).split()) + (cache if isinstance(error, OSError) else "")
+        raise ConfigError(f"model._target_={name}: {said}; it was given {given}") from error
 
 
 def located(name: str) -> Callable[..., Any]:

@@ -1,11 +1,10 @@
-"""Which layers a network ends in, found by running it: the final linear layer, and what enters its activation."""
+"""What running a network tells: the layers that it ends in, its ReLUs, and the regions of any of its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, logits_of
-from prs_lightning.regions.layers import find_layer
+from prs_lightning.network import MeasuredNetwork, as_measured, for_network, outputs_of
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.region_set import RegionSet
 
 ACTIVATIONS = {
     *("ReluBackward0", "ReluBackward1", "LeakyReluBackward0", "LeakyReluBackward1", "EluBackward0", "EluBackward1"),
@@ -33,18 +33,10 @@ SHAPES = {
 }
 """Those that change no value; dropout is none of them in eval mode."""
 
+UNSIGNED = {"SoftplusBackward0", "SigmoidBackward0", "LogSigmoidBackward0", "HardswishBackward0", "MishBackward0"}
+"""Activations whose sign is not always that of what enters them, in float32."""
+
 PROBABILITIES = {"SoftmaxBackward0", "SigmoidBackward0"}
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where pre-activations are read: the ``"output"`` or the ``"input"`` of the module of that name."""
-
-    name: str
-    side: str = "output"
-
-    def __str__(self) -> str:
-        return self.name if self.side == "output" else f"the input of {self.name}"
 
 
 @dataclass(frozen=True)
@@ -53,40 +45,6 @@ class Ends:
 
     final: str
     penultimate: Tap
-
-
-@contextmanager
-def tapping(model: nn.Module, taps: Sequence[Tap], seen: Callable[[Tap, Tensor], None]) -> Iterator[None]:
-    """Call ``seen(tap, tensor)`` at every tap of a forward pass inside a ``with`` block.
-
-    The tensor is handed over at once, before a later in-place operation can change it. The hooks are removed at the
-    end of the block, whatever happens.
-
-    Raises:
-        ConfigError: an unknown name, or what is there is no tensor.
-    """
-
-    def look(tap: Tap, tensor: Any) -> None:
-        if isinstance(tensor, tuple) and len(tensor) == 1:
-            (tensor,) = tensor
-        if not isinstance(tensor, Tensor):
-            raise ConfigError(f"layer {tap}: a {type(tensor).__name__} is no layer of units; expected a tensor")
-        seen(tap, tensor)
-
-    def before(tap: Tap, module: nn.Module, inputs: Any) -> None:
-        look(tap, inputs)
-
-    def after(tap: Tap, module: nn.Module, inputs: Any, output: Any) -> None:
-        look(tap, output)
-
-    with ExitStack() as hooks:
-        for tap in taps:
-            module = find_layer(model, tap.name)
-            if tap.side == "output":
-                hooks.callback(module.register_forward_hook(partial(after, tap)).remove)
-            else:
-                hooks.callback(module.register_forward_pre_hook(partial(before, tap)).remove)
-        yield
 
 
 class Relus(TorchFunctionMode):
@@ -116,25 +74,24 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             more than once.
     """
     model = network.model
-    if network.scripted:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ConfigError(
-            f"{type(model).__name__} is scripted, which hides its layers: give the module that it was scripted from"
+            f"{type(model).__name__} is scripted, or a part of it, which hides its layers: give the module that was "
+            "scripted"
         )
-    calls: list[tuple[str, nn.Module, Any, Any]] = []
+    calls: list[tuple[str, nn.Module, Any]] = []
+    entering: dict[nn.Module, Any] = {}
     names = {module: name for name, module in model.named_modules() if name}
 
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            # In-place operations give the tensor another function: kept is the one that made it.
-            entered = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
-            calls.append((names[module], module, _last(entered), output.grad_fn))
+            # A later operation in place gives the tensor another function: kept is the one that made it.
+            calls.append((names[module], module, output.grad_fn))
 
     def remember(module: nn.Module, inputs: Any) -> None:
-        for tensor in inputs:
-            if isinstance(tensor, Tensor):
-                before[module] = tensor.grad_fn
+        if inputs and isinstance(inputs[0], Tensor):
+            entering[module] = inputs[0].grad_fn
 
-    before: dict[nn.Module, Any] = {}
     weights = {name: tensor.detach().float().requires_grad_() for name, tensor in model.named_parameters()}
     weights |= {name: tensor for name, tensor in network.weights.items() if name not in weights}
     with ExitStack() as hooks, float32(inputs.device), torch.enable_grad():
@@ -142,32 +99,21 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             hooks.callback(module.register_forward_hook(record).remove)
             hooks.callback(module.register_forward_pre_hook(remember).remove)
         output = functional_call(model, weights, (inputs.clone(),))
-    logits = logits_of(output, len(inputs))
-    if (end := _behind(logits.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
+    outputs = outputs_of(output, len(inputs))
+    if (end := _behind(outputs.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
         raise ConfigError(
             "the network returns probabilities: give it logits, without the softmax or sigmoid at its end"
         )
     linear = [call for call in calls if isinstance(call[1], nn.Linear)]
-    if not linear or linear[-1][1].out_features != _outputs(output, len(inputs)):
+    if not linear or linear[-1][1].out_features != outputs.shape[1]:
         raise ConfigError(
-            f"{type(model).__name__} ends in no linear layer of {logits.shape[1]} outputs: name the layer to measure, "
+            f"{type(model).__name__} ends in no linear layer of {outputs.shape[1]} outputs: name the layer to measure, "
             "Regions(layer=...), and leave CosineSimilarity out"
         )
-    final, module, _, _ = linear[-1]
+    final, module, _ = linear[-1]
     if sum(call[1] is module for call in linear) > 1:
         raise ConfigError(f"the final layer {final!r} runs more than once in a forward pass: expected once")
-    return Ends(final, _penultimate(calls, before, final, module))
-
-
-def _outputs(output: Any, samples: int) -> int:
-    """How many numbers a network returns for each sample: 1 for a binary one."""
-    if not isinstance(output, Tensor):
-        return logits_of(output, samples).shape[1]
-    return output.shape[1] if output.ndim > 1 else 1
-
-
-def _last(tensors: Sequence[Tensor]) -> Tensor | None:
-    return tensors[-1] if tensors else None
+    return Ends(final, _penultimate(calls, entering, final, module))
 
 
 def _behind(node: Any, passed: set[str]) -> Any:
@@ -177,16 +123,59 @@ def _behind(node: Any, passed: set[str]) -> Any:
     return node
 
 
-def _penultimate(calls: Sequence[Any], before: dict[nn.Module, Any], final: str, module: nn.Module) -> Tap:
-    entering = Tap(final, "input")
-    activation = _behind(before[module], SHAPES)
+def _penultimate(calls: Sequence[Any], entering: dict[nn.Module, Any], final: str, module: nn.Module) -> Tap:
+    """Where the tensor is seen that enters the activation in front of the final module."""
+    activation = _behind(entering[module], SHAPES)
     if activation is None or activation.name() not in ACTIVATIONS:
-        return entering
+        return Tap(final, "input")
     source = activation.next_functions[0][0]
-    for name, _, _, made_by in calls:  # of nested modules the innermost returns first
+    for name, _, made_by in calls:  # of nested modules the innermost returns first
         if made_by is not None and made_by is source:
             return Tap(name)
-    for name, inner, _, made_by in calls:
-        if made_by is activation and before.get(inner) is source:
+    for name, inner, made_by in calls:
+        if made_by is activation and entering.get(inner) is source:
             return Tap(name, "input")
-    return entering
+    if activation.name() in UNSIGNED:
+        raise ConfigError(f"what enters the activation before {final!r} is no module's output: name a layer, layer=...")
+    return Tap(final, "input")  # the activation keeps the sign of what no module gives
+
+
+def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet:
+    """The populated regions of one layer of any torch module over all samples of a loader.
+
+    The network runs in eval mode, without gradients and in float32; afterwards its modes, its hooks and torch's random
+    state are as before. Name the layer before the ReLU: it does not matter if that ReLU works in place.
+
+    Args:
+        model: takes a batch of inputs; they are moved to the device of its parameters.
+        loader: batches, each a tensor or a tuple or list whose first element is one.
+        layer: a name of ``model.named_modules()``, with an output (N, D) or (N, C, H, W).
+
+    Raises:
+        ConfigError: an unknown layer (with near names), one that does not run once in each forward pass, or a batch
+            of another kind.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> measure(network, [torch.zeros(5, 4), torch.zeros(3, 4)], layer="0").ratio
+    0.125
+    """
+    regions, outputs = RegionSet(), 0
+
+    def seen(tap: Tap, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += 1
+        regions.add(output)
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with as_measured(model, device):
+        network = MeasuredNetwork(model, device)
+        with tapping(network.model, [Tap(layer)], seen):
+            for batch in loader:
+                images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+                if not isinstance(images, Tensor):
+                    raise ConfigError(f"a batch of type {type(batch).__name__}: expected a tensor, or a tuple with one")
+                outputs = 0
+                network.run(for_network(images, device))
+                if outputs != 1:
+                    raise ConfigError(f"layer {layer!r} ran {outputs} times in a forward pass: expected once")
+    return regions

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import RunError
-from prs_lightning.measuring_pass import as_measured
-from prs_lightning.network import MeasuredNetwork
-from prs_lightning.regions.tracing import Ends, Tap, find_ends, tapping
+from prs_lightning.network import MeasuredNetwork, as_measured
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.tracing import Ends, find_ends
 
 BATCH = 200
 

@@ -19,9 +19,9 @@ from prs_lightning.errors import RunError
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO
 from prs_lightning.regions import RegionSet
 from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
-from prs_lightning.regions.layers import find_layer, hidden_layers, watching
+from prs_lightning.regions.layers import Tap, find_layer, hidden_layers, watching
 from prs_lightning.regions.sparsity import count_zeros
-from prs_lightning.regions.tracing import Relus, Tap
+from prs_lightning.regions.tracing import Relus
 
 
 def ratios_by_layer(network: nn.Module, images: Tensor) -> pd.DataFrame:

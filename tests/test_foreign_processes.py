@@ -1,0 +1,83 @@
+"""A user's own module on two processes, with ordinary loaders that Lightning shards: the numbers of one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tests.foreign import FEATURES, Layers, Module, by_numpy, fitted
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*")
+
+
+class Normalised(Layers):
+    """Batch normalisation whose buffers each process updates by its own share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalisation = nn.BatchNorm1d(FEATURES)
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(self.normalisation(x))
+
+
+class Running(Module):
+    """Sees its batches, so that the buffers follow them."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self(batch[0]).square().mean()
+
+
+class Kept(pl.Callback):
+    """The network that the first process would save."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.state = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
+
+
+def fit_shard(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
+    )
+    warnings.simplefilter("ignore")
+    from tests.foreign import TEST, TRAIN, all_measures
+
+    found = {"plain": fitted(Module(Layers()), devices=2, strategy="ddp")}
+    kept = Kept()
+    callbacks = [*all_measures(test=TEST), kept]
+    found["normalised"] = fitted(
+        Running(Normalised(), learning_rate=1e-3),
+        callbacks,
+        # No validation loop: DDP would give every process the first one's buffers there.
+        fit=lambda trainer, module: trainer.fit(module, DataLoader(TRAIN, batch_size=8, shuffle=True)),
+        devices=2,
+        strategy="ddp",
+    )
+    torch.save((found, kept.state), f"{folder}/{rank}.pt")
+
+
+def test_two_processes_log_what_numpy_gives(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(fit_shard, (port, str(tmp_path)), nprocs=2)
+    (first, state), (second, other) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert {name: first["plain"][name] for name in by_numpy(Layers())} == pytest.approx(by_numpy(Layers()), abs=1e-6)
+    assert first["normalised"] == second["normalised"]
+    means = "network.normalisation.running_mean"
+    assert not torch.equal(state[means], other[means]), "nothing shows which buffers were measured"
+    network = Module(Normalised())  # whose steps leave the buffers as they are
+    network.load_state_dict(state)
+    alone = fitted(network)
+    for name in by_numpy(Layers()):
+        assert first["normalised"][name] == pytest.approx(alone[name], abs=1e-6), name
