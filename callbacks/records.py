@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -13,6 +14,7 @@ from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
 from prs_lightning.measures import COLUMNS
 from prs_lightning.measuring import now, shortest, taken_measures
 from prs_lightning.runs import RunDirectory
+from prs_lightning.seeding import mixed_seed
 
 
 class Records(Checkpoint):
@@ -41,6 +43,9 @@ class Records(Checkpoint):
         # Lightning keeps the last value of each metric; a measure that is not taken this epoch must stay empty.
         trainer.callback_metrics.clear()
         taken_measures(pl_module)
+        if (seed := getattr(trainer.datamodule, "seed", None)) is not None:  # type: ignore[attr-defined]
+            # A run that goes on draws what it would have drawn; the networks of the study see to that themselves.
+            torch.manual_seed(mixed_seed(seed, trainer.current_epoch, trainer.global_rank))
         self.start = now(pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

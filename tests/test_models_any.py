@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_network
 from tests import any_networks
 from tests.conftest import PROJECT, SMALL, digit_data
+from tests.test_training import Cut, assert_same_weights, fit
 
 NAME = "my_package.nets.Convolutional"
 SHARED = {"channels": 1, "classes": 10, "mean": [0.13], "std": [0.31], "seed": 0, "learning_rate": 1e-3}
@@ -266,6 +268,17 @@ def test_a_module_with_a_training_step_trains_itself_and_its_own_logs_are_no_mea
     expected_loss = F.cross_entropy(layers(to_unit_range(data.train.images)), data.train.labels)
     assert float(second["train/loss"]) == pytest.approx(float(expected_loss), rel=1e-4)
     assert float(second["mine/validated"]) == 20
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_cut_run_of_a_users_module_ends_as_if_never_interrupted(tmp_path: Path) -> None:
+    settings = ("model._target_=tests.any_networks.Dropping", "epochs=4", "callbacks=none")
+    whole = fit(tmp_path / "whole", *settings)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "cut", *settings, extra=Cut("on_train_batch_end"))
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it during its shutdown
+    assert_same_weights(whole, fit(tmp_path / "cut", *settings))
 
 
 @pytest.mark.parametrize(
