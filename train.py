@@ -7,31 +7,32 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.errors import ConfigError, Interrupted
 from prs_lightning.memory import keep_freed_memory
-from prs_lightning.runs import RunDirectory
+from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import place, run_name
 from prs_lightning.sweep import cli
 from prs_lightning.sweep.processes import decide
+
+if TYPE_CHECKING:  # torch
+    from lightning.pytorch import Trainer
 
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
-    at_least("epochs", cfg.epochs, 1)
-    at_least("seed", cfg.seed, 0)
-    path, config = place(cfg, HydraConfig.get().runtime.choices)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    options.check(plain)
+    path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     run.check(config)
     if cfg.dry_run:
@@ -49,36 +50,110 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
+    from prs_lightning.bars import quiet_lightning
     from prs_lightning.models import check_network, network_of
-    from prs_lightning.runs.checkpoints import AtomicCheckpointIO, checkpoint_to_resume
+    from prs_lightning.runs.checkpoints import checkpoint_to_resume
+    from prs_lightning.runs.limits import early_stop, interruptible
 
     keep_freed_memory()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
+    quiet_lightning()
     seed_everything(cfg.seed, verbose=False)
-    data, network = instantiate(cfg.data), network_of(config["model"])
-    group = cfg.sweep or run_name(config).rsplit("-bs", 1)[0]
-    names = {"save_dir": str(run.path), "name": run.path.name, "id": run.wandb_id(), "group": group}
-    trainer = instantiate(
-        cfg.trainer,
-        default_root_dir=str(run.path),
-        plugins=[AtomicCheckpointIO(config["model"])],
-        callbacks=[instantiate(callback) for callback in cfg.callbacks.values() if callback],
-        logger=instantiate(cfg.logger, **names) if cfg.logger else False,
-    )
+    data, model = instantiate(cfg.data), config["model"]
+    network = network_of(model)
+    trainer = make_trainer(cfg, config, run, model)
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
     if trainer.is_global_zero:  # before the run directory is made: what cannot work must leave no trace
         data.prepare_data()
         check_network(network, data.some_images(), classes=data.classes, data=data.data_name)
     try:
-        with run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
+        with interruptible(), run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
             for each in trainer.loggers:
                 each.log_hyperparams(config)
             trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
+            if (reason := early_stop(trainer)) and trainer.is_global_zero:
+                run.update_record(reason=reason)
+    except Interrupted:
+        if not trainer.is_global_zero:
+            sys.exit(0)  # or Lightning would kill the first process, which makes the record
+        raise
     finally:
         if "wandb" in sys.modules:  # or the next job of this process would go on in this run
             sys.modules["wandb"].finish()
+
+
+def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, model: dict[str, Any]) -> Trainer:
+    """Lightning's Trainer with the run's callbacks, loggers and checkpoints.
+
+    Args:
+        model: how the network was built, which checkpoints keep.
+
+    Raises:
+        ConfigError: what Lightning or this machine cannot do, in words that name the argument.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+    from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
+
+    from prs_lightning.runs.checkpoints import AtomicCheckpointIO
+    from prs_lightning.runs.limits import Limits, check_early_stopping
+
+    chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    callbacks = [Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
+    check_early_stopping(callbacks, chosen["check_val_every_n_epoch"])
+    if (bar := chosen["enable_progress_bar"]) is None:  # Lightning would show one where callbacks.progress=null
+        bar = any(isinstance(each, ProgressBar) for each in callbacks)
+    callbacks = [each for each in callbacks if bar or not isinstance(each, ProgressBar)]
+    if chosen["enable_model_summary"]:
+        callbacks.append(RichModelSummary())  # Lightning's other one only logs
+    try:
+        trainer = instantiate(
+            cfg.trainer,
+            default_root_dir=str(run.path),
+            plugins=[AtomicCheckpointIO(model)],
+            callbacks=callbacks,
+            logger=[make_logger(name, each, config, run) for name, each in cfg.logger.items()] or False,
+            enable_progress_bar=bar,
+            max_time=None,  # ``Limits`` has it
+        )
+    except InstantiationException as error:
+        raise ConfigError(options.refusal(error, chosen)) from error
+    if chosen["profiler"]:  # into the run directory: Lightning would only log it
+        trainer.profiler.dirpath, trainer.profiler.filename = str(run.path / "profile"), "report"
+    options.check_machine(chosen, device_type=trainer.strategy.root_device.type, world_size=trainer.world_size)
+    return trainer
+
+
+def make_logger(name: str, node: DictConfig, config: dict[str, Any], run: RunDirectory) -> Any:
+    """A logger that keeps what it writes in the run directory, under the run's name.
+
+    Raises:
+        ConfigError: its package is not installed, or it refuses its arguments.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    if not (isinstance(node, DictConfig) and "_target_" in node):
+        raise ConfigError(f"logger={name} names no _target_: expected an entry as in conf/logger/csv.yaml")
+    group = config["sweep"] or run_name(config).rsplit("-bs", 1)[0]
+    here = run.path.absolute()
+    facts = {
+        "name": here.name,
+        "run_name": here.name,
+        "id": run.wandb_id(),
+        "group": group,
+        "tracking_uri": f"sqlite:///{here / 'mlflow.db'}",
+        "artifact_location": str(here / "mlruns"),
+    }
+    given = {key: value for key, value in facts.items() if key in node and node[key] is None}
+    if "save_dir" in node:
+        given["save_dir"] = str(run.path / (node.save_dir or "."))
+    try:
+        return instantiate(node, **given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise ConfigError(f"logger={name} needs {name}: pip install {name}, or logger=none") from error
+        raise ConfigError(f"logger={name}: {' '.join(str(error.__cause__ or error).split())}") from error
 
 
 def show(run: RunDirectory) -> None:

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each is shown as one line, without a traceback."""
+"""The errors that a user can mend, and the end of a run that goes on: each is shown as one line, no traceback."""
 
 
 class ConfigError(ValueError):
@@ -7,6 +7,14 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot start, go on or be written: the message names the file or the step and what to do."""
+
+
+class Interrupted(SystemExit):
+    """A run ends before it was trained as configured, and goes on when called again: the message says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"interrupted: {reason}; the same command goes on")  # what Python prints, with exit code 1
+        self.reason = reason
 
 
 def at_least(name: str, value: object, minimum: int) -> None:

@@ -73,6 +73,11 @@ def random_state_restored() -> Iterator[None]:
         yield
 
 
+def given_once(*overrides: str) -> list[str]:
+    """Overrides of which the last of each key is left: train.py refuses a key that is given twice."""
+    return list({override.split("=")[0].lstrip("+"): override for override in overrides}.values())
+
+
 RunTrain = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -86,7 +91,11 @@ def run_train(tmp_path: Path) -> RunTrain:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
 
-        command = [sys.executable, str(PROJECT / "train.py"), *SMALL, f"runs={tmp_path / 'runs'}", *overrides]
+        command = [
+            sys.executable,
+            str(PROJECT / "train.py"),
+            *given_once(*SMALL, f"runs={tmp_path / 'runs'}", *overrides),
+        ]
         environment = {**os.environ, "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1", **(env or {})}
         done = subprocess.run(
             command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300,

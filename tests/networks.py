@@ -22,6 +22,18 @@ class SmallNetwork(ImageClassifier):
         return self.final(self.activation(self.hidden(self.convolutions(images))))
 
 
+class PlainNetwork(ImageClassifier):
+    """16 penultimate units and nothing that depends on the other samples of a batch, or on chance."""
+
+    def build(self, channels: int, classes: int) -> None:
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(channels * 32 * 32, 16))
+        self.activation = nn.ReLU()
+        self.final = nn.Linear(16, classes)
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(self.activation(self.hidden(images)))
+
+
 def logits_and_pre_activations(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and penultimate pre-activations of images in [0, 1], layer by layer: an oracle for what traces them."""
     maps = getattr(network, "convolutions", nn.Identity())((images - network.mean) / network.std)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prs_lightning.runs import RunDirectory, find_runs
+from tests.conftest import given_once
 
 PROJECT = Path(__file__).parent.parent
 SLEEPY, REAL = PROJECT / "tests" / "sleepy_train.py", PROJECT / "train.py"
@@ -21,7 +22,7 @@ PATIENCE = 600.0
 
 def start(script: Path, folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
     """A sweep in a process group of its own."""
-    line = [sys.executable, str(script), "-m", f"runs={folder}", *SMALL, *overrides]
+    line = [sys.executable, str(script), "-m", *given_once(f"runs={folder}", *SMALL, *overrides)]
     threads = {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         line, cwd=folder.parent, env={**os.environ, **threads, **environment}, start_new_session=True, text=True,

@@ -12,13 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 import train as train_script
 from prs_lightning.runs import RunDirectory
 from prs_lightning.sweep import cli
-from tests.conftest import PROJECT, SMALL, RunTrain
+from tests.conftest import PROJECT, SMALL, RunTrain, given_once
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of train.py with these arguments, in this process."""
     GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train.py", *given_once(*arguments)])
     with pytest.raises(SystemExit) as left:
         cli.run(train_script.train, "train")
     return int(left.value.code or 0)
@@ -121,4 +121,5 @@ def test_config_help_and_completion_answer() -> None:
     assert "batch_size: 2048" in config
     assert "seed: 7" in config
     assert "callbacks: " in answer("--help")
+    assert "Hydra" in answer("--hydra-help")
     assert "complete" in answer("-sc", "install=bash")

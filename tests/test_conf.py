@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from prs_lightning.runs import RunDirectory
 from prs_lightning.sweep.cli import CONFIG_FOLDER
+from train import make_logger
 
 FOLDER = Path(CONFIG_FOLDER)
 PARTS = {"base"}
@@ -28,16 +31,21 @@ def composed(*overrides: str):
 @pytest.mark.parametrize(
     "override", [f"{group}={name}" for group in ("model", "data", "logger", "trainer") for name in choices(group)]
 )
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what MLflow and TensorBoard import
 def test_a_choice_is_instantiated(override: str, tmp_path: Path) -> None:
-    group = override.split("=")[0]
+    group, name = override.split("=")
     cfg = composed(override, "trainer.accelerator=cpu")
-    if cfg[group]:
-        arguments = {
-            "logger": {"save_dir": str(tmp_path)},
-            "trainer": {"default_root_dir": str(tmp_path), "logger": False},
-        }
-        made = instantiate(cfg[group], **arguments.get(group, {}))
-        assert type(made).__name__ == cfg[group]["_target_"].rsplit(".", 1)[-1]
+    if name in ("mlflow", "tensorboard"):
+        pytest.importorskip(name)
+    if group == "logger":
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        made = [make_logger(each, node, config, RunDirectory(tmp_path)) for each, node in cfg.logger.items()]
+        nodes = list(cfg.logger.values())
+    else:
+        nodes = [cfg[group]]
+        arguments = {"default_root_dir": str(tmp_path), "logger": False} if group == "trainer" else {}
+        made = [instantiate(cfg[group], **arguments)]
+    assert [type(each).__name__ for each in made] == [node["_target_"].rsplit(".", 1)[-1] for node in nodes]
 
 
 @pytest.mark.parametrize("name", choices("callbacks"))

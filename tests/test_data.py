@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 from torchvision.datasets import FashionMNIST
 
 from prs_lightning.data import (
@@ -21,6 +23,7 @@ from prs_lightning.data import (
     load,
     to_unit_range,
 )
+from prs_lightning.data.batches import refuses_one
 from prs_lightning.data.datasets import MD5
 from prs_lightning.errors import ConfigError, RunError
 from tests.conftest import DIGITS
@@ -90,6 +93,39 @@ def test_the_shares_of_a_global_batch_are_equal_and_make_it_up(count: int, facto
         assert together <= set(reference)
         seen += len(together)
     assert count - world < seen <= count
+
+
+@pytest.mark.parametrize(
+    ("count", "world", "sizes"),
+    [
+        (41, 1, [20, 21]),
+        (40, 1, [20, 20]),
+        (42, 1, [20, 20, 2]),
+        (21, 1, [21]),
+        (42, 2, [10, 11]),
+        (44, 2, [10, 10, 2]),
+    ],
+)
+def test_a_last_batch_of_one_joins_the_one_before(count: int, world: int, sizes: list[int]) -> None:
+    made = [
+        TrainingBatches(numbered(count), 20, seed=1, rank=rank, world=world, merge_single=True) for rank in range(world)
+    ]
+    plain = [TrainingBatches(numbered(count), 20, seed=1, rank=rank, world=world) for rank in range(world)]
+    for batches, unmerged in zip(made, plain, strict=True):
+        assert [len(labels) for _, labels in batches] == sizes
+        assert len(batches) == len(sizes)
+        order = torch.cat([labels for _, labels in unmerged])
+        assert torch.equal(torch.cat([labels for _, labels in batches]), order)
+
+
+@pytest.mark.parametrize(("features", "refused"), [((1, 1), True), ((2, 2), False)])
+def test_which_networks_cannot_be_trained_on_one_sample(features: tuple[int, int], refused: bool) -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(features), nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten()).eval()
+    before, state = deepcopy(network.state_dict()), torch.get_rng_state()
+    assert refuses_one(network, numbered(3)) == refused
+    assert not network.training
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @given(st.integers(1, 70), st.integers(1, 9), st.integers(1, 4))

@@ -16,9 +16,9 @@ from prs_lightning.measuring import float32
 from prs_lightning.regions import measure
 from prs_lightning.sweep.launcher import visible_gpus
 from tests.attacked import Scaled, digits, trained
-from tests.conftest import RunTrain
-from tests.networks import SmallNetwork
-from tests.test_training import MEASURES, assert_same_weights, fit, measures
+from tests.conftest import RunTrain, digit_data
+from tests.networks import PlainNetwork, SmallNetwork, logits_and_pre_activations
+from tests.test_training import MEASURES, assert_same_weights, fit, measures, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ON_GPU = "trainer.accelerator=gpu"
@@ -127,3 +127,22 @@ def test_a_sweep_gives_each_job_a_gpu_of_its_own(run_train: RunTrain, tmp_path: 
     assert visible_gpus()
     run_train("sweep=two", "seed=0,1", ON_GPU, "epochs=1", "-m")
     assert len(list((tmp_path / "runs" / "two").glob("*/metrics.csv"))) == 2
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_measures_are_of_float32_whatever_trained(tmp_path: Path, precision: str) -> None:
+    plain = ("model._target_=tests.networks.PlainNetwork", "callbacks.robustness=null", ON_GPU)
+    run = fit(tmp_path / precision, *plain, f"trainer.precision={precision}")
+    exact = fit(tmp_path / "exact", *plain)
+    assert not torch.equal(weights(run)["final.weight"], weights(exact)["final.weight"])
+    network = PlainNetwork(channels=1, mean=[0.1307], std=[0.3081])
+    network.load_state_dict(weights(run))
+    data = digit_data(20, 100, 40)
+    data.setup()
+    assert data.train is not None
+    with torch.no_grad():
+        logits, hidden = logits_and_pre_activations(network, to_unit_range(data.train.images))
+    row = run.rows()[-1]
+    loss = torch.nn.functional.cross_entropy(logits, data.train.labels).item()
+    assert float(row["train/loss"]) == pytest.approx(loss, rel=1e-4)
+    assert abs(float(row["prs/count"]) - len({tuple(signs) for signs in (hidden > 0).tolist()})) <= 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from prs_lightning.runs.naming import place
+from prs_lightning.runs.naming import RECORDED, place
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 
@@ -19,10 +20,14 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-def directory(*overrides: str) -> Path:
+def placed(*overrides: str) -> tuple[Path, dict[str, Any]]:
     composed = hydra.compose("train", list(overrides), return_hydra_config=True)
     plain = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    return place(plain, composed.hydra.runtime.choices)[0]
+    return place(plain, composed.hydra)
+
+
+def directory(*overrides: str) -> Path:
+    return placed(*overrides)[0]
 
 
 def test_the_name_says_data_model_batch_size_and_seed() -> None:
@@ -50,6 +55,22 @@ def test_any_other_change_gets_a_hash(override: str) -> None:
     name = directory(override).name
     assert name.startswith("cifar10-cnn6-bs128-seed0-")
     assert len(name.rsplit("-", 1)[1]) == 6
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.max_steps=-1", "trainer.limit_train_batches=null", "trainer.max_time='00:08:00:00'",
+     "trainer.profiler=simple", "trainer.detect_anomaly=true"],
+)  # fmt: skip
+def test_an_argument_that_changes_nothing_does_not_change_the_name(override: str) -> None:
+    assert directory(override) == directory()
+
+
+def test_a_record_is_as_it_was_before_the_config_listed_every_argument() -> None:
+    assert directory("trainer.gradient_clip_val=1.0") == directory("++trainer.gradient_clip_val=1.0") != directory()
+    recorded = placed("trainer.gradient_clip_val=1.0")[1]
+    assert list(recorded["trainer"]) == [*RECORDED, "gradient_clip_val"]
+    assert directory("trainer.gradient_clip_val=1.0").name == "cifar10-cnn6-bs128-seed0-1c3dd9"
 
 
 def test_the_hash_follows_from_the_values_and_not_from_who_set_them() -> None:

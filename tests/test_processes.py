@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from prs_lightning.runs import RunDirectory
-from tests.conftest import PROJECT, RunTrain
+from tests.conftest import PROJECT, SMALL, RunTrain
 from tests.test_training import NETWORK, fit
 
 EXACT = ("prs/", "robust/", "train/accuracy", "test/accuracy")
@@ -56,3 +58,31 @@ def test_training_on_two_processes(run_train: RunTrain, tmp_path: Path) -> None:
     assert run.status == "finished"
     assert [row["epoch"] for row in run.rows()] == ["1"]
     assert float(run.rows()[0]["prs/count"]) <= 100
+
+
+def test_a_signal_interrupts_both_processes_and_the_run_goes_on(tmp_path: Path) -> None:
+    """SIGTERM, where Lightning's own handler waits for the other process for ever."""
+    run = RunDirectory(tmp_path / "run")
+    small = (NETWORK, "trainer.devices=2", "callbacks=none", f"run_dir={run.path}")
+    line = [sys.executable, str(PROJECT / "train.py"), *SMALL, *small]
+    first = subprocess.Popen(
+        [*line, "epochs=1000"], cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(run.rows()) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert said.splitlines()[-1] == "interrupted: SIGTERM; the same command goes on"
+    assert (run.status, run.record()["reason"]) == ("interrupted", "SIGTERM")
+    epochs = len(run.rows())
+    again = subprocess.run(
+        [*line, "epochs=1000", "trainer.devices=1", "trainer.max_time='00:00:00:01'"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert "trainer.max_time=00:00:00:01 is over" in run.record()["reason"]
+    assert [row["epoch"] for row in run.rows()] == [str(epoch) for epoch in range(1, len(run.rows()) + 1)]
+    assert len(run.rows()) > epochs

@@ -27,7 +27,11 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) >= 15
 
 
-@pytest.mark.parametrize("arguments", commands("python", "train.py"), ids=" ".join)
+TRAIN = [*commands("python", "train.py"), *commands("prs-train")]
+ANALYZE = [*commands("python", "analyze.py"), *commands("prs-analyze")]
+
+
+@pytest.mark.parametrize("arguments", TRAIN, ids=" ".join)
 def test_a_training_command_composes(arguments: list[str]) -> None:
     overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
     sweeping = "-m" in arguments
@@ -39,7 +43,7 @@ def test_a_training_command_composes(arguments: list[str]) -> None:
             hydra.compose("train", [override for override in job if not override.startswith("hydra")])
 
 
-@pytest.mark.parametrize("arguments", commands("python", "analyze.py"), ids=" ".join)
+@pytest.mark.parametrize("arguments", ANALYZE, ids=" ".join)
 def test_an_analysis_command_composes(arguments: list[str]) -> None:
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         hydra.compose("analyze", arguments)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prs_lightning.errors import RunError
+from prs_lightning.errors import Interrupted, RunError
 from prs_lightning.runs import RunDirectory, find_runs, write_atomically, write_text
 from prs_lightning.runs.naming import differing_keys
 
@@ -59,7 +59,9 @@ def test_a_run_is_running_then_finished(run: RunDirectory) -> None:
     ("error", "status", "reason"),
     [
         (ValueError("the loss is not finite"), "failed", "ValueError: the loss is not finite"),
-        (KeyboardInterrupt(), "interrupted", "interrupted"),
+        (ValueError("two\n  lines"), "failed", "ValueError: two lines"),
+        (KeyboardInterrupt(), "interrupted", "SIGINT (Ctrl-C)"),
+        (Interrupted("SIGUSR1"), "interrupted", "SIGUSR1"),
         (SystemExit(1), "interrupted", "interrupted"),
     ],
 )

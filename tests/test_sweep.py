@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from prs_lightning.runs import find_runs
 from prs_lightning.runs.directory import SWEEP_FILE
 from tests.sweeping import (
     SLEEPY,
@@ -65,7 +66,9 @@ def test_a_dry_run_says_what_would_run_and_touches_nothing(tmp_path: Path) -> No
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("mistake", ["seed=4..0", "model=cnn7,cnn6", "nonsense=1,2", "run_dir=x"])
+@pytest.mark.parametrize(
+    "mistake", ["seed=4..0", "model=cnn7,cnn6", "nonsense=1,2", "run_dir=x", "trainer.fast_dev_run=false,true"]
+)
 def test_a_mistake_is_one_line_and_starts_nothing(tmp_path: Path, mistake: str) -> None:
     code, output = sweep(SLEEPY, tmp_path / "runs", mistake)
     assert code == 1
@@ -106,6 +109,32 @@ def test_a_job_that_fails_before_it_has_a_record_is_marked_failed(tmp_path: Path
     assert "could not convert" in record["reason"]
     assert sweep(SLEEPY, folder, "epochs=1", "seed=0", "retry_failed=true")[0] == 0
     assert list(statuses(folder).values()) == ["finished"]
+
+
+def test_a_reason_is_in_words_and_a_signal_interrupts(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    code, output = sweep(SLEEPY, folder, "epochs=1", "seed=0", "data.train_limit=668,669")
+    assert code == 1
+    assert "error: 1 failed and 1 interrupted of 2 runs" in output
+    said = {record["status"]: record["reason"] for record in map(json.loads, map(Path.read_text, records(folder)))}
+    assert said["interrupted"] == "SIGUSR1"
+    assert said["failed"].endswith("InstantiationException: Error in call to target 'Trainer': ValueError('no room')")
+
+
+def test_a_job_says_in_one_line_what_can_be_mended(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    code, output = sweep(SLEEPY, folder, "epochs=1", "seed=0", "data.train_limit=670")
+    assert code == 1
+    log = next(folder.rglob("train.log")).read_text()
+    assert log == "error: nothing is at hand\n", "no traceback"
+    assert json.loads(records(folder)[0].read_text())["reason"] == "nothing is at hand"
+    assert "Traceback" not in output
+    sweep(SLEEPY, tmp_path / "full", "epochs=1", "seed=0", "data.train_limit=670", HYDRA_FULL_ERROR="1")
+    assert "Traceback" in next((tmp_path / "full").rglob("train.log")).read_text(), "as who started the sweep asked"
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("run.json"))
 
 
 def test_killed_at_random_moments_the_same_command_ends_with_the_same_runs(tmp_path: Path) -> None:
@@ -173,6 +202,43 @@ def test_each_job_sees_its_own_gpu(tmp_path: Path) -> None:
     assert code == 0, "a finished run needs no GPU"
     code, output = sweep(SLEEPY, folder, "seed=3", "epochs=1", "trainer.devices=2", "hydra.launcher.gpus=[5]")
     assert output == "error: trainer.devices=2, but the sweep has 1 GPUs: 5\n"
+
+
+@pytest.mark.parametrize("launcher", ["processes", "submitit_processes", "ray"])
+def test_a_users_configs_reach_every_job(tmp_path: Path, launcher: str) -> None:
+    """The folder is given relative to where the command is; what Hydra sets for a job is set in each."""
+    pytest.importorskip({"processes": "hydra", "ray": "ray"}.get(launcher, "submitit"))
+    grid = "sweep: mine\nepochs: 1\nhydra: {sweeper: {params: {seed: 0..1}}}"
+    for name, text in {
+        "mine/data/mine.yaml": "defaults: [mnist5k]\nepsilon: 0.2",
+        "others/data/far.yaml": "defaults: [mnist5k]\nepsilon: 0.1",
+        "mine/experiment/mine.yaml": f"# @package _global_\n{grid}",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    mine = ("--config-dir=mine", "hydra.searchpath=[others]", "+hydra.job.env_set.CUDA_VISIBLE_DEVICES='8'")
+    code, output = sweep(
+        SLEEPY, tmp_path / "runs", *mine, f"hydra/launcher={launcher}", "experiment=mine", "data=mine,far"
+    )
+    assert code == 0, output
+    found = [(run.config()["data"]["epsilon"], run.config()["seed"]) for run in find_runs(tmp_path / "runs" / "mine")]
+    assert sorted(found) == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+    assert [file.read_text() for file in tmp_path.rglob("gpus.txt")] == ["8"] * 4
+
+
+def test_two_experiments_are_two_sweeps_and_neither_stops_the_other(tmp_path: Path) -> None:
+    for name, params in {"bad": "{seed: 0..1}", "good": "{batch_size: '8,16', seed: 5}"}.items():
+        (tmp_path / "mine" / "experiment").mkdir(parents=True, exist_ok=True)
+        text = f"# @package _global_\nsweep: {name}\nhydra: {{sweeper: {{params: {params}}}, launcher: {{jobs: 2}}}}"
+        (tmp_path / "mine" / "experiment" / f"{name}.yaml").write_text(text)
+    command = ("--config-dir=mine", "experiment=bad,good", "epochs=2", "data.train_limit=666")
+    code, output = sweep(SLEEPY, tmp_path / "runs", *command)
+    assert code == 1
+    assert output.splitlines()[-1].count("2 failed of 2 runs") == 2
+    names = {str(run.path.relative_to(tmp_path / "runs"))[:-7] for run in find_runs(tmp_path / "runs")}
+    assert names == {f"bad/mnist5k-cnn6-bs128-seed{n}" for n in (0, 1)} | {
+        f"good/mnist5k-cnn6-bs{n}-seed5" for n in (8, 16)
+    }
 
 
 @pytest.mark.parametrize(("package", "launcher"), [("ray", "ray"), ("submitit", "submitit_processes")])

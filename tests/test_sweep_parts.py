@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.runs import RunDirectory
+from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs import __main__ as status
 from prs_lightning.runs.directory import SWEEP_LOCK, held, note_runs, noted_runs
 from prs_lightning.sweep.board import Board
@@ -53,8 +53,8 @@ def test_a_run_that_trains_elsewhere_is_left_alone(tmp_path: Path) -> None:
 def test_only_one_sweep_can_claim_a_run_and_a_dead_one_claims_nothing(tmp_path: Path) -> None:
     job = Job((), RunDirectory(tmp_path), {})
     with held(tmp_path / SWEEP_LOCK):
-        assert run_job(job, "no script") == "running elsewhere"
-    assert run_job(job, "no script") == "failed"
+        assert run_job(job, ["no script"]) == "running elsewhere"
+    assert run_job(job, ["no script"]) == "failed"
     assert "no script" in job.run.record()["reason"]
 
 
@@ -146,7 +146,7 @@ def test_the_tail_of_a_log_is_short_however_long_the_log(tmp_path: Path) -> None
 
 def test_a_run_that_was_marked_failed_can_be_tried_again(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    run.mark_failed({"seed": 1}, "no data")
+    run.mark(Status.FAILED, {"seed": 1}, "no data")
     run.check({"seed": 1})
     assert (run.status, run.record()["reason"]) == ("failed", "no data")
 

@@ -21,7 +21,7 @@ from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from prs_lightning.sweep.cli import CONFIG_FOLDER
-from tests.conftest import PROJECT, SMALL
+from tests.conftest import PROJECT, SMALL, given_once
 
 NETWORK = "model._target_=tests.networks.SmallNetwork"
 MEASURES = ("callbacks.robustness.steps=3", "callbacks.robustness.limit=20", "data.step_size=0.1")
@@ -152,7 +152,7 @@ def test_rows_beyond_the_checkpoint_are_written_anew(undisturbed: RunDirectory, 
 def test_a_run_killed_at_any_moment_goes_on(undisturbed: RunDirectory, tmp_path: Path) -> None:
     """SIGKILL of the real command, at moments spread over the run."""
     command = [
-        sys.executable, "train.py", *SMALL, NETWORK, "epochs=4", *MEASURES, f"run_dir={tmp_path / 'run'}",
+        sys.executable, "train.py", *given_once(*SMALL, NETWORK, "epochs=4", *MEASURES, f"run_dir={tmp_path / 'run'}"),
     ]  # fmt: skip
     run = RunDirectory(tmp_path / "run")
     for rows in (1, 3):
@@ -204,7 +204,7 @@ def test_labels_without_an_output_are_refused(tmp_path: Path) -> None:
 
 
 def test_epochs_that_are_not_measured_leave_their_cells_empty(undisturbed: RunDirectory, tmp_path: Path) -> None:
-    run = fit(tmp_path, "epochs=4", *MEASURES, "+trainer.check_val_every_n_epoch=2")
+    run = fit(tmp_path, "epochs=4", *MEASURES, "trainer.check_val_every_n_epoch=2")
     assert [row["epoch"] for row in run.rows()] == ["1", "2", "3", "4"]
     for row, full in zip(run.rows(), undisturbed.rows(), strict=True):
         for name in (name for name in row if "/" in name and not name.startswith("time/")):

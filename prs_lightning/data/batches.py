@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prs_lightning.data.splits import Split, to_unit_range
 from prs_lightning.seeding import keyed_generator
@@ -17,27 +19,49 @@ class TrainingBatches:
     The order follows from (seed, epoch) alone. With more than one process each takes every ``world``-th sample of the
     global batch; so that all shares are equal, the last batch of an epoch loses up to ``world - 1`` samples.
     Lightning calls ``sampler.set_epoch`` before each epoch; the sampler is this object.
+
+    Args:
+        batch_size: of the global batch.
+        seed: of the order.
+        rank, world: this process and how many there are.
+        merge_single: add a last batch of one sample per process to the batch before it; see ``refuses_one``.
     """
 
-    def __init__(self, split: Split, batch_size: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, split: Split, batch_size: int, *, seed: int, rank: int = 0, world: int = 1, merge_single: bool = False
+    ) -> None:
         self.split, self.batch_size, self.seed, self.rank, self.world = split, batch_size, seed, rank, world
         self.epoch = 0
         self.usable = len(split.labels) - len(split.labels) % batch_size % world
         self.sampler = self
+        whole = self.usable - (batch_size if merge_single and self.usable % batch_size == world else 0)
+        self.ends = [*range(batch_size, whole, batch_size), self.usable] if self.usable else []
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.usable // self.batch_size)
+        return len(self.ends)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = keyed_generator(self.seed, self.epoch)
         order = torch.randperm(len(self.split.labels), generator=generator)[: self.usable]
         order = order.to(self.split.labels.device)
-        for start in range(0, self.usable, self.batch_size):
-            index = order[start : start + self.batch_size][self.rank :: self.world]
+        for start, end in pairwise([0, *self.ends]):
+            index = order[start:end][self.rank :: self.world]
             yield to_unit_range(self.split.images[index]), self.split.labels[index]
+
+
+def refuses_one(network: nn.Module, split: Split) -> bool:
+    """Whether a network cannot be trained on a batch of one sample, as batch norm over 1 x 1 features cannot."""
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    image = to_unit_range(split.images[:1]).to(dtype)
+    with torch.no_grad(), torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
+        try:
+            deepcopy(network).train()(image)
+        except Exception as error:
+            return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+    return False
 
 
 class MeasuringBatches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from prs_lightning.data.batches import MeasuringBatches, TrainingBatches
+from prs_lightning.data.batches import MeasuringBatches, TrainingBatches, refuses_one
 from prs_lightning.data.datasets import NAMES, load
 from prs_lightning.data.sources import SplitSource
 from prs_lightning.data.splits import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError, at_least
+
+log = logging.getLogger(__name__)
 
 
 class ImageData(LightningDataModule):
@@ -98,7 +101,7 @@ class ImageData(LightningDataModule):
             self.train, self.test = (Split(split.images.to(device), split.labels.to(device)) for split in self.prepared)
             self.prepared = []
 
-    def _shard(self) -> dict[str, int]:
+    def _shard(self) -> dict[str, Any]:
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> TrainingBatches:
@@ -108,6 +111,18 @@ class ImageData(LightningDataModule):
             raise ConfigError(
                 f"batch_size={self.batch_size} is global and must be a multiple of the {batches.world} devices"
             )
+        last = batches.usable % self.batch_size or self.batch_size
+        if last == batches.world and self.trainer and refuses_one(self.trainer.lightning_module, self.train):
+            if len(batches) == 1 or last == self.batch_size:
+                raise ConfigError(
+                    f"batch_size={self.batch_size} of {batches.usable} samples: batch norm needs two or "
+                    f"more in a batch, on each of the {batches.world} device(s)"
+                )
+            if self.trainer.is_global_zero:
+                log.warning(
+                    "the last batch would be one sample, which batch norm cannot take: it joins the batch before"
+                )
+            batches = TrainingBatches(self.train, self.batch_size, seed=self.seed, merge_single=True, **self._shard())
         return batches
 
     def train_source(self) -> SplitSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,8 +115,9 @@ def is_trial(trainer: Trainer) -> bool:
 
 def epoch_is_whole(trainer: Trainer) -> bool:
     """Whether the epoch that ends went through all its batches: none were left for ``max_steps`` or ``max_time``."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return progress.is_last_batch or progress.current.ready >= trainer.num_training_batches
+    progress, batches = trainer.fit_loop.epoch_loop.batch_progress, trainer.num_training_batches
+    # Lightning calls a batch the last one, too, after which a hook asked it to skip the rest of the epoch.
+    return progress.current.ready >= batches if math.isfinite(batches) else progress.is_last_batch
 
 
 def epoch_is_measured(trainer: Trainer) -> bool:

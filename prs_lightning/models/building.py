@@ -160,8 +160,8 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
             f"classes, as +model.num_classes={classes} does where it is called so, or set model.classes={outputs}"
         )
     if classes > outputs:
-        said = f", as model.classes={outputs} says," if isinstance(network, ImageClassifier) else ","
-        raise ConfigError(f"{name} gives {outputs} logits{said} but {data} has labels up to {classes - 1}")
+        what = f"model.classes={outputs}" if isinstance(network, ImageClassifier) else f"{name} gives {outputs} logits"
+        raise ConfigError(f"{what}, but {data} has labels up to {classes - 1}")
 
 
 def _why(error: Exception) -> str:

@@ -21,13 +21,15 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from prs_lightning.errors import RunError
+from prs_lightning.errors import Interrupted, RunError
 from prs_lightning.measures import COLUMNS
 from prs_lightning.runs.naming import differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
 
 SWEEP_FILE = "sweep.json"
 SWEEP_LOCK = ".sweep.lock"
+INTERRUPTING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""Signals that schedulers and terminals send before they kill: a run that they end goes on when called again."""
 
 
 class Status(StrEnum):
@@ -59,8 +61,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error}; make room, then give the same command to go on") from error
+    finally:
+        temporary.unlink(missing_ok=True)  # also when a signal came
 
 
 def write_text(path: Path, text: str) -> None:
@@ -185,29 +188,38 @@ class RunDirectory:
             where = {"pid": os.getpid(), "host": platform.node(), "git_commit": git_commit(), "versions": versions()}
             begun = {"status": Status.RUNNING, "reason": None, "wandb_id": self.wandb_id(), **times, "ended": None}
             self.update_record(**begun, **where, **entries)
-            status, reason = Status.FINISHED, None
+            end: dict[str, object] = {"status": Status.FINISHED}  # early for a reason that the run noted, or in full
             try:
                 yield
             except BaseException as error:
-                interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning's SIGTERM is the latter
-                status = Status.INTERRUPTED if interrupted else Status.FAILED
-                reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+                interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+                end = {"status": Status.INTERRUPTED if interrupted else Status.FAILED, "reason": _reason(error)}
                 raise
             finally:
                 try:
-                    self.update_record(status=status, reason=reason, ended=_now())
+                    self.update_record(**end, ended=_now())
                 except RunError as error:
                     # A full disk must not hide why the run ended; without this entry it counts as interrupted.
                     print(f"warning: {error}", file=sys.stderr)
 
-    def mark_failed(self, config: Mapping[str, Any], why: str) -> None:
-        """Say that the run failed, also if it failed before it could make its record."""
+    def mark(self, status: Status, config: Mapping[str, Any], why: str) -> None:
+        """Say that the run failed or was interrupted, also before it could make its record."""
         self._keep(config)
-        self.update_record(status=Status.FAILED, reason=why, ended=_now())
+        self.update_record(status=status, reason=why, ended=_now())
 
     def _keep(self, config: Mapping[str, Any]) -> None:
         if not self.config_file.exists():
             write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def _reason(error: BaseException) -> str:
+    """Why a run ended, in one line."""
+    if isinstance(error, Interrupted):
+        return error.reason
+    if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning makes the latter of a Ctrl-C
+        by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        return "SIGINT (Ctrl-C)" if by_hand else "interrupted"
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def is_global_zero() -> bool:

@@ -16,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from prs_lightning.bars import quiet_lightning
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.measuring import shortest
 from prs_lightning.models import Wrapped, check_network, network_of
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_plain
 from prs_lightning.runs.naming import CONFIG_FOLDER, place
+from prs_lightning.runs.options import check
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 """Under which of these names a file may keep the state dict among other things."""
@@ -58,6 +60,7 @@ def import_network(
         ConfigError: a value that cannot work, a network that does not fit the data.
         RunError: the run is there already; weights that cannot be read or do not fit.
     """
+    quiet_lightning()
     at_least("epoch", epoch, 1)
     if not weights.is_file():
         raise RunError(f"{weights} does not exist: expected a file of torch.save(network.state_dict(), ...)")
@@ -69,10 +72,14 @@ def import_network(
     given |= {"seed": seed or 0, "model._target_": target}
     given |= {f"model.{key}": value for key, value in _parsed(arguments).items()}
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        composed = hydra.compose("train", [f"model={MODEL}", f"data={data}", "logger=none", *overrides])
+        chosen = [f"model={MODEL}", f"data={data}", "logger=none", *overrides]
+        whole = hydra.compose("train", chosen, return_hydra_config=True)
+        composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
         for key, value in given.items():
             OmegaConf.update(composed, key, value, force_add=True)
-        _, config = place(composed, {"model": MODEL, "data": data})
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        check(plain)
+        _, config = place(composed, whole.hydra)
     config = config | {"batch_size": batch_size, "seed": seed, "data": config["data"] | {"batch_size": batch_size}}
     made = network_of(config["model"])
     inner = made.network if isinstance(made, Wrapped) else made

@@ -15,43 +15,79 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
+PART = "base"
+"""The file of a group that its others include, and which is no option."""
 
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
     "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
+    "trainer.max_time", "trainer.profiler", "trainer.detect_anomaly", "trainer.enable_autolog_hparams",
     "callbacks.progress", "callbacks.scores",
 )  # fmt: skip
 
+# The Trainer's arguments that every record holds, as the first ones did; the others stand in it where they are changed.
+RECORDED = (
+    "_target_", "max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic",
+    "inference_mode", "num_sanity_val_steps", "enable_model_summary", "log_every_n_steps",
+)  # fmt: skip
 
-def place(composed: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+
+def place(composed: DictConfig, hydra_config: HydraConf) -> tuple[Path, dict[str, Any]]:
     """The directory of a run, and its config as that directory keeps it: plain values. Needs a running Hydra.
 
     Args:
         composed: the config.
-        choices: the options chosen of the groups ``model`` and ``data``, for example ``{"model": "cnn6", ...}``.
+        hydra_config: Hydra's part of it, which tells the options chosen of the groups ``model`` and ``data``.
     """
     config: Any = OmegaConf.to_container(composed, resolve=True)
-    usual = _composed(choices["model"], choices["data"]).copy()
+    names = {"model": model_name(config), "data": config["data"]["name"]}
+    searched = [line for line in hydra_config.overrides.hydra if line.startswith("hydra.searchpath=")]
+    chosen = [f"{group}={_option(group, hydra_config.runtime.choices[group], name)}" for group, name in names.items()]
+    usual = _composed(*chosen, *searched).copy()
     usual.batch_size, usual.seed = config["batch_size"], config["seed"]
     defaults: Any = OmegaConf.to_container(usual, resolve=True)
-    recorded = with_named_attacks(config, defaults["grid_attacks"])
+    recorded = with_named_attacks(with_changed_arguments(config, defaults), defaults["grid_attacks"])
     if config["run_dir"]:
         return Path(config["run_dir"]), recorded
     values, name = flatten(recorded), run_name(config)
-    changed = differing_keys(recorded, with_named_attacks(defaults, defaults["grid_attacks"]))
+    usual_record = with_named_attacks(with_changed_arguments(defaults, defaults), defaults["grid_attacks"])
+    changed = differing_keys(recorded, usual_record)
     if changed:
         text = json.dumps({key: values.get(key, "(none)") for key in changed}, sort_keys=True)
         name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
     return Path(config["runs"], config["sweep"] or "", name), recorded
 
 
+def _option(group: str, chosen: str, name: str) -> str:
+    """The option whose values are the defaults: of a user's own option that one of ours which its name repeats."""
+    ours = {file.stem for file in (CONFIG_FOLDER / group).glob("*.yaml")}
+    return name if chosen not in ours and name in ours else chosen
+
+
 @lru_cache
-def _composed(model: str, data: str) -> DictConfig:
-    return hydra.compose("train", [f"model={model}", f"data={data}"])
+def _composed(*overrides: str) -> DictConfig:
+    return hydra.compose("train", [*overrides])
+
+
+def with_changed_arguments(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without those arguments of the Trainer that are as ``usual``, but for the ``RECORDED`` ones.
+
+    >>> usual = {"trainer": {"precision": "32-true", "max_steps": -1, "profiler": None}}
+    >>> with_changed_arguments({"trainer": {**usual["trainer"], "max_steps": 5}}, usual)
+    {'trainer': {'precision': '32-true', 'max_steps': 5}}
+    """
+    there = usual["trainer"]
+    kept = {
+        name: value
+        for name, value in config["trainer"].items()
+        if name in RECORDED or name not in there or value != there[name]
+    }
+    return {**config, "trainer": kept}
 
 
 def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,8 +141,12 @@ def is_bookkeeping(key: str) -> bool:
 
 def run_name(config: Mapping[str, Any]) -> str:
     """``<data>-<model>-bs<batch size>-seed<seed>``."""
-    model = config["model"]["_target_"].rsplit(".", 1)[-1].lower()
-    return f"{config['data']['name']}-{model}-bs{config['batch_size']}-seed{config['seed']}"
+    return f"{config['data']['name']}-{model_name(config)}-bs{config['batch_size']}-seed{config['seed']}"
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """The model's class, in lower case."""
+    return config["model"]["_target_"].rsplit(".", 1)[-1].lower()
 
 
 def architecture(model: Mapping[str, Any]) -> str:

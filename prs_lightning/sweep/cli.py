@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.runs.naming import CONFIG_FOLDER, flatten
-from prs_lightning.sweep.processes import die_with_parent
+from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
+from prs_lightning.sweep import arguments
+from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
+MENDABLE = re.compile("unexpected keyword argument|missing .* argument|Error locating target")
+"""What instantiating says when the config is wrong, and not the class."""
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -32,49 +34,49 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     HYDRA_FULL_ERROR=1 every error shows its traceback.
     """
     die_with_parent()
-    only_our_launchers()
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for a _target_ of the user's own, also where the command is an installed one
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
-    if os.environ.get(FULL_ERROR) == "1":
-        main(task)()
-        return
+
+    def checked(cfg: DictConfig) -> None:
+        arguments.check(cfg, HydraConfig.get())
+        task(cfg)
 
     def quiet(cfg: DictConfig) -> None:
         # Worded in here, or Hydra would print a line of its own first; the task's processes decide for themselves.
         with _one_line_errors(config_name, hydra_raises=False):
-            task(cfg)
+            checked(cfg)
 
-    with _one_line_errors(config_name, hydra_raises=True):
-        main(quiet)()
+    full = os.environ.get(FULL_ERROR) == "1"
+    with nullcontext() if full else _one_line_errors(config_name, hydra_raises=True):
+        sys.argv[1:] = arguments.command_line(sys.argv[1:], config_name)
+        if "--hydra-help" not in sys.argv:  # it is about Hydra as it comes
+            only_our_plugins()
+        main(checked if full else quiet)()
 
 
-def only_our_launchers() -> None:
-    """Hide the launchers that other plugins bring.
+def only_our_plugins() -> None:
+    """Hide the launchers and sweepers that Hydra and other plugins bring.
 
-    Used directly, they would know neither our directories nor what to skip; conf/hydra/launcher has ours. One of the
-    same name would count as a schema that ours must obey, and --help copies each of them 80 times.
+    Used directly, they would know neither our directories nor what to skip; conf/hydra has ours. One of the same name
+    would count as a schema that ours must obey, and --help copies each of them 80 times.
     """
     Plugins.instance()  # imports the plugins, which then store their configs
-    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
-    for name in launchers.keys() - {"basic.yaml"}:
-        del launchers[name]
+    for kind in ("launcher", "sweeper"):
+        ConfigStore.instance().repo["hydra"][kind].clear()
 
 
 @contextmanager
 def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
     """Print an error that the user can mend as one line, and leave with exit code 1; one that Hydra raises, too."""
-    before = os.environ.get(FULL_ERROR, "0")
-    os.environ[FULL_ERROR] = "1" if hydra_raises else "0"
     try:
-        yield
+        with full_error("1" if hydra_raises else "0"):
+            yield
     except Exception as error:
         if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    finally:
-        os.environ[FULL_ERROR] = before
 
 
 def one_line(error: BaseException, config_name: str) -> str | None:
@@ -87,21 +89,33 @@ def one_line(error: BaseException, config_name: str) -> str | None:
             return " ".join(str(cause).split())
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
-            options = [option for option in cause.options or [] if option != "base"]
-            return f"{group}={name} is unknown{_nearest(name, options)}; there are: {', '.join(options)}"
+            there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
+            there = [option for option in there if option != PART]
+            return f"{group}={name} is unknown{arguments.nearest(name, there)}; there are: {', '.join(there)}"
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
-        return f"the config has no key {unknown[1]!r}{_nearest(unknown[1], _known_keys(config_name))}"
+        known = _known_keys(config_name)
+        if unknown[1] in known:
+            return f"{unknown[1]} cannot be changed or deleted: it is null, or what it lies in is"
+        return f"the config has no key {unknown[1]!r}{arguments.nearest(unknown[1], known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
-    if isinstance(error, InstantiationException) and "unexpected keyword argument" not in text:
+    if isinstance(error, InstantiationException) and not MENDABLE.search(text):
         return None
-    return text if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
+    return _in_words(text) if isinstance(error, CompactHydraException | OmegaConfBaseException) else None
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else ""
+def _in_words(text: str) -> str:
+    """An error of Hydra or OmegaConf with the key that it is about in front.
+
+    >>> _in_words("Missing mandatory value full_key: data.name object_type=dict")
+    'data.name: Missing mandatory value'
+    """
+    key = re.search(r" full_key: (\S+)", text)
+    text = re.sub(
+        r" full_key: \S+| object_type=\S+|, set env var HYDRA_FULL_ERROR=1 to see chained exception\.?", "", text
+    )
+    return f"{key[1]}: {text}" if key else text
 
 
 def _known_keys(config_name: str) -> list[str]:

@@ -30,7 +30,7 @@ from prs_lightning.sweep.processes import PARENT, Job, run_job
 POLL_SECONDS = 2.0
 
 
-def run_here(cfg: DictConfig, *, script: Path, folder: Path) -> Status:
+def run_here(cfg: DictConfig, *, command: Sequence[str], folder: Path) -> Status:
     """The task of a job where the engine put it: train in a process of its own, and give the outcome.
 
     With one task per device (Slurm) every task starts its rank, and the first keeps the record.
@@ -39,9 +39,9 @@ def run_here(cfg: DictConfig, *, script: Path, folder: Path) -> Status:
     job = Job(tuple(HydraConfig.get().overrides.task), RunDirectory(config["run_dir"]), config)
     with chdir(folder):
         if is_global_zero():
-            return run_job(job, script)
+            return run_job(job, command)
         environment = {**os.environ, PARENT: str(os.getpid())}
-        code = subprocess.run([sys.executable, script, *job.overrides], env=environment, check=False).returncode
+        code = subprocess.run([sys.executable, *command, *job.overrides], env=environment, check=False).returncode
     return Status.FINISHED if code == 0 else Status.FAILED
 
 
@@ -66,7 +66,7 @@ class EngineLauncher(SweepLauncher):
             raise ConfigError(f"hydra/launcher needs {module}: pip install 'prs-lightning[{install}]'") from error
 
     def conduct(self, jobs: Sequence[Job]) -> None:
-        task = partial(run_here, script=self.script, folder=Path.cwd())
+        task = partial(run_here, command=self.command, folder=Path.cwd())
         self.engine.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
         self.board.say(self.board.summary())
         over = threading.Event()

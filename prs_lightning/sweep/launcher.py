@@ -1,4 +1,4 @@
-"""The plugins that make ``train.py -m`` a sweep: ranges in overrides, and jobs as processes of this machine."""
+"""What launchers have in common, and the one for jobs as processes of this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,43 +14,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError, at_least
-from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs import RunDirectory, Status, options
 from prs_lightning.runs.directory import note_runs
-from prs_lightning.runs.naming import place
-from prs_lightning.sweep import ranges
+from prs_lightning.runs.naming import flatten, place
+from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
-from prs_lightning.sweep.processes import RUNNABLE, Job, decide, kill, run_job
+from prs_lightning.sweep.processes import ASKED_FULL_ERROR, RUNNABLE, Job, decide, full_error, kill, run_job
 
 DEFAULT_SWEEP = "sweep"
+SWEEPER = "hydra_plugins.prs_lightning_sweep.RangeSweeper"
 GRACE_SECONDS = 20.0
 VARIED = re.compile(r"(batch_size|seed)=(\d+)")
-
-
-class RangeSweeper(BasicSweeper):
-    """Hydra's own sweeper, which also knows ``seed=0..4``, and gives all jobs to the launcher at once.
-
-    The launcher composes the jobs and makes the directories: Hydra would leave a file behind after a dry run. The
-    command line wins over ``params``, overrides that the config brings along: ``{"seed": "0..4"}``.
-    """
-
-    launcher: Launcher
-    hydra_context: HydraContext
-
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        super().__init__(max_batch_size=None, params=params)
-
-    def sweep(self, arguments: list[str]) -> Any:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        return self.launcher.launch(ranges.jobs(overrides), initial_job_idx=0)
 
 
 class SweepLauncher(Launcher):
@@ -59,26 +38,35 @@ class SweepLauncher(Launcher):
 
     config: DictConfig
     hydra_context: HydraContext
-    script: Path
+    command: list[str]
     board: Board
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        if config.hydra.sweeper._target_ != SWEEPER:
+            raise ConfigError("hydra/sweeper must be ranges: the launchers take jobs from it alone")
         self.hydra_context, self.config = hydra_context, config
-        self.script = Path(sys.argv[0]).resolve()
+        self.command = arguments.command_of_a_job(config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        jobs = self.jobs(job_overrides)
+        raise NotImplementedError("the sweeper plans and starts the jobs in two steps")
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Run those of the jobs that are to be run.
+
+        Raises:
+            RunError: some failed or were interrupted.
+        """
         decisions = {job: decide(job.run, retry_failed=self.config.retry_failed) for job in jobs}
         if self.config.dry_run:
             for job, decision in decisions.items():
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
                 print(f"{word:<22} {job.run.path}")
-            return []
+            return
         note_runs([job.run for job in jobs])
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         try:
-            with self.board:
+            with self.board, full_error(ASKED_FULL_ERROR):
                 self.conduct(runnable)
         except KeyboardInterrupt:
             raise SystemExit(128 + signal.SIGINT) from None
@@ -91,26 +79,35 @@ class SweepLauncher(Launcher):
             )
         if outcomes[Status.ELSEWHERE]:
             self.board.say("runs that another sweep holds were left to it")
-        return []
 
     def conduct(self, jobs: Sequence[Job]) -> None:
         """Run the jobs, and tell the board what becomes of each."""
         raise NotImplementedError
 
-    def jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+    def jobs(self, job_overrides: Sequence[Sequence[str]], planned: dict[Path, Job]) -> list[Job]:
         """Compose every job, so that a mistake in any of them is reported before the first starts.
 
+        Args:
+            planned: the jobs of other experiments, by directory; what is planned here is added.
+
         Raises:
-            ConfigError: a sweep with one ``run_dir`` for all.
+            ConfigError: a sweep with one ``run_dir`` for all, or jobs of different configs for one directory.
             RunError: a directory that holds a run of another config.
         """
-        jobs: dict[Path, Job] = {}
-        load = lru_cache(lambda *rest: self.hydra_context.config_loader.load_sweep_config(self.config, [*rest]))
+        before = len(planned)
+
+        @lru_cache
+        def load(*rest: str) -> tuple[DictConfig, Any]:
+            loaded = self.hydra_context.config_loader.load_sweep_config(self.config, [*rest])
+            composed = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
+            arguments.check(composed, loaded.hydra)
+            return composed, loaded.hydra
+
         for overrides in job_overrides:
             # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
             varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
-            loaded = load(*(override for override in overrides if not VARIED.fullmatch(override)))
-            composed = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
+            loaded, hydra = load(*(override for override in overrides if not VARIED.fullmatch(override)))
+            composed = loaded.copy()
             for key, value in varied:
                 composed[key] = int(value)
             if composed.run_dir:
@@ -118,12 +115,19 @@ class SweepLauncher(Launcher):
                     f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead"
                 )
             if not composed.sweep:
-                overrides, composed.sweep = [*overrides, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            path, config = place(composed, loaded.hydra.runtime.choices)
+                given = [override for override in overrides if not override.startswith("sweep=")]
+                overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
+            plain: Any = OmegaConf.to_container(composed, resolve=True)
+            options.check(plain)
+            path, config = place(composed, hydra)
             run = RunDirectory(path)
             run.check(config)
-            jobs.setdefault(path, Job(tuple(overrides), run, config))
-        return list(jobs.values())
+            job = planned.setdefault(path, Job(tuple(overrides), run, config))
+            if job.config != config:
+                there, here = flatten(job.config), flatten(config)
+                keys = ", ".join(sorted(key for key in here if there.get(key, "") != here[key]))
+                raise ConfigError(f"jobs that differ in {keys} alone share {path}: give each its command and sweep=")
+        return list(planned.values())[before:]
 
 
 def visible_gpus() -> list[str]:
@@ -226,7 +230,7 @@ class ProcessLauncher(SweepLauncher):
                 process.terminate()
 
         if decision in RUNNABLE:
-            outcome = run_job(job, self.script, self.environment(gpus), started, lambda: self.stopping)
+            outcome = run_job(job, self.command, self.environment(gpus), started, lambda: self.stopping)
         self.board.ended(job, outcome)
 
     def environment(self, gpus: Sequence[str]) -> dict[str, str]:

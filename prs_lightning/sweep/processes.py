@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import SWEEP_LOCK, held
+from prs_lightning.runs.directory import INTERRUPTING, SWEEP_LOCK, held
 
 LOG_FILE = "train.log"
+FULL_ERROR = "HYDRA_FULL_ERROR"
+ASKED_FULL_ERROR = os.environ.get(FULL_ERROR, "0")  # by who started this process: what runs Hydra changes it for itself
 PARENT = "PRS_LIGHTNING_SWEEP"  # environment variable: process id of the sweep that a job belongs to
+ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b(?!\()")
+"""How a line begins in which Python names an error."""
+NOISE = re.compile(r"\s|full_key: |Set the environment variable |Traceback ")
+"""How lines begin that say nothing of why a job ended."""
 RUNNABLE = (Status.START, Status.RESUME, Status.RETRY)
 
 
@@ -54,6 +61,17 @@ def decide(run: RunDirectory, *, retry_failed: bool = False) -> Status:
     return known.get(run.status or Status.LEFT, Status.START)
 
 
+@contextmanager
+def full_error(value: str) -> Iterator[None]:
+    """Set for a while whether Hydra, here and in processes that are started, gives errors a traceback: "1" or "0"."""
+    before = os.environ.get(FULL_ERROR, "0")
+    os.environ[FULL_ERROR] = value
+    try:
+        yield
+    finally:
+        os.environ[FULL_ERROR] = before
+
+
 def die_with_parent() -> None:
     """Ask the system to kill this process when the one that started it dies; to be called first thing in a job.
 
@@ -71,7 +89,7 @@ def die_with_parent() -> None:
 
 def run_job(
     job: Job,
-    script: str | Path,
+    command: Sequence[str],
     environment: Mapping[str, str] | None = None,
     started: Callable[[subprocess.Popen[bytes]], object] = lambda process: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -82,6 +100,7 @@ def run_job(
     start the job meanwhile; if another sweep holds the run, nothing is started.
 
     Args:
+        command: the script, and what is for every job of the sweep.
         environment: more environment variables.
         started: is told the process.
         stopping: whether the job was asked to stop.
@@ -95,7 +114,7 @@ def run_job(
         with (job.run.path / LOG_FILE).open("ab") as log:
             # To the system, the thread that started a process is the parent with which it dies: this one stays.
             process = subprocess.Popen(
-                [sys.executable, str(script), *job.overrides_at(job.run.path)],
+                [sys.executable, *command, *job.overrides_at(job.run.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
                 start_new_session=True,  # the job and the ranks it starts can be killed as one
@@ -126,8 +145,11 @@ def _outcome(job: Job, code: int, before: Mapping[str, Any], stopped: bool) -> S
         run.update_record(status=Status.INTERRUPTED, reason="stopped with its sweep")
     if stopped or status == Status.INTERRUPTED:
         return Status.INTERRUPTED
+    if code < 0 and signal.Signals(-code).name in INTERRUPTING:  # before it could say so itself
+        run.mark(Status.INTERRUPTED, job.config, signal.Signals(-code).name)
+        return Status.INTERRUPTED
     if status != Status.FAILED:
-        run.mark_failed(job.config, reason(code, log_tail(run)))
+        run.mark(Status.FAILED, job.config, reason(code, log_tail(run)))
     return Status.FAILED
 
 
@@ -138,11 +160,16 @@ def reason(code: int, tail: Sequence[str]) -> str:
     'killed by SIGKILL'
     >>> reason(1, ["...", "error: no room"])
     'no room'
+    >>> reason(1, ["Traceback (most recent call last):", "ValueError: no such", "layer", "full_key: trainer"])
+    'ValueError: no such layer'
     """
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    error = next((line for line in reversed(tail) if line.startswith("error: ")), tail[-1] if tail else "")
-    return error.removeprefix("error: ") or f"ended with exit code {code} and said nothing"
+    if lines := [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]:
+        return lines[-1]
+    begins = [place for place, line in enumerate(tail) if ERROR.match(line)]
+    words = [line for line in tail[begins[-1] if begins else -1 :] if not NOISE.match(line)]
+    return " ".join(words) or f"ended with exit code {code} and said nothing"
 
 
 def log_tail(run: RunDirectory, lines: int = 12) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 
 from prs_lightning.errors import ConfigError
 
@@ -27,23 +27,35 @@ def expand(value: str, key: str = "value") -> list[str]:
     return [str(number) for number in range(first, last + 1)]
 
 
-def jobs(overrides: Iterable[Override]) -> list[tuple[str, ...]]:
+def jobs(
+    overrides: Iterable[Override], options: Callable[[str], Sequence[str]] = lambda group: ()
+) -> list[tuple[str, ...]]:
     """Every combination of the choices, the last override varying fastest; a key given twice counts as given last.
 
+    Args:
+        options: the options of a group, among which ``glob(...)`` chooses.
+
     Raises:
-        ConfigError: a sweep without an end, such as ``interval(0,1)``, or a range that counts down.
+        ConfigError: a sweep without an end, such as ``interval(0,1)``, one of nothing, or a range that counts down.
     """
-    choices: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if override.is_delete():
-            choices[key] = [str(override.input_line)]
-            continue
-        if not override.is_sweep_override():
-            values = [override.get_value_element_as_str()]
-        elif override.is_discrete_sweep():
-            values = list(override.sweep_string_iterator())
-        else:
-            raise ConfigError(f"{override.input_line} has no end: expected a list, a range or a choice")
-        choices[key] = [f"{key}={number}" for value in values for number in expand(value, key)]
+    choices = {override.get_key_element(): chosen(override, options) for override in overrides}
     return list(itertools.product(*choices.values()))
+
+
+def chosen(override: Override, options: Callable[[str], Sequence[str]]) -> list[str]:
+    """The overrides of single jobs for which one override of a sweep stands."""
+    key, line = override.get_key_element(), str(override.input_line)
+    if override.is_delete():
+        return [line]
+    value = override.value()
+    if isinstance(value, Glob):
+        there = options(override.key_or_group)
+        if not (values := value.filter([*there])):
+            raise ConfigError(f"{line} matches nothing; there are: {', '.join(there)}")
+    elif not override.is_sweep_override():
+        values = [override.get_value_element_as_str()]
+    elif override.is_discrete_sweep():
+        values = list(override.sweep_string_iterator())
+    else:
+        raise ConfigError(f"{line} has no end: expected a list, a range or a choice")
+    return [f"{key}={number}" for value in values for number in expand(value, key)]

@@ -1,9 +1,9 @@
 """Hydra's plugins of this project: it takes them from modules of the namespace ``hydra_plugins`` only."""
 
-from prs_lightning.sweep import engines, launcher
+from prs_lightning.sweep import engines, launcher, sweeper
 
 
-class RangeSweeper(launcher.RangeSweeper):
+class RangeSweeper(sweeper.RangeSweeper):
     """``conf/hydra/sweeper/ranges.yaml``"""
 
 

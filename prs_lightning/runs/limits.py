@@ -1,0 +1,156 @@
+"""How a training run may end: whole, stopped early for a reason that is recorded, or interrupted.
+
+Interrupted is what ended before it was trained as configured: by a signal, by ``trainer.max_time``, or in the middle
+of an epoch. What was done of the epoch under way is thrown away, and the same command goes on after the last whole one.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+from prs_lightning.data.trainers import epoch_is_whole
+from prs_lightning.errors import ConfigError, Interrupted
+from prs_lightning.runs.directory import INTERRUPTING
+from prs_lightning.runs.options import seconds
+
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in INTERRUPTING if hasattr(signal, name)]
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(signal.Signals(number).name)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let signals that would kill the process end the run as interrupted, with the signal as its reason.
+
+    On every rank, so that Lightning finds SIGUSR1 taken: on Slurm it would save a checkpoint of half an epoch.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    taken = [number for number in _numbers() if here and signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+class Limits(pl.Callback):
+    """Holds training to whole epochs; the first of the callbacks, so that no row is written of a part of one.
+
+    Args:
+        max_time: as the Trainer takes it; counted from the start of training, in each session anew.
+
+    Raises:
+        ConfigError: ``max_steps`` or ``min_steps`` that lie within an epoch, or beyond the last one.
+        Interrupted: the time is up, or something else ended an epoch before its end.
+    """
+
+    def __init__(self, max_time: str | Mapping[str, float] | None = None) -> None:
+        self.max_time = max_time
+        self.seconds = math.inf if max_time is None else seconds(max_time)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.began, self.epochs_before = time.monotonic(), trainer.current_epoch
+        if any(signal.getsignal(number) is _interrupt for number in _numbers()):
+            signal.signal(signal.SIGTERM, _interrupt)  # Lightning's own handler waits for other ranks, for ever
+        if not math.isfinite(trainer.num_training_batches):
+            return
+        epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        every = epoch * (trainer.max_epochs or 0)
+        for name, steps in {"max_steps": trainer.max_steps, "min_steps": trainer.min_steps or 0}.items():
+            if 0 < steps < every and steps % epoch:
+                below = steps - steps % epoch
+                near = " or ".join(str(whole) for whole in (below, below + epoch) if whole)
+                raise ConfigError(
+                    f"trainer.{name}={steps} ends within an epoch, which has {epoch} steps: nothing could be measured "
+                    f"there; set it to {near}"
+                )
+        if (trainer.min_steps or 0) > every:
+            raise ConfigError(
+                f"trainer.min_steps={trainer.min_steps}, but the run's {trainer.max_epochs} epochs are {every} steps"
+            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look_at_the_clock(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._look_at_the_clock(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not epoch_is_whole(trainer):
+            raise Interrupted(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs} was stopped before its end")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        launcher: Any = trainer.strategy.launcher
+        ranks = getattr(launcher, "procs", [])  # that this process started
+        if isinstance(exception, Interrupted) and ranks:
+            launcher.kill(signal.SIGKILL)  # or they would complain, or wait, that this one is gone
+            ranks.clear()  # Lightning would kill this process after them
+
+    def _look_at_the_clock(self, trainer: pl.Trainer) -> None:
+        if self.max_time is None:
+            return
+        if trainer.strategy.broadcast(time.monotonic() - self.began >= self.seconds):
+            done, progress = (
+                trainer.current_epoch,
+                f"{trainer.current_epoch} of {trainer.max_epochs} epochs are trained",
+            )
+            none = "" if done > self.epochs_before else "; no epoch was finished in this time: give more"
+            raise Interrupted(f"trainer.max_time={self.max_time} is over: {progress}{none}")
+
+
+def check_early_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
+    """Refuse early stopping that would look where nothing was measured, and never stop, or end the run by an error.
+
+    Args:
+        every: ``trainer.check_val_every_n_epoch``.
+
+    Raises:
+        ConfigError: says what to set.
+    """
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            at_the_end = callback._check_on_train_epoch_end
+            if at_the_end is False or (every != 1 and not (at_the_end and not callback.strict)):
+                raise ConfigError(
+                    f"early stopping on {callback.monitor} with trainer.check_val_every_n_epoch={every}: measures are "
+                    "taken at the end of training epochs: set its check_on_train_epoch_end=true and strict=false"
+                )
+
+
+def early_stop(trainer: pl.Trainer) -> str | None:
+    """After ``fit``: why training was stopped early, or None if all that was configured was trained.
+
+    Raises:
+        Interrupted: a ``Timer`` among the callbacks stopped it.
+    """
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    epochs, steps = progress.processed, trainer.global_step
+    if epochs >= (trainer.max_epochs or 0) or 0 < trainer.max_steps <= steps:
+        return None
+    done = f"after {epochs} of {trainer.max_epochs} epochs"
+    for callback in callbacks:
+        if isinstance(callback, Timer) and (callback.time_remaining() or math.inf) <= 0:
+            raise Interrupted(f"the timer's time is over {done}")
+    stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.stopping_reason_message]
+    if not stops:
+        return f"a callback stopped it {done}"
+    said = str(stops[0].stopping_reason_message).removesuffix(" Signaling Trainer to stop.")
+    return f"stopped early {done}: {said}"

@@ -1,0 +1,229 @@
+"""What Hydra takes and nobody reads: each is honoured here, or refused in one line before anything is made."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from prs_lightning.errors import ConfigError
+from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
+from prs_lightning.sweep.ranges import RANGE
+
+SWEEPING = ("launcher", "sweeper", "mode")
+"""Parts of Hydra's config that only a sweep reads."""
+HONOURED = (*SWEEPING, "searchpath", "verbose", "callbacks", "job_logging", "hydra_logging", "help", "hydra_help",
+            "job.env_set", "job.env_copy")  # fmt: skip
+COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
+OPEN = ("grid_attacks", "thresholds")
+"""Entries of the config to which a user may add some."""
+OPTIONS = {
+    "config_path": "it would replace all our files: --config-dir DIR adds yours to them",
+    "config_name": "put it into DIR/experiment/NAME.yaml, and give --config-dir DIR experiment=NAME",
+    "experimental_rerun": "the command of a run, given again, goes on with it",
+}
+INSTEAD = {
+    "run": "run_dir, or runs and sweep, say where a run is kept",
+    "sweep": "runs and sweep say where the runs of a sweep are kept",
+    "output_subdir": "the run directory keeps config.yaml",
+    "job.chdir": "paths are relative to the folder in which the command was given",
+}
+
+
+class _Once(argparse.Namespace):
+    """Options of a command line; one that is given twice is refused."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(before := getattr(self, name, None), str) and before != value:
+            raise ConfigError(f"--{name.replace('_', '-')} is given twice, {before} and {value}: expected one")
+        super().__setattr__(name, value)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``: did you mean ...?`` with the names that are most like ``name``; nothing if none is."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(near)}?" if near else ""
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; --hydra-help lists the options")
+
+
+def command_line(arguments: Sequence[str], config_name: str) -> list[str]:
+    """The arguments as Hydra and the processes that Lightning starts take them: options first, folders absolute.
+
+    Raises:
+        ConfigError: an argument that would be ignored.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(arguments, _Once())
+    options = {name: value for name, value in vars(args).items() if value and name != "overrides"}
+    if "config_dir" in options:
+        options["config_dir"] = str(Path(args.config_dir).absolute())
+    lines = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
+    if not _is_rank():
+        _check_options(options, config_name)
+        if not options.keys() & {"help", "hydra_help", "info", "shell_completion"}:
+            _check_overrides(OverridesParser.create().parse_overrides(args.overrides), options, config_name)
+    return [*lines, *args.overrides]
+
+
+def _is_rank() -> bool:
+    """Whether Lightning started this process, with the command line of the first and what it adds to it."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _check_options(options: Mapping[str, Any], config_name: str) -> None:
+    for name, instead in OPTIONS.items():
+        if name in options:
+            raise ConfigError(f"--{name.replace('_', '-')} is not for this command: {instead}")
+    commands = [f"--{name.replace('_', '-')}" for name in COMMANDS if name in options]
+    if len(commands) > 1:
+        raise ConfigError(f"{' and '.join(commands)} exclude each other: give one of them")
+    for name in ("resolve", "package"):
+        if name in options and not options.keys() & {"cfg", "help"}:
+            raise ConfigError(f"--{name} is read with --cfg only: add --cfg job")
+    if "multirun" in options and config_name != "train":
+        raise ConfigError(f"--multirun is for training: give the command of {config_name} once for each folder")
+
+
+def _check_overrides(overrides: Sequence[Override], options: Mapping[str, Any], config_name: str) -> None:
+    lines: dict[str, str] = {}
+    for override in overrides:
+        line, key = str(override.input_line), override.get_key_element().lstrip("+")
+        if lines.setdefault(key, line) != line:
+            both = f"{key} is given twice, {lines[key]} and {line}: only the last would count"
+            raise ConfigError(f"{both}; give one, or with -m all values with commas between them")
+    searched = [*filter(None, [options.get("config_dir")])]
+    modes = [str(override.value()).upper() for override in overrides if override.key_or_group == "hydra.mode"]
+    sweeping = "multirun" in options or "MULTIRUN" in modes
+    if "multirun" in options and "RUN" in modes:
+        raise ConfigError("-m and hydra.mode=RUN contradict each other: leave one out")
+    for override in overrides:
+        line, key = str(override.input_line), override.key_or_group
+        if key == "hydra.searchpath":
+            searched += [str(path) for path in override.value() or ()]  # type: ignore[union-attr]
+        if "cfg" in options:
+            continue
+        if _is_hydras(key, ("",)) and not _is_hydras(key, HONOURED):
+            raise ConfigError(f"{line}: {_instead(key)}")
+        if _is_hydras(key, SWEEPING) and not sweeping:
+            raise ConfigError(f"{line} is for sweeps, and this is a single run: add -m, or leave it out")
+        if not sweeping and (override.is_sweep_override() or RANGE.fullmatch(line.partition("=")[2])):
+            raise ConfigError(f"{line} is a sweep: add -m, or write a list in [ ], or a text in two pairs of quotes")
+    if sweeping and config_name != "train":
+        raise ConfigError(
+            f"hydra.mode=MULTIRUN is for training: give the command of {config_name} once for each folder"
+        )
+    _check_folders(searched)
+
+
+def _is_hydras(key: str, parts: Iterable[str]) -> bool:
+    """Whether a key or group lies in one of the ``parts`` of Hydra's config; '' is all of it."""
+    inside = key.replace("/", ".").removeprefix("hydra.")
+    return key.startswith(("hydra.", "hydra/")) and any(
+        not part or inside == part or inside.startswith(part + ".") for part in parts
+    )
+
+
+def _instead(key: str) -> str:
+    found = (text for part, text in INSTEAD.items() if _is_hydras(key, (part,)))
+    return f"nothing reads {key}: {next(found, 'leave it out')}"
+
+
+def _check_folders(paths: Iterable[str]) -> None:
+    """Refuse folders of configs that are not there, or whose files ours of the same name would hide."""
+    for path in paths:
+        folder = Path(path.removeprefix("file://"))
+        if path.startswith("pkg://") or (folder.exists() and folder.samefile(CONFIG_FOLDER)):
+            continue
+        if not folder.is_dir():
+            raise ConfigError(f"{path} is no folder: expected one with configs in groups, as DIR/data/mine.yaml")
+        for ours in sorted(CONFIG_FOLDER.rglob("*.yaml")):
+            if (hidden := folder / ours.relative_to(CONFIG_FOLDER)).exists():
+                raise ConfigError(f"{hidden} would be ignored, for there is one of that name already: rename it")
+
+
+def command_of_a_job(config: DictConfig) -> list[str]:
+    """What Python is to start for each job of a sweep: this script or module, and all that is not a job's own."""
+    module = sys.modules["__main__"].__spec__
+    started = ["-m", module.name] if module else [str(Path(sys.argv[0]).resolve())]
+    path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    folders = [f"--config-dir={each.path.removeprefix('file://')}" for each in path if each.provider == "command-line"]
+    keys = {line: line.lstrip("+~").split("=")[0] for line in config.hydra.overrides.hydra}
+    return [*started, *folders, *(line for line, key in keys.items() if not _is_hydras(key, SWEEPING))]
+
+
+@cache
+def _primary(config_name: str) -> tuple[dict[str, Any], set[str]]:
+    """conf/<config_name>.yaml as plain values, and the groups of which it takes an option."""
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_FOLDER / f"{config_name}.yaml"))
+    chosen = [entry for entry in values.pop("defaults") if isinstance(entry, dict)]
+    return values, {group for entry in chosen for group, option in entry.items() if option and " " not in group}
+
+
+def check(cfg: DictConfig, hydra: HydraConf) -> None:
+    """Refuse a composed config with what nobody reads or without what is read, whoever set it.
+
+    Args:
+        cfg: the config, without interpolations resolved.
+        hydra: Hydra's part of it.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if _is_rank():
+        return
+    primary, groups = _primary(hydra.job.config_name)
+    _check_hydra(hydra, primary["hydra"])
+    text = OmegaConf.to_yaml(cfg)
+    for name, node in [("", primary), *primary.items()]:
+        if not isinstance(node, dict) or name in (*OPEN, "hydra"):
+            continue
+        known = node.keys() - {"hydra"} | (set() if name else groups)
+        there = {str(key) for key in (cfg[name] if name else cfg)} - {"hydra"}
+        prefix = f"{name}." if name else ""
+        if added := sorted(key for key in there - known if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)):
+            near = nearest(prefix + added[0], [prefix + key for key in known])
+            raise ConfigError(f"nothing reads {prefix}{added[0]}{near or ': leave it out'}")
+        if missing := sorted(known - there):
+            raise ConfigError(f"{prefix}{missing[0]} is needed: set it rather than delete it")
+    for name, callback in (cfg.get("callbacks") or {}).items():
+        if callback and "_target_" not in callback:
+            known_callbacks = [key for key, each in cfg.callbacks.items() if each and "_target_" in each]
+            raise ConfigError(f"callbacks.{name} has no _target_{nearest(str(name), known_callbacks)}")
+
+
+def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:
+    plain: Any = OmegaConf.to_container(hydra, resolve=False)
+    values = flatten(plain)
+    for key, value in flatten(fixed).items():
+        if values.get(key) != value:
+            raise ConfigError(f"hydra.{key}={values.get(key)}: {_instead(f'hydra.{key}')}")
+    for group, choice in plain["runtime"]["choices"].items():
+        if choice == PART:
+            options = GlobalHydra.instance().config_loader().get_group_options(group)
+            there = ", ".join(option for option in options if option != PART)
+            raise ConfigError(f"{group}={PART} is a part of the others; there are: {there}")
+    if hydra.mode == RunMode.RUN and (params := plain["sweeper"].get("params")):
+        given = {line.lstrip("+").split("=")[0] for line in plain["overrides"]["task"]}
+        if left := [key for key in params if key.lstrip("+") not in given]:
+            raise ConfigError(
+                f"experiment={plain['runtime']['choices'].get('experiment')} is a sweep of {', '.join(params)}: "
+                f"add -m, or for one run of it give {', '.join(left)}, too"
+            )

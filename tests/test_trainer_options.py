@@ -1,0 +1,485 @@
+"""Every argument of Lightning's Trainer: honoured, compared with an independent number, or refused in one line."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
+from torch import nn
+
+import train as train_script
+from prs_lightning.data import ImageData, Split
+from prs_lightning.errors import ConfigError, Interrupted
+from prs_lightning.runs import RunDirectory, limits, options
+from prs_lightning.runs.naming import RECORDED
+from prs_lightning.seeding import keyed_generator, mixed_seed
+from prs_lightning.sweep.cli import CONFIG_FOLDER
+from tests.conftest import SMALL, digit_data
+from tests.networks import PlainNetwork, logits_and_pre_activations
+from tests.test_cli import run_here
+from tests.test_training import assert_same_weights, compose, fit, measures, weights
+
+PLAIN = "model._target_=tests.networks.PlainNetwork"
+UNMEASURED = ("callbacks.regions=null", "callbacks.sparsity=null", "callbacks.robustness=null")
+FEW = (PLAIN, "callbacks.robustness=null")
+STOPPING = (
+    "+callbacks.early_stopping._target_=lightning.pytorch.callbacks.EarlyStopping",
+    "+callbacks.early_stopping.monitor=train/accuracy", "+callbacks.early_stopping.mode=max",
+    "+callbacks.early_stopping.patience=2", "+callbacks.early_stopping.min_delta=1",
+)  # fmt: skip
+"""Stops after 3 epochs, as no accuracy rises by 1."""
+ARGUMENTS = inspect.signature(Trainer.__init__).parameters.keys() - {"self"}
+
+
+def test_the_table_and_the_config_know_every_argument_of_this_lightning() -> None:
+    listed = yaml.safe_load((Path(CONFIG_FOLDER) / "trainer" / "default.yaml").read_text())
+    assert options.TRAINER.keys() == ARGUMENTS, "decide what becomes of it, and prove it here"
+    assert listed.keys() - {"_target_"} == ARGUMENTS
+    defaults = {name: each.default for name, each in inspect.signature(Trainer.__init__).parameters.items()}
+    assert {name: value for name, value in listed.items() if name not in RECORDED} == {
+        name: defaults[name] for name in ARGUMENTS - {*RECORDED}
+    }
+
+
+REFUSED = [
+    # by the table
+    ("trainer.fast_dev_run=true", "data.train_limit"),
+    ("trainer.fast_dev_run=2", "data.train_limit"),
+    ("trainer.limit_train_batches=0.5", "data.train_limit"),
+    ("trainer.limit_train_batches=1", "whole set"),
+    ("trainer.limit_val_batches=0", "whole set"),
+    ("trainer.limit_test_batches=2", "whole set"),
+    ("trainer.limit_predict_batches=0.1", "whole set"),
+    ("trainer.overfit_batches=1", "whole set"),
+    ("trainer.val_check_interval=0.5", "trainer.check_val_every_n_epoch"),
+    ("trainer.check_val_every_n_epoch=0", "1 or more"),
+    ("trainer.check_val_every_n_epoch=null", "1 or more"),
+    ("trainer.num_sanity_val_steps=2", "expected 0"),
+    ("trainer.enable_checkpointing=false", "goes on from"),
+    ("trainer.default_root_dir=there", "set run_dir"),
+    ("trainer.logger=true", "set logger=csv"),
+    ("trainer.callbacks=[]", "set callbacks.<name>"),
+    ("trainer.plugins=[]", "by the run"),
+    ("trainer.barebones=true", "keep nothing"),
+    ("trainer.max_epochs=5", "set epochs"),
+    ("trainer.min_epochs=9", "epochs=2"),
+    ("trainer.max_steps=0", "1 or more"),
+    ("trainer.min_steps=-3", "0 or more"),
+    ("trainer.max_time=4", "DD:HH:MM:SS"),
+    ("trainer.max_time={hour:1}", "DD:HH:MM:SS"),
+    ("trainer.max_time='00:00:00:00'", "more than no time"),
+    ("trainer.strategy=foo", "ddp_find_unused_parameters_true"),
+    ("trainer.strategy=fsdp", "not known to be right"),
+    ("trainer.strategy=ddp_spawn", "not known to be right"),
+    ("trainer.precision=17", "bf16-mixed"),
+    ("trainer.precision=bf16-true", "bf16-mixed"),
+    ("trainer.precision=16-true", "bf16-mixed"),
+    ("trainer.precision=transformer-engine", "bf16-mixed"),
+    ("trainer.devices=0", "1 or more"),
+    ("trainer.devices=[]", "a list of ids"),
+    ("trainer.devices=foo", "a list of ids"),
+    ("trainer.num_nodes=0", "1 or more"),
+    ("trainer.profiler=foo", "advanced"),
+    ("trainer.gradient_clip_val=-1", "above 0"),
+    ("trainer.gradient_clip_algorithm=value", "without trainer.gradient_clip_val"),
+    ("trainer.gradient_clip_algorithm=foo", "norm or value"),
+    ("trainer.accumulate_grad_batches=0", "1 or more"),
+    ("trainer.accumulate_grad_batches={4:2}", "1 or more"),
+    ("trainer.log_every_n_steps=-1", "0 or more"),
+    ("trainer.inference_mode=true", "attacks need gradients"),
+    ("trainer.use_distributed_sampler=false", "expected true"),
+    ("trainer.reload_dataloaders_every_n_epochs=-1", "0 or more"),
+    ("trainer.deterministic=maybe", "warn"),
+    ("trainer.benchmark=maybe", "true or false"),
+    ("trainer.benchmark=true", "trainer.deterministic=false too"),
+    ("trainer.detect_anomaly=maybe", "true or false"),
+    ("trainer.sync_batchnorm=maybe", "true or false"),
+    ("trainer.enable_progress_bar=maybe", "true or false"),
+    ("trainer.enable_model_summary=maybe", "true or false"),
+    ("trainer.enable_autolog_hparams=maybe", "true or false"),
+    ("trainer.model_registry=mine", "uploaded"),
+    ("trainer._target_=my.Trainer", "lightning.pytorch.Trainer"),
+    ("trainer.max_step=5", "trainer.max_steps"),
+    ("+trainer.max_step=5", "trainer.max_steps"),
+    ("callbacks.records=null", "kept"),
+    # by Lightning, or for this machine
+    ("trainer.accelerator=foo", "trainer.accelerator=foo: "),
+    ("trainer.accelerator=tpu", "trainer.accelerator=tpu"),
+    ("trainer.devices=-1", "trainer.devices=-1: "),
+    ("trainer.devices=[5]", "trainer.devices=[5]: "),
+    ("trainer.precision=16-mixed", "needs a GPU"),
+    ("trainer.num_nodes=2", "NODE_RANK"),
+    pytest.param(
+        "trainer.accelerator=gpu", "trainer.accelerator=gpu: ",
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "says"), REFUSED)
+def test_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, override: str, says: str
+) -> None:
+    for name in options.NODES:
+        monkeypatch.delenv(name, raising=False)
+    assert run_here(monkeypatch, *SMALL, f"runs={tmp_path}", override) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    name = override.lstrip("+").split("=")[0]
+    assert line.startswith("error: ")
+    assert name in line or "'max_step'" in line
+    assert says in line
+    assert not list(tmp_path.rglob("run.json")), "it must be refused before a run directory is made"
+
+
+def test_every_argument_has_its_proof() -> None:
+    """Each is refused above for some value, or among what is honoured below."""
+    tried = {str(getattr(each, "values", each)[0]).lstrip("+").partition("=")[0] for each in (*REFUSED, *UNCHANGED)}
+    assert {f"trainer.{name}" for name in ARGUMENTS} <= tried
+
+
+def test_the_environment_changes_no_argument(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "1")
+    assert run_here(monkeypatch, *SMALL, f"runs={tmp_path}") == 1
+
+
+def test_what_only_a_gpu_does_is_refused_on_a_cpu() -> None:
+    arguments = {"precision": "32-true", "sync_batchnorm": True, "num_nodes": 1}
+    options.check_machine(arguments, device_type="cpu", world_size=1)
+    options.check_machine(arguments, device_type="cuda", world_size=2)
+    with pytest.raises(ConfigError, match=r"trainer\.sync_batchnorm=true needs GPUs"):
+        options.check_machine(arguments, device_type="cpu", world_size=2)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """4 epochs of 5 steps, with nothing but defaults."""
+    return fit(tmp_path_factory.mktemp("usual"), "epochs=4", "callbacks.robustness=null")
+
+
+UNCHANGED = [
+    ("trainer.devices=auto",),
+    ("trainer.num_nodes=1",),
+    ("trainer.precision=32",),
+    ("trainer.limit_train_batches=1.0",),
+    ("trainer.limit_val_batches=1.0",),
+    ("trainer.val_check_interval=1.0",),
+    ("trainer.reload_dataloaders_every_n_epochs=1",),
+    ("trainer.sync_batchnorm=true",),
+    ("trainer.detect_anomaly=true",),
+    ("trainer.deterministic=true",),
+    ("trainer.deterministic=false",),
+    ("trainer.benchmark=true", "trainer.deterministic=false"),
+    ("trainer.profiler=simple",),
+    ("trainer.profiler=advanced",),
+    ("trainer.log_every_n_steps=0",),
+    ("trainer.enable_model_summary=true",),
+    ("trainer.enable_progress_bar=false",),
+    ("trainer.enable_autolog_hparams=false", "logger=csv"),
+    ("trainer.min_epochs=2",),
+    ("trainer.min_steps=10",),
+    ("trainer.max_steps=20",),
+    ("trainer.max_steps=1000",),
+    ("trainer.max_time={hours:3}",),
+    ("trainer.accumulate_grad_batches=1",),
+    ("trainer.gradient_clip_val=1e9",),
+]
+"""What changes how a run is trained or watched, and no number."""
+
+
+@pytest.mark.parametrize("overrides", UNCHANGED, ids=lambda each: each[0])
+def test_honoured_and_changes_no_number(usual: RunDirectory, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    run = fit(tmp_path, "epochs=4", "callbacks.robustness=null", *overrides)
+    assert_same_weights(usual, run)
+    assert measures(run) == measures(usual)
+    assert (run.status, run.record()["reason"]) == ("finished", None)
+
+
+class Seen(Callback):
+    """Keeps what a test wants to know of the trainer while it trains."""
+
+    def __init__(self, look: Callable[[Trainer], Any]) -> None:
+        self.look = look
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.seen = self.look(trainer)
+
+
+@pytest.mark.parametrize(
+    ("override", "look"),
+    [
+        ("trainer.detect_anomaly=true", lambda _: torch.is_anomaly_enabled()),
+        ("trainer.deterministic=true", lambda _: not torch.is_deterministic_algorithms_warn_only_enabled()),
+        ("trainer.deterministic=false", lambda _: not torch.are_deterministic_algorithms_enabled()),
+        ("trainer.enable_model_summary=true", lambda t: any(isinstance(each, ModelSummary) for each in t.callbacks)),
+        ("trainer.enable_progress_bar=true", lambda t: t.progress_bar_callback is not None),
+        ("trainer.enable_progress_bar=null", lambda t: t.progress_bar_callback is None),  # callbacks.progress=null
+    ],
+)
+def test_is_in_force_while_training(tmp_path: Path, override: str, look: Callable[[Trainer], Any]) -> None:
+    seen = Seen(look)
+    fit(tmp_path, "epochs=1", *FEW, *UNMEASURED, override, extra=seen)
+    assert seen.seen
+
+
+def test_cudnn_may_choose_its_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    seen = Seen(lambda _: torch.backends.cudnn.benchmark)
+    fit(tmp_path, "epochs=1", *FEW, *UNMEASURED, "trainer.benchmark=true", "trainer.deterministic=false", extra=seen)
+    assert seen.seen
+
+
+def test_no_bar_is_shown_where_none_is_wanted(tmp_path: Path) -> None:
+    cfg = compose(
+        PLAIN, "callbacks=default", "callbacks.progress={_target_:lightning.pytorch.callbacks.RichProgressBar}"
+    )
+    for wanted, there in ((None, True), (False, False)):
+        cfg.trainer.enable_progress_bar = wanted
+        trainer = train_script.make_trainer(cfg, {**cfg}, RunDirectory(tmp_path), "PlainNetwork")
+        assert any(isinstance(each, ProgressBar) for each in trainer.callbacks) == there
+
+
+def test_the_profilers_report_is_in_the_run_directory(tmp_path: Path) -> None:
+    fit(tmp_path, "epochs=1", *FEW, *UNMEASURED, "trainer.profiler=simple")
+    assert "run_training_batch" in (tmp_path / "profile" / "fit-report.txt").read_text()
+
+
+def adam_by_hand(digits: Split, epochs: int, clip: Callable[[nn.Module], object]) -> dict[str, torch.Tensor]:
+    """What PlainNetwork learns from the first batches, written down anew: order, loss, clipping, Adam."""
+    from lightning.pytorch import seed_everything
+
+    seed_everything(0, verbose=False)
+    network = PlainNetwork(channels=1, mean=[0.1307], std=[0.3081])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for epoch in range(epochs):
+        order = torch.randperm(len(digits.labels), generator=keyed_generator(0, epoch))
+        torch.manual_seed(mixed_seed(0, epoch, 0))
+        for rows in order.split(20):
+            optimizer.zero_grad()
+            F.cross_entropy(network(digits.images[rows].float() / 255), digits.labels[rows]).backward()
+            clip(network)
+            optimizer.step()
+    return network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def hundred() -> Split:
+    data: ImageData = digit_data(20, 100, 40)
+    data.setup()
+    assert data.train is not None
+    return data.train
+
+
+CLIPS: dict[str, Callable[[nn.Module], object]] = {
+    "trainer.gradient_clip_val=null": lambda network: None,
+    "trainer.gradient_clip_val=0.1": lambda network: nn.utils.clip_grad_norm_(network.parameters(), 0.1),
+    "trainer.gradient_clip_algorithm=norm": lambda network: nn.utils.clip_grad_norm_(network.parameters(), 0.1),
+    "trainer.gradient_clip_algorithm=value": lambda network: nn.utils.clip_grad_value_(network.parameters(), 0.1),
+}
+
+
+@pytest.mark.parametrize("override", CLIPS)
+def test_gradients_are_clipped_as_by_hand(tmp_path: Path, hundred: Split, override: str) -> None:
+    given = () if "clip_val" in override else ("trainer.gradient_clip_val=0.1",)
+    run = fit(tmp_path, *FEW, *UNMEASURED, override, *given)
+    expected = adam_by_hand(hundred, 2, CLIPS[override])
+    torch.testing.assert_close(weights(run), expected, rtol=1e-5, atol=1e-6)
+    if override != "trainer.gradient_clip_val=null":
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(weights(run), adam_by_hand(hundred, 2, lambda _: None), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_two_batches_of_ten_are_those_of_one_of_twenty(tmp_path: Path) -> None:
+    one = fit(tmp_path / "one", *FEW)
+    two = fit(tmp_path / "two", *FEW, "batch_size=10", "trainer.accumulate_grad_batches=2")
+    torch.testing.assert_close(weights(one), weights(two), rtol=1e-4, atol=1e-5)
+    assert [row["step"] for row in two.rows()] == [row["step"] for row in one.rows()] == ["5", "10"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true", "64-true"])
+def test_measures_are_of_float32_whatever_trained(tmp_path: Path, hundred: Split, precision: str) -> None:
+    run = fit(tmp_path, PLAIN, "callbacks.robustness.steps=3", f"trainer.precision={precision}")
+    exact = fit(tmp_path / "exact", *FEW)
+    differs = not torch.equal(weights(run)["final.weight"], weights(exact)["final.weight"])
+    assert differs == (precision != "32-true")
+    network = PlainNetwork(channels=1, mean=[0.1307], std=[0.3081])
+    network.load_state_dict(weights(run))  # to float32
+    with torch.no_grad():
+        logits, hidden = logits_and_pre_activations(network, hundred.images.float() / 255)
+    kept = torch.float64 if precision == "64-true" else torch.float32
+    assert {tensor.dtype for tensor in weights(run).values()} == {kept}
+    row = run.rows()[-1]
+    assert float(row["train/loss"]) == pytest.approx(F.cross_entropy(logits, hundred.labels).item(), rel=1e-5)
+    assert float(row["prs/count"]) == len({tuple(signs) for signs in (hidden > 0).tolist()})
+    assert 0 <= float(row["robust/pgd3"]) <= float(row["test/accuracy"])
+
+
+def test_epochs_that_are_not_measured_have_no_measures(usual: RunDirectory, tmp_path: Path) -> None:
+    run = fit(tmp_path, "epochs=4", "callbacks.robustness=null", "trainer.check_val_every_n_epoch=2")
+    assert_same_weights(usual, run)
+    assert [bool(row["train/loss"]) for row in run.rows()] == [False, True, False, True]
+    assert measures(run)[1] == measures(usual)[1]
+    assert {name for name, value in measures(run)[2].items() if value} == {"epoch", "step"}
+
+
+# How a run may end
+
+
+def test_a_run_of_steps_ends_with_an_epoch(usual: RunDirectory, tmp_path: Path) -> None:
+    run = fit(tmp_path, "epochs=9", "callbacks.robustness=null", "trainer.max_steps=20")
+    assert_same_weights(usual, run)
+    assert measures(run) == measures(usual)
+    assert (run.status, run.record()["reason"]) == ("finished", None)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("trainer.max_steps=7", "set it to 5 or 10"),
+        ("trainer.max_steps=3", "set it to 5"),
+        ("trainer.min_steps=7", "set it to 5 or 10"),
+        ("trainer.min_steps=99", "epochs are 20 steps"),
+    ],
+)
+def test_steps_within_an_epoch_are_refused_before_the_first(tmp_path: Path, override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        fit(tmp_path, *FEW, "epochs=4", override)
+    run = RunDirectory(tmp_path)
+    assert (run.status, run.rows(), run.last_checkpoint.exists()) == ("failed", [], False)
+
+
+def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="which has 3 steps"):
+        fit(tmp_path, *FEW, "epochs=4", "trainer.accumulate_grad_batches=2", "trainer.max_steps=5")
+
+
+def test_an_early_stop_is_finished_and_says_why(usual: RunDirectory, tmp_path: Path) -> None:
+    run = fit(tmp_path, *STOPPING, "epochs=50", "callbacks.robustness=null")
+    assert run.status == "finished"
+    assert run.record()["reason"].startswith("stopped early after 3 of 50 epochs: Monitored metric train/accuracy")
+    assert measures(run) == measures(usual)[:3]
+
+
+def test_no_early_stop_before_min_epochs(tmp_path: Path) -> None:
+    run = fit(tmp_path, *FEW, *STOPPING, "epochs=50", "trainer.min_epochs=5")
+    assert (len(run.rows()), run.status) == (5, "finished")
+
+
+def test_a_resumed_run_stops_where_an_uncut_one_does(tmp_path: Path) -> None:
+    class Cut(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.current_epoch == 2:
+                raise Interrupted("cut")
+
+    with pytest.raises(Interrupted):
+        fit(tmp_path, *FEW, *STOPPING, "epochs=50", extra=Cut())
+    run = fit(tmp_path, *FEW, *STOPPING, "epochs=50")
+    assert (len(run.rows()), run.status) == (3, "finished")
+
+
+@pytest.mark.parametrize("more", [(), ("+callbacks.early_stopping.check_on_train_epoch_end=true",)])
+def test_early_stopping_where_nothing_is_measured_is_refused(tmp_path: Path, more: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="check_on_train_epoch_end=true and strict=false"):
+        fit(tmp_path, *FEW, *STOPPING, *more, "trainer.check_val_every_n_epoch=2")
+    both = ("+callbacks.early_stopping.check_on_train_epoch_end=true", "+callbacks.early_stopping.strict=false")
+    run = fit(tmp_path, *FEW, *STOPPING, *both, "epochs=9", "trainer.check_val_every_n_epoch=2")
+    assert len(run.rows()) == 6, "the third of the epochs that are measured"
+
+
+class Stop(Callback):
+    """Asks the trainer to stop: at the end of epoch 2, or within it."""
+
+    def __init__(self, within: bool) -> None:
+        self.within = within
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.should_stop |= self.within and trainer.current_epoch == 1 and batch_idx == 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop |= trainer.current_epoch == 1
+
+
+def test_another_callbacks_stop_is_named(tmp_path: Path) -> None:
+    run = fit(tmp_path, *FEW, "epochs=9", extra=Stop(within=False))
+    assert (run.status, len(run.rows())) == ("finished", 2)
+    assert run.record()["reason"] == "a callback stopped it after 2 of 9 epochs"
+
+
+def test_an_epoch_that_was_cut_short_has_no_row(usual: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        fit(tmp_path, "epochs=4", "callbacks.robustness=null", extra=Stop(within=True))
+    run = RunDirectory(tmp_path)
+    assert (run.status, run.record()["reason"]) == ("interrupted", "epoch 2 of 4 was stopped before its end")
+    assert len(run.rows()) == 1
+    fit(tmp_path, "epochs=4", "callbacks.robustness=null")
+    assert_same_weights(usual, run)
+    assert measures(run) == measures(usual)
+
+
+def test_the_time_of_each_session_is_its_own(
+    usual: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by a second whenever one looks: an epoch takes 5, and a session of 8 ends in its second."""
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(limits.time, "monotonic", lambda: next(seconds))
+    run, ends = RunDirectory(tmp_path), []
+    while run.status != "finished":
+        try:
+            fit(tmp_path, "epochs=4", "callbacks.robustness=null", "trainer.max_time='00:00:00:08'")
+        except Interrupted:
+            ends.append((len(run.rows()), run.status, run.record()["reason"]))
+    said = "trainer.max_time=00:00:00:08 is over: {} of 4 epochs are trained"
+    assert ends == [(epochs, "interrupted", said.format(epochs)) for epochs in (1, 2, 3)]
+    assert_same_weights(usual, run)
+    assert measures(run) == measures(usual)
+    monkeypatch.setattr(limits.time, "monotonic", lambda: next(seconds))
+    with pytest.raises(Interrupted, match="no epoch was finished in this time: give more"):
+        fit(tmp_path / "short", *FEW, "epochs=4", "trainer.max_time='00:00:00:02'")
+
+
+class Kill(Callback):
+    """Sends this process a signal in the third epoch."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 2:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"])
+def test_a_signal_interrupts_and_the_run_goes_on(
+    usual: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, slurm: bool
+) -> None:
+    if slurm:  # where Lightning would save half an epoch at SIGUSR1, and pass over SIGTERM
+        slurms = {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0",
+                  "NODELIST": "here"}  # fmt: skip
+        for key, value in slurms.items():
+            monkeypatch.setenv(f"SLURM_{key}", value)
+    number = getattr(signal, name)
+    with pytest.raises(Interrupted):
+        fit(tmp_path, "epochs=4", "callbacks.robustness=null", extra=Kill(number))
+    assert signal.getsignal(number) == signal.SIG_DFL
+    run = RunDirectory(tmp_path)
+    assert (run.status, run.record()["reason"], len(run.rows())) == ("interrupted", name, 2)
+    assert not list(tmp_path.glob("hpc_*"))
+    fit(tmp_path, "epochs=4", "callbacks.robustness=null")
+    assert_same_weights(usual, run)
+    assert measures(run) == measures(usual)
+
+
+def test_durations() -> None:
+    assert options.seconds("01:02:03:04") == 86400 + 2 * 3600 + 3 * 60 + 4
+    assert limits.Limits().seconds == math.inf
