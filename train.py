@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from prs_lightning.errors import ConfigError, Interrupted
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
+from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import place, run_name
 from prs_lightning.sweep import cli
@@ -57,17 +58,21 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
 
     keep_freed_memory()
     quiet_lightning()
+    data = instantiate(cfg.data, name=config["data"]["name"])
+    facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
     seed_everything(cfg.seed, verbose=False)
-    data, model = instantiate(cfg.data), config["model"]
+    model = config["model"] | data.for_network(config["model"])
     network = network_of(model)
     trainer = make_trainer(cfg, config, run, model)
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
-    if trainer.is_global_zero:  # before the run directory is made: what cannot work must leave no trace
-        data.prepare_data()
-        check_network(network, data.some_images(), classes=data.classes, data=data.data_name)
+    # Before the run directory is made: what cannot work must leave no trace.
+    check_network(network, data.some_images(), classes=facts["classes"], data=data.data_name)
     try:
-        with interruptible(), run.recording(config, seed=cfg.seed) if trainer.is_global_zero else nullcontext():
+        with (
+            interruptible(),
+            run.recording(config, seed=cfg.seed, data=facts) if trainer.is_global_zero else nullcontext(),
+        ):
             for each in trainer.loggers:
                 each.log_hyperparams(config)
             trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prs_lightning.attacks import bim, fgsm, pgd, robust_accuracy
-from prs_lightning.data import load, to_unit_range
+from prs_lightning.data import Split, StoredImages, TrainingBatches, load, to_unit_range
 from prs_lightning.measuring import float32
 from prs_lightning.regions import measure
 from prs_lightning.sweep.launcher import visible_gpus
@@ -35,6 +35,18 @@ def back_on_the_cpu() -> Iterator[None]:
     yield
     for batch_norm in (False, True):
         trained(batch_norm).to("cpu")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stored_images_reach_the_gpu_as_those_in_memory_lie_there(workers: int) -> None:
+    memory = Split(*load("digits", "data")[0]).to(torch.device("cuda"))
+    on_cpu = memory.images.cpu()
+    stored = StoredImages(on_cpu.__getitem__, torch.arange(len(on_cpu)), on_cpu.shape[1:], workers)
+    batches = (TrainingBatches(split, 64, seed=0) for split in (memory, Split(stored, memory.labels)))
+    for one, other in zip(*batches, strict=True):
+        assert other[0].is_cuda
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

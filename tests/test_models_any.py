@@ -172,7 +172,7 @@ def test_pretrained_weights_come_from_the_cache_and_are_not_downloaded(
         (config("no_network"), "gives a int: expected a torch module"),
         (config("Scripted"), "scripted"),
         (config("Probabilities"), "probabilities"),
-        (config("Double"), "Double cannot take the 1x32x32 images of some: .*dtype"),
+        (config("Double"), r"Double cannot take images of 1 x 32 x 32 pixels \(.*dtype"),
         (config("Gelu", classes=5), "Gelu gives 10 logits, but model.classes=5"),
         (config("OneOutput"), "OneOutput gives 2 logits, but model.classes=10"),
         (config("torchvision.models.resnet18"), "expects 3 channels, they have 1; .*channels are not repeated"),
@@ -197,7 +197,11 @@ def test_what_cannot_work_is_refused_in_one_line(model: dict[str, Any], words: s
 @pytest.mark.parametrize(
     ("name", "side", "words"),
     [
-        ("torchvision.models.alexnet", 32, "images of some: they are too small for it"),
+        (
+            "torchvision.models.alexnet",
+            32,
+            "cannot take images of 3 x 32 x 32 pixels .*too small.*: give another data.size",
+        ),
         ("torchvision.models.vit_b_32", 32, "Wrong image height"),
         ("Gelu", 28, "cannot be multiplied"),
     ],

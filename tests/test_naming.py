@@ -10,6 +10,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from prs_lightning.errors import ConfigError
 from prs_lightning.runs.naming import RECORDED, place
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 
@@ -42,19 +43,63 @@ def test_a_given_directory_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     "override",
     ["wandb.mode=online", "logger=none", "data.root=elsewhere", "trainer.devices=2", "print_config=true",
-     "retry_failed=true", "dry_run=true", "trainer.accelerator=cpu"],
+     "retry_failed=true", "dry_run=true", "trainer.accelerator=cpu", "data.size=32"],
 )  # fmt: skip
 def test_bookkeeping_does_not_change_the_name(override: str) -> None:
     assert directory(override) == directory()
 
 
 @pytest.mark.parametrize(
-    "override", ["epochs=3", "model.learning_rate=0.01", "data.train_limit=100", "callbacks=none", "data.epsilon=0.5"]
+    "override",
+    [
+        "epochs=3",
+        "model.learning_rate=0.01",
+        "data.train_limit=100",
+        "callbacks=none",
+        "data.epsilon=0.5",
+        "data.size=36",
+        "data.size=null",
+        "data.size=[32,32]",
+    ],
 )
 def test_any_other_change_gets_a_hash(override: str) -> None:
     name = directory(override).name
     assert name.startswith("cifar10-cnn6-bs128-seed0-")
     assert len(name.rsplit("-", 1)[1]) == 6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (("data=torchvision", "data.dataset=CIFAR100"), "cifar100"),
+        (("data=torchvision", "data.dataset=SVHN", "data.root=/elsewhere", "data.memory_limit=0"), "svhn"),
+        (("data=folder", "data.root=/disk/my pets", "data.workers=3"), "my_pets"),
+        (("data=npz", "data.root=arrays/pets.v2.npz"), "pets.v2"),
+        (("data=digits",), "digits"),
+    ],
+)
+def test_data_of_any_kind_have_a_name(overrides: tuple[str, ...], name: str) -> None:
+    assert directory(*overrides) == Path(f"runs/{name}-cnn6-bs128-seed0")
+
+
+def test_a_given_name_does_not_hide_which_data_set_it_is() -> None:
+    names = {directory("data=torchvision", f"data.dataset={each}", "data.name=mine").name for each in ("SVHN", "USPS")}
+    assert len(names) == 2
+    assert all(name.startswith("mine-cnn6-bs128-seed0-") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data=torchvision",), "data.dataset is not given: expected one, as in data.dataset=CIFAR100"),
+        (("data=folder",), "data.root is not given"),
+        (("data=npz",), "data.root is not given"),
+        (("data=folder", "data.root=a", "data.name=../b"), "data.name='../b': expected letters, digits"),
+    ],
+)
+def test_data_without_a_name_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        directory(*overrides)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,9 @@ def test_no_bar_is_shown_where_none_is_wanted(tmp_path: Path) -> None:
     )
     for wanted, there in ((None, True), (False, False)):
         cfg.trainer.enable_progress_bar = wanted
-        trainer = train_script.make_trainer(cfg, {**cfg}, RunDirectory(tmp_path), "PlainNetwork")
+        trainer = train_script.make_trainer(
+            cfg, {**cfg}, RunDirectory(tmp_path), {"_target_": "tests.networks.PlainNetwork"}
+        )
         assert any(isinstance(each, ProgressBar) for each in trainer.callbacks) == there
 
 

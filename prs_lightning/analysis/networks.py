@@ -12,6 +12,7 @@ import yaml
 from prs_lightning.analysis.selection import Network, Pair
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, find_runs
+from prs_lightning.runs.data_files import refuse_other_files
 from prs_lightning.runs.naming import architecture, differing_keys
 
 if TYPE_CHECKING:  # the checkpoints' paths and the key are asked for without torch
@@ -85,7 +86,7 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
     Raises:
         RunError: a checkpoint that is absent, damaged, or of another architecture than its run says; data not there.
     """
-    from prs_lightning.data import Split, balanced_subset, load
+    from prs_lightning.data import DataChoice, load_data
 
     configs = [RunDirectory(runs / network.run).config() for network in pair]
     a, b = (
@@ -97,12 +98,9 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
         )
         for letter, network, config in zip("AB", pair, configs, strict=True)
     )  # fmt: skip
-    data = configs[0]["data"]
-    splits = []
-    for split, limit in zip(load(data["name"], data_root or data["root"]), ("train_limit", "test_limit"), strict=True):
-        chosen = slice(None) if data[limit] is None else balanced_subset(split.labels, data[limit])
-        splits.append(Split(split.images[chosen], split.labels[chosen]))
-    train, test = splits
+    data = configs[0]["data"] | ({"root": str(data_root)} if data_root else {})
+    refuse_other_files(RunDirectory(runs / pair[0].run).record(), data)
+    train, test, *_ = load_data(DataChoice.of(data))
     return NetworkPair(a, b, train, test, float(data["epsilon"]), float(data["step_size"]))
 
 

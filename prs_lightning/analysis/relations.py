@@ -9,7 +9,13 @@ from prs_lightning import measures
 LABELS = {measure.name: measure.label for measure in measures.MEASURES} | {"epoch": "epoch", "batch_size": "batch size"}
 """Columns of the table in words, for axes and table heads."""
 
-DATA_LABELS = {"mnist": "MNIST", "mnist5k": "MNIST-5k", "fashion_mnist": "F-MNIST", "cifar10": "CIFAR-10"}
+DATA_LABELS = {
+    "mnist": "MNIST",
+    "mnist5k": "MNIST-5k",
+    "digits": "Digits",
+    "fashion_mnist": "F-MNIST",
+    "cifar10": "CIFAR-10",
+}
 MODEL_LABELS = {"cnn6": "CNN-6", "vgg16": "VGG-16", "resnet18": "ResNet-18"}
 
 

@@ -30,7 +30,7 @@ class Targets:
     def __init__(self, source: Source, device: torch.device, pixels: Callable[[Tensor], Tensor] | None = None) -> None:
         self.source, self.device, self.pixels = source, device, pixels
         self.images: Tensor | None = None
-        if isinstance(source, SplitSource):  # in memory already, as uint8
+        if isinstance(source, SplitSource) and isinstance(source.split.images, Tensor):  # in memory already, as uint8
             self.labels = source.split.labels
             return
         kept: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Batches sliced out of a split where it lies: no worker processes, no per-image Python, no global random state."""
+"""Batches of a split, sliced out where it lies in memory, or read by its workers; no global random state is used."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ class TrainingBatches:
         generator = keyed_generator(self.seed, self.epoch)
         order = torch.randperm(len(self.split.labels), generator=generator)[: self.usable]
         order = order.to(self.split.labels.device)
-        for start, end in pairwise([0, *self.ends]):
-            index = order[start:end][self.rank :: self.world]
-            yield to_unit_range(self.split.images[index]), self.split.labels[index]
+        groups = [order[start:end][self.rank :: self.world] for start, end in pairwise([0, *self.ends])]
+        yield from self.split.batches(groups)
 
 
 def refuses_one(network: nn.Module, split: Split) -> bool:
@@ -81,7 +80,7 @@ class MeasuringBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self.batches:
-            # A slice is a view; an empty one keeps the number of batches equal when a shard is very small.
-            rows = slice(int(indices[0]), int(indices[-1]) + 1, self.world) if len(indices) else slice(0)
-            yield to_unit_range(self.split.images[rows]), self.split.labels[rows]
+        # A slice is a view; an empty one keeps the number of batches equal when a shard is very small.
+        yield from self.split.batches(
+            [slice(int(rows[0]), int(rows[-1]) + 1, self.world) if len(rows) else slice(0) for rows in self.batches]
+        )

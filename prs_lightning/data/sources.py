@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class SplitSource:
-    """A split in memory."""
+    """A split, in memory or stored."""
 
     def __init__(self, split: Split, batch_size: int = 200) -> None:
         self.split, self.batch_size = split, batch_size

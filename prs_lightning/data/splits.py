@@ -1,20 +1,41 @@
-"""A data set in memory: uint8 images and labels, class-balanced subsets, and images in [0, 1]."""
+"""A set of images, in memory or stored, and their labels: class-balanced subsets, and images in [0, 1]."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from prs_lightning.data.stored import StoredImages
 from prs_lightning.errors import ConfigError
 
 
 class Split(NamedTuple):
-    """``images`` uint8 (N, C, 32, 32) and ``labels`` int64 (N,)."""
+    """``images`` uint8 (N, C, H, W), a tensor or stored, and ``labels`` int64 (N,)."""
 
-    images: Tensor
+    images: Tensor | StoredImages
     labels: Tensor
+
+    def select(self, rows: Tensor) -> Split:
+        """Some of the samples; stored images stay stored."""
+        stored = self.images.select(rows) if isinstance(self.images, StoredImages) else None
+        return Split(self.images[rows] if stored is None else stored, self.labels[rows])
+
+    def to(self, device: torch.device) -> Split:
+        """On a device, but for images that stay stored."""
+        return Split(self.images.to(device) if isinstance(self.images, Tensor) else self.images, self.labels.to(device))
+
+    def batches(self, groups: Sequence[Tensor | slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images float32 in [0, 1], labels) of each group of rows, on the device of the labels."""
+        device = self.labels.device
+        if isinstance(self.images, StoredImages):
+            read = self.images.batches(groups, pin_memory=device.type == "cuda")
+        else:
+            read = (self.images[rows] for rows in groups)
+        for rows, images in zip(groups, read, strict=True):
+            yield to_unit_range(images.to(device, non_blocking=True)), self.labels[rows]
 
 
 def to_unit_range(images: Tensor) -> Tensor:

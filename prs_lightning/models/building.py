@@ -142,15 +142,17 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
     Raises:
         ConfigError: says what does not fit.
     """
-    inner = network.network if isinstance(network, Wrapped) else network
-    name, shape = type(inner).__name__, "x".join(map(str, images.shape[1:]))
+    name = type(network.network if isinstance(network, Wrapped) else network).__name__
     with random_states_kept(), evaluating(network), torch.no_grad():
         try:
             output = network(images)
         except ConfigError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise ConfigError(f"{name} cannot take the {shape} images of {data}: {_why(error)}") from error
+            shape = " x ".join(map(str, images.shape[1:]))
+            what = f"{name} cannot take images of {shape} pixels ({' '.join(str(error).split())})"
+            made_for_32 = isinstance(network, ImageClassifier) and not isinstance(network, Wrapped)
+            raise ConfigError(f"{what}: {_instead(str(error), made_for_32)}") from error
         logits = logits_of(output, len(images))
     refuse_probabilities(logits)
     outputs = logits.shape[1]
@@ -164,16 +166,15 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
         raise ConfigError(f"{what}, but {data} has labels up to {classes - 1}")
 
 
-def _why(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    channels = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    if channels:
+def _instead(text: str, made_for_32: bool) -> str:
+    """What to do about images that torch says ``text`` of."""
+    if channels := re.search(r"to have (\d+) channels, but got (\d+) channels", text):
         expected, there = channels.groups()
         return (
             f"it expects {expected} channels, they have {there}; build it for {there} (+model.in_channels={there}, "
-            f"where it is called so), or take data of {expected}: channels are not repeated"
+            f"where it is called so), or take data of {expected} (data.channels={expected} converts those of a folder "
+            "or of torchvision): channels are not repeated"
         )
-    small = r"Kernel size can't be greater|[Oo]utput size is too small|too small|must be >= input"
-    if re.search(small, text):
-        return f"they are too small for it ({text})"
-    return text
+    if made_for_32:
+        return "give data.size=32, for which it is made, or another model"
+    return "give another data.size, or another model"

@@ -78,19 +78,20 @@ def import_run(chosen: argparse.Namespace) -> None:
     """Measure a network that was trained elsewhere, and say where its run directory is."""
     from prs_lightning.runs.importing import import_network  # torch
 
-    normalised = {"mean": chosen.mean, "std": chosen.std}
-    overrides = [f"model.{key}=[{','.join(map(str, values))}]" for key, values in normalised.items() if values]
+    given = {"mean": chosen.mean, "std": chosen.std}
+    overrides = [f"model.{key}=[{','.join(map(str, values))}]" for key, values in given.items() if values]
     overrides += [f"data.root='{chosen.data_root}'"] if chosen.data_root else []
     limits = {"train_limit": chosen.train_limit, "test_limit": chosen.test_limit}
     overrides += [f"data.{key}={value}" for key, value in limits.items() if value is not None]
     names = ("weights", "network", "data", "epoch", "into", "name", "batch_size", "seed", "arguments")
     run = import_network(**{name: getattr(chosen, name) for name in names}, overrides=[*overrides, *chosen.overrides])
     (row,) = run.rows()
-    model = run.config()["model"]
+    normalised = {key: run.config()["model"][key] or run.record()["data"][key] for key in ("mean", "std")}
     for name, value in row.items():
         if "/" in name:
             print(f"{name:<28} {float(value):.6g}")
-    print(f"normalised with mean={model['mean']}, std={model['std']}: is test/accuracy what you know of this network?")
+    told = ", ".join(f"{key}={value}" for key, value in normalised.items())
+    print(f"normalised with {told}: is test/accuracy what you know of this network?")
     print(f"run: {run.path}")
 
 

@@ -23,6 +23,7 @@ import yaml
 
 from prs_lightning.errors import Interrupted, RunError
 from prs_lightning.measures import COLUMNS
+from prs_lightning.runs.data_files import refuse_other_files
 from prs_lightning.runs.naming import differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
 
@@ -152,16 +153,18 @@ class RunDirectory:
         write_text(self.record_file, json.dumps(self.record() | changes, indent=2) + "\n")
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Refuse a directory that holds a run of another config, without touching it.
+        """Refuse a directory that holds a run of another config, or of other data, without touching it.
 
         Raises:
-            RunError: names the keys that differ.
+            RunError: names the keys that differ, or the files.
         """
         if self.record_file.exists() and (keys := differing_keys(self.config(), config)):
             there, now = flatten(self.config()), flatten(config)
             shown = ", ".join(f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
             more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
             raise RunError(f"{self.path} holds a run of another config: {shown}{more}; choose another run_dir")
+        if self.record_file.exists() and self.config()["data"].get("root") != config["data"].get("root"):
+            refuse_other_files(self.record(), config["data"])  # or a folder of the same name would count as trained
 
     @contextmanager
     def recording(self, config: Mapping[str, Any], **entries: object) -> Iterator[None]:

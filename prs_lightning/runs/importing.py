@@ -22,7 +22,8 @@ from prs_lightning.measuring import shortest
 from prs_lightning.models import Wrapped, check_network, network_of
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_plain
-from prs_lightning.runs.naming import CONFIG_FOLDER, place
+from prs_lightning.runs.data_files import files_digest
+from prs_lightning.runs.naming import CONFIG_FOLDER, model_name, place
 from prs_lightning.runs.options import check
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
@@ -65,12 +66,8 @@ def import_network(
     if not weights.is_file():
         raise RunError(f"{weights} does not exist: expected a file of torch.save(network.state_dict(), ...)")
     target = network.replace(":", ".")
-    run = RunDirectory(into / (name or f"{data}-{target.rsplit('.', 1)[-1].lower()}-{weights.stem}"))
-    if run.status not in (None, Status.FAILED):
-        raise RunError(f"{run.path} holds a run that is {run.status}: choose another --name or --into")
-    given = {"run_dir": str(run.path), "epochs": epoch, "grid_epochs": [epoch], "batch_size": batch_size or 1}
-    given |= {"seed": seed or 0, "model._target_": target}
-    given |= {f"model.{key}": value for key, value in _parsed(arguments).items()}
+    given = {"epochs": epoch, "grid_epochs": [epoch], "batch_size": batch_size or 1, "seed": seed or 0}
+    given |= {"model._target_": target} | {f"model.{key}": value for key, value in _parsed(arguments).items()}
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         chosen = [f"model={MODEL}", f"data={data}", "logger=none", *overrides]
         whole = hydra.compose("train", chosen, return_hydra_config=True)
@@ -80,20 +77,25 @@ def import_network(
         plain: Any = OmegaConf.to_container(composed, resolve=True)
         check(plain)
         _, config = place(composed, whole.hydra)
-    config = config | {"batch_size": batch_size, "seed": seed, "data": config["data"] | {"batch_size": batch_size}}
-    made = network_of(config["model"])
+    run = RunDirectory(into / (name or f"{config['data']['name']}-{model_name(config)}-{weights.stem}"))
+    if run.status not in (None, Status.FAILED):
+        raise RunError(f"{run.path} holds a run that is {run.status}: choose another --name or --into")
+    datamodule = instantiate(composed.data, name=config["data"]["name"])
+    facts = datamodule.found(files=files_digest(config["data"]))
+    model = config["model"] | datamodule.for_network(config["model"])
+    made = network_of(model)
     inner = made.network if isinstance(made, Wrapped) else made
     inner.load_state_dict(fitting(read_weights(weights), inner, weights))
-    datamodule = instantiate(composed.data)
-    datamodule.prepare_data()
-    check_network(made, datamodule.some_images(), classes=datamodule.classes, data=datamodule.data_name)
+    check_network(made, datamodule.some_images(), classes=facts["classes"], data=datamodule.data_name)
     made.loaded_epoch = epoch - 1  # type: ignore[assignment]
     source = {"file": str(weights.absolute()), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    with run.recording(config, seed=seed, imported=True, source=source):
+    unknown = {"run_dir": str(run.path), "batch_size": batch_size, "seed": seed}
+    config = config | unknown | {"data": config["data"] | {"batch_size": batch_size}}
+    with run.recording(config, seed=seed, imported=True, source=source, data=facts):
         measures = measured(composed, made, datamodule, run.path)
         run.write_rows([{"epoch": epoch, "step": ""} | measures])
         content = {"state_dict": made.state_dict(), "epoch": epoch - 1, "hyper_parameters": dict(made.hparams)}
-        AtomicCheckpointIO(config["model"]).save_checkpoint(content, run.checkpoint(epoch))
+        AtomicCheckpointIO(model).save_checkpoint(content, run.checkpoint(epoch))
     return run
 
 

@@ -18,6 +18,8 @@ import hydra
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
+from prs_lightning.errors import ConfigError
+
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 PART = "base"
 """The file of a group that its others include, and which is no option."""
@@ -25,6 +27,7 @@ PART = "base"
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
     "run_dir", "runs", "sweep", "retry_failed", "dry_run", "wandb", "logger", "print_config", "data.root",
+    "data.workers", "data.memory_limit",
     "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
     "trainer.max_time", "trainer.profiler", "trainer.detect_anomaly", "trainer.enable_autolog_hparams",
     "callbacks.progress", "callbacks.scores",
@@ -51,6 +54,11 @@ def place(composed: DictConfig, hydra_config: HydraConf) -> tuple[Path, dict[str
     usual = _composed(*chosen, *searched).copy()
     usual.batch_size, usual.seed = config["batch_size"], config["seed"]
     defaults: Any = OmegaConf.to_container(usual, resolve=True)
+    data_says = data_name(config["data"])
+    if config["data"]["name"] is None:  # then the name says which data set it is
+        defaults["data"] |= {"name": data_says, "dataset": config["data"].get("dataset")}
+    config["data"] = recorded_data(config["data"] | {"name": data_says})
+    defaults["data"] = recorded_data(defaults["data"])
     recorded = with_named_attacks(with_changed_arguments(config, defaults), defaults["grid_attacks"])
     if config["run_dir"]:
         return Path(config["run_dir"]), recorded
@@ -88,6 +96,41 @@ def with_changed_arguments(config: Mapping[str, Any], usual: Mapping[str, Any]) 
         if name in RECORDED or name not in there or value != there[name]
     }
     return {**config, "trainer": kept}
+
+
+def recorded_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A config ``data`` with a size only if that is not 32, which the first records did not know.
+
+    A size of null is recorded as ``original``: where records are compared, null is the same as nothing.
+
+    >>> recorded_data({"name": "mnist", "size": 32}), recorded_data({"name": "mnist", "size": None})
+    ({'name': 'mnist'}, {'name': 'mnist', 'size': 'original'})
+    """
+    original = {"size": "original"} if "size" in data and data["size"] is None else {}
+    return {key: value for key, value in data.items() if (key, value) != ("size", 32)} | original
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """What runs and tables call the data of a config ``data``.
+
+    Its name; or the lower case name of its data set; or that of its folder, or of its file without the ending.
+
+    >>> data_name({"name": None, "source": "folder", "root": "/disk/my pets/"})
+    'my_pets'
+
+    Raises:
+        ConfigError: a name that cannot be part of one of a directory, or none, and nothing to make one of.
+    """
+    if (name := data["name"]) is None:
+        wanted, example = ("dataset", "CIFAR100") if "dataset" in data else ("root", "a/folder/or/file")
+        if not data.get(wanted):
+            raise ConfigError(f"data.{wanted} is not given: expected one, as in data.{wanted}={example}")
+        path = Path(data["root"]).absolute()
+        of_files = path.stem if data.get("source") == "npz" else path.name
+        name = re.sub(r"[^\w.-]+", "_", str(data["dataset"]).lower() if "dataset" in data else of_files)
+    if not re.fullmatch(r"\w[\w.-]*", str(name)):
+        raise ConfigError(f"data.name={name!r}: expected letters, digits, and _ . - between them")
+    return str(name)
 
 
 def with_named_attacks(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

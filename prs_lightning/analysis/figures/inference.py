@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.data import Split, balanced_subset, to_unit_range
+from prs_lightning.data import Split, StoredImages, balanced_subset, to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.network import MeasuredNetwork, as_measured
 from prs_lightning.regions.layers import Tap, tapping
@@ -17,21 +17,21 @@ BATCH = 200
 def first_samples(split: Split, limit: int) -> Split:
     """At most ``limit`` samples, balanced over the classes where these allow it."""
     if limit >= len(split.labels):
-        return split
+        return Split(split.images[:], split.labels)
     counts = split.labels.unique(return_counts=True)[1]
     balanced = -(-limit // len(counts)) <= int(counts.min())
     chosen = balanced_subset(split.labels, limit) if balanced else slice(limit)
     return Split(split.images[chosen], split.labels[chosen])
 
 
-def ends_of(network: nn.Module, images: Tensor) -> Ends:
+def ends_of(network: nn.Module, images: Tensor | StoredImages) -> Ends:
     """The final layer of a network and where its penultimate pre-activations are read, by running it on two images."""
     device = device_of(network)
     with as_measured(network, device):
         return find_ends(MeasuredNetwork(network, device), _pixels(images[:2], device))
 
 
-def outputs(network: nn.Module, images: Tensor, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
+def outputs(network: nn.Module, images: Tensor | StoredImages, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and penultimate pre-activations (N, D), in float32 and eval mode, on the network's device.
 
     Args:
@@ -63,4 +63,4 @@ def device_of(network: nn.Module) -> torch.device:
 def on_device_of(network: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
     """Images in [0, 1] and labels on the network's device."""
     device = device_of(network)
-    return to_unit_range(split.images.to(device)), split.labels.to(device)
+    return to_unit_range(split.images[:].to(device)), split.labels.to(device)

@@ -14,7 +14,7 @@ from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
 from prs_lightning.analysis.figures.style import CLASS_COLOURS, bare, curve, legend, panels, say
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.analysis.relations import label
-from prs_lightning.data import to_unit_range
+from prs_lightning.data import StoredImages, to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO
 from prs_lightning.regions import RegionSet
@@ -24,7 +24,7 @@ from prs_lightning.regions.sparsity import count_zeros
 from prs_lightning.regions.tracing import Relus
 
 
-def ratios_by_layer(network: nn.Module, images: Tensor) -> pd.DataFrame:
+def ratios_by_layer(network: nn.Module, images: Tensor | StoredImages) -> pd.DataFrame:
     """PRS ratio of every hidden layer over uint8 images, in the order of the forward pass.
 
     Returns:
@@ -102,7 +102,7 @@ SIDE = 4
 """A montage shows the SIDE x SIDE channels with the largest mean."""
 
 
-def relu_maps(network: nn.Module, image: Tensor, images: Tensor) -> list[tuple[Tensor, float]]:
+def relu_maps(network: nn.Module, image: Tensor, images: Tensor | StoredImages) -> list[tuple[Tensor, float]]:
     """Of every ReLU output that is a map, in the order of the forward pass, the maps (channels, H, W) for ``image`` and
     the share of zeros over ``images``; both uint8, (1, C, H, W) and (N, C, H, W).
     """
