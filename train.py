@@ -7,9 +7,7 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -53,21 +51,23 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
+    from prs_lightning.bars import quiet_lightning
+    from prs_lightning.models import check_network, network_of
     from prs_lightning.runs.checkpoints import checkpoint_to_resume
     from prs_lightning.runs.limits import early_stop, interruptible
 
     keep_freed_memory()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
-    warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")  # refused, not replaced
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14
+    quiet_lightning()
     data = instantiate(cfg.data, name=config["data"]["name"])
     facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
     seed_everything(cfg.seed, verbose=False)
-    network = instantiate(cfg.model, **data.for_network(config["model"]))
-    trainer = make_trainer(cfg, config, run, type(network).__name__)
+    model = config["model"] | data.for_network(config["model"])
+    network = network_of(model)
+    trainer = make_trainer(cfg, config, run, model)
     if cfg.batch_size % trainer.world_size:
         raise ConfigError(f"batch_size={cfg.batch_size} must be a multiple of the {trainer.world_size} devices")
-    network.check_outputs(data)  # before the run directory is made: what cannot work must leave no trace
+    # Before the run directory is made: what cannot work must leave no trace.
+    check_network(network, data.some_images(), classes=facts["classes"], data=data.data_name)
     try:
         with (
             interruptible(),
@@ -87,8 +87,11 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
             sys.modules["wandb"].finish()
 
 
-def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, architecture: str) -> Trainer:
+def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, model: dict[str, Any]) -> Trainer:
     """Lightning's Trainer with the run's callbacks, loggers and checkpoints.
+
+    Args:
+        model: how the network was built, which checkpoints keep.
 
     Raises:
         ConfigError: what Lightning or this machine cannot do, in words that name the argument.
@@ -112,7 +115,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, arc
         trainer = instantiate(
             cfg.trainer,
             default_root_dir=str(run.path),
-            plugins=[AtomicCheckpointIO(architecture)],
+            plugins=[AtomicCheckpointIO(model)],
             callbacks=callbacks,
             logger=[make_logger(name, each, config, run) for name, each in cfg.logger.items()] or False,
             enable_progress_bar=bar,

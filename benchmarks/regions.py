@@ -49,7 +49,8 @@ def pre_activations(network: ImageClassifier, name: str, root: str, keep: Path |
     print(f"{type(network).__name__}: the last loss is {loss.item():.2f}", flush=True)
     network.eval()
     with torch.no_grad():
-        z = torch.cat([network.logits_and_pre_activations(batch)[1] for batch in images.split(200)])
+        normalised = ((batch - network.mean) / network.std for batch in images.split(200))
+        z = torch.cat([network.hidden(network.convolutions(batch)) for batch in normalised])
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(z, file)

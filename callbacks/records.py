@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from prs_lightning.callbacks.measuring import all_measuring
 from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
-from prs_lightning.measuring import now
+from prs_lightning.measures import COLUMNS
+from prs_lightning.measuring import now, shortest, taken_measures
 from prs_lightning.runs import RunDirectory
+from prs_lightning.seeding import mixed_seed
 
 
 class Records(Checkpoint):
@@ -41,6 +42,10 @@ class Records(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning keeps the last value of each metric; a measure that is not taken this epoch must stay empty.
         trainer.callback_metrics.clear()
+        taken_measures(pl_module)
+        if (seed := getattr(trainer.datamodule, "seed", None)) is not None:  # type: ignore[attr-defined]
+            # A run that goes on draws what it would have drawn; the networks of the study see to that themselves.
+            torch.manual_seed(mixed_seed(seed, trainer.current_epoch, trainer.global_rank))
         self.start = now(pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,8 +58,10 @@ class Records(Checkpoint):
         for logger in trainer.loggers:
             logger.log_metrics(self.times, step=trainer.global_step - 1)  # the step of Lightning's own metrics
         epoch = trainer.current_epoch + 1
-        measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name}
-        row = {"epoch": epoch, "step": trainer.global_step} | {name: _shortest(v) for name, v in measures.items()}
+        # What a module of the user's logs under the name of a measure is none.
+        taken = {*taken_measures(pl_module), *trainer.callback_metrics.keys() - COLUMNS}
+        measures = {name: value for name, value in trainer.callback_metrics.items() if "/" in name and name in taken}
+        row = {"epoch": epoch, "step": trainer.global_step} | {name: shortest(v) for name, v in measures.items()}
         self.rows.append(row | {name: f"{seconds:.3f}" for name, seconds in self.times.items()})
         if trainer.is_global_zero:
             self.run.write_rows(self.rows)
@@ -63,8 +70,3 @@ class Records(Checkpoint):
         if trainer.is_global_zero and self.run.last_checkpoint.exists():
             self.run.last_checkpoint.replace(self.run.previous_checkpoint)
         trainer.save_checkpoint(self.run.last_checkpoint)
-
-
-def _shortest(value: torch.Tensor) -> str:
-    """The shortest decimal that gives the same float32 again."""
-    return np.format_float_positional(np.float32(value.item()), trim="-")

@@ -1,7 +1,9 @@
-"""Progress of a pass or of an attack, in the style of the Trainer's own bar."""
+"""Progress of a pass or of an attack, in the style of the Trainer's own bar, and what else is shown of Lightning."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,3 +66,10 @@ def measuring_bar(trainer_bar: Any, name: str, total: int) -> Iterator[Callable[
                 show(done, total, "")
 
         yield advance
+
+
+def quiet_lightning() -> None:
+    """Only what bars, warnings of ours and results say is shown: none of Lightning's tips and notices."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices
+    warnings.filterwarnings("ignore", message=".*AMP with fp16 is not supported on CPU")  # refused, not replaced
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6 on torch 2.14

@@ -69,6 +69,11 @@ def random_states_kept() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
+def shortest(value: Tensor) -> str:
+    """The shortest decimal that gives the same float32 again."""
+    return np.format_float_positional(np.float32(value.item()), trim="-")
+
+
 def now(device: torch.device) -> float:
     """The clock in seconds, after all that the device was given is done."""
     if device.type != "cpu":
@@ -77,5 +82,14 @@ def now(device: torch.device) -> float:
 
 
 def log_measure(module: LightningModule, name: str, value: Tensor | float) -> None:
-    """Log a value that is the same on all processes already: the maximum of equal values is exactly that value."""
+    """Log a value that is the same on all processes already: the maximum of equal values is exactly that value.
+
+    Its name is noted for `taken_measures`.
+    """
+    module.__dict__.setdefault("_taken_measures", set()).add(name)
     module.log(name, value, prog_bar=on_bar(name), sync_dist=True, reduce_fx="max", on_step=False, on_epoch=True)
+
+
+def taken_measures(module: LightningModule) -> set[str]:
+    """The names of the measures that were logged since this was last asked: a module may log others of its own."""
+    return module.__dict__.pop("_taken_measures", set())

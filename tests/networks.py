@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from prs_lightning.models import ImageClassifier
+from prs_lightning.models import ImageClassifier, ResNet18
 
 
 class SmallNetwork(ImageClassifier):
@@ -18,8 +18,8 @@ class SmallNetwork(ImageClassifier):
         self.activation = nn.ReLU()
         self.final = nn.Linear(16, classes)
 
-    def pre_activations(self, images: Tensor) -> Tensor:
-        return self.hidden(self.convolutions(images))
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(self.activation(self.hidden(self.convolutions(images))))
 
 
 class PlainNetwork(ImageClassifier):
@@ -30,5 +30,14 @@ class PlainNetwork(ImageClassifier):
         self.activation = nn.ReLU()
         self.final = nn.Linear(16, classes)
 
-    def pre_activations(self, images: Tensor) -> Tensor:
-        return self.hidden(images)
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(self.activation(self.hidden(images)))
+
+
+def logits_and_pre_activations(network: ImageClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and penultimate pre-activations of images in [0, 1], layer by layer: an oracle for what traces them."""
+    maps = getattr(network, "convolutions", nn.Identity())((images - network.mean) / network.std)
+    if isinstance(network, ResNet18):
+        return network.final(maps.flatten(1)), maps.flatten(1)
+    z = network.hidden(maps)
+    return network.final(getattr(network, "activation", nn.ReLU())(z)), z

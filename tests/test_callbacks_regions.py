@@ -26,6 +26,7 @@ from prs_lightning.models.base import ImageClassifier
 from prs_lightning.network import MeasuredNetwork, as_measured
 from prs_lightning.regions.layers import hidden_layers
 from tests.conftest import digit_data
+from tests.networks import logits_and_pre_activations
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning's own
 NAMES = {
@@ -76,9 +77,9 @@ def test_the_numbers_are_those_of_the_network_on_all_images(trained_network: CNN
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: [output]}))
     with torch.no_grad():
-        test_regions = patterns(trained_network.logits_and_pre_activations(test)[1])
+        test_regions = patterns(logits_and_pre_activations(trained_network, test)[1])
         outputs["relu"] = []
-        z = trained_network.logits_and_pre_activations(train)[1]
+        z = logits_and_pre_activations(trained_network, train)[1]
     regions = patterns(z)
     assert found["prs/count"] == len(set(regions))
     assert found["prs/ratio"] == pytest.approx(len(set(regions)) / 63)

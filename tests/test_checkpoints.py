@@ -21,8 +21,12 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
-def checkpoint(epoch: int, architecture: str = "CNN6") -> dict:
-    return {"architecture": architecture, "state_dict": {"weight": torch.full((1000,), epoch)}, "epoch": epoch}
+def checkpoint(epoch: int) -> dict:
+    return {"state_dict": {"weight": torch.full((1000,), epoch)}, "epoch": epoch}
+
+
+def writing(architecture: str = "CNN6") -> AtomicCheckpointIO:
+    return AtomicCheckpointIO({"_target_": f"prs_lightning.models.{architecture}"})
 
 
 def damage(path: Path) -> None:
@@ -32,7 +36,7 @@ def damage(path: Path) -> None:
 def test_a_truncated_checkpoint_gives_way_to_the_one_before_it(
     run: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    io = AtomicCheckpointIO("CNN6")
+    io = writing()
     io.save_checkpoint(checkpoint(1), run.previous_checkpoint)
     io.save_checkpoint(checkpoint(2), run.last_checkpoint)
     assert io.load_checkpoint(run.last_checkpoint)["epoch"] == 2
@@ -43,7 +47,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before_it(
 
 
 def test_without_an_earlier_one_the_damaged_file_is_named(run: RunDirectory) -> None:
-    io = AtomicCheckpointIO("CNN6")
+    io = writing()
     io.save_checkpoint(checkpoint(1), run.last_checkpoint)
     damage(run.last_checkpoint)
     with pytest.raises(RunError, match=r"last.ckpt is damaged .*delete .* to start over"):
@@ -51,9 +55,9 @@ def test_without_an_earlier_one_the_damaged_file_is_named(run: RunDirectory) -> 
 
 
 def test_a_checkpoint_of_another_network_is_refused(run: RunDirectory) -> None:
-    AtomicCheckpointIO("VGG16").save_checkpoint(checkpoint(1, "VGG16"), run.last_checkpoint)
+    writing("VGG16").save_checkpoint(checkpoint(1), run.last_checkpoint)
     with pytest.raises(RunError, match=r"last.ckpt holds a VGG16, expected a CNN6"):
-        AtomicCheckpointIO("CNN6").load_checkpoint(run.last_checkpoint)
+        writing().load_checkpoint(run.last_checkpoint)
 
 
 def test_a_file_that_would_run_code_is_refused(run: RunDirectory) -> None:

@@ -28,7 +28,7 @@ from prs_lightning.callbacks.sparsity import Sparsity
 from prs_lightning.data import DataChoice, ImageData, StoredImages, TrainingBatches, load, load_data
 from prs_lightning.data.facts import channel_statistics
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.models import CNN6, VGG16
+from prs_lightning.models import CNN6, VGG16, check_network
 from prs_lightning.models.resnet18 import ResNet18
 from tests.conftest import RunTrain
 
@@ -520,11 +520,12 @@ def test_a_recorded_config_gives_the_same_data_again(pets: Path) -> None:
 def test_a_size_that_a_network_cannot_take_is_one_line(model: Any, size: Any, fits: bool) -> None:
     data = ImageData(name="digits", batch_size=5, train_limit=20, test_limit=20, size=size)
     network = model(**data.for_network(dict.fromkeys(("channels", "mean", "std"))))
+    facts = {"classes": data.facts["classes"], "data": data.data_name}
     if fits:
-        network.check_outputs(data)
+        check_network(network, data.some_images(), **facts)
         return
     with pytest.raises(ConfigError, match=rf"{model.__name__} cannot take images of 1 x .*: give data.size=32"):
-        network.check_outputs(data)
+        check_network(network, data.some_images(), **facts)
 
 
 # --- a run from the command line

@@ -21,7 +21,7 @@ from prs_lightning.attacks import bim, fgsm, pgd, robustness_curve
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.models import CNN6
-from tests.networks import SmallNetwork
+from tests.networks import SmallNetwork, logits_and_pre_activations
 
 SIZES = figures.Sizes(plane=24, layers=100, curve=60, attacked=80, group=40, embedded=60)
 EPSILON, STEP_SIZE = 0.1, 2 / 255
@@ -98,7 +98,7 @@ def test_figure_1_colours_each_region_and_class_of_the_plane(networks: NetworkPa
     for row, (letter, network) in enumerate((("A", networks.a.network), ("B", networks.b.network))):
         regions, logits = figure.figure.axes[2 * row : 2 * row + 2]
         with torch.no_grad():
-            scores, features = network.logits_and_pre_activations(surface.points())
+            scores, features = logits_and_pre_activations(network, surface.points())
         side = SIZES.plane
         np.testing.assert_allclose(
             logits.images[0].get_array(), scores.max(1).values.view(side, side), rtol=1e-4, atol=1e-4
@@ -126,7 +126,7 @@ def test_figure_2a_counts_the_regions_of_every_layer(networks: NetworkPair) -> N
     for line, network in zip(figure.figure.axes[0].lines, (networks.a.network, networks.b.network), strict=True):
         with torch.no_grad():
             first = network.convolutions[1](network.convolutions[0]((images - network.mean) / network.std))
-            last = network.logits_and_pre_activations(images)[1]
+            last = logits_and_pre_activations(network, images)[1]
         expected = [len(set(patterns(z))) / len(images) for z in (first, last)]
         np.testing.assert_allclose(line.get_ydata(), expected)
     assert expected[1] < 1
@@ -227,8 +227,8 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
     for network in (networks.a.network, networks.b.network):
         found = robustness.groups(network, networks.train, given, 1000)
         with torch.no_grad():
-            _, train = network.logits_and_pre_activations(to_unit_range(networks.train.images))
-            logits, test = network.logits_and_pre_activations(to_unit_range(networks.test.images))
+            _, train = logits_and_pre_activations(network, to_unit_range(networks.train.images))
+            logits, test = logits_and_pre_activations(network, to_unit_range(networks.test.images))
         populated, right = set(patterns(train)), (logits.argmax(1) == wrong).tolist()
         inside = [pattern in populated for pattern in patterns(test)]
         every = range(len(inside))
@@ -335,9 +335,10 @@ def test_figure_11_shows_the_strongest_maps_and_the_share_of_zeros(networks: Net
 
 def test_relu_outputs_of_one_module_called_twice_count_as_two(networks: NetworkPair) -> None:
     class Twice(SmallNetwork):
-        def pre_activations(self, images: torch.Tensor) -> torch.Tensor:
+        def logits(self, images: torch.Tensor) -> torch.Tensor:
             first = self.convolutions[:3](images)
-            return self.hidden(torch.flatten(self.convolutions[2](first - 1e6), 1))
+            z = self.hidden(torch.flatten(self.convolutions[2](first - 1e6), 1))
+            return self.final(self.activation(z))
 
     images = networks.train.images[:250]  # more than one batch
     found = layers.relu_maps(Twice(channels=1).eval(), images[:1], images)

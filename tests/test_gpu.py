@@ -17,7 +17,7 @@ from prs_lightning.regions import measure
 from prs_lightning.sweep.launcher import visible_gpus
 from tests.attacked import Scaled, digits, trained
 from tests.conftest import RunTrain, digit_data
-from tests.networks import PlainNetwork, SmallNetwork
+from tests.networks import PlainNetwork, SmallNetwork, logits_and_pre_activations
 from tests.test_training import MEASURES, assert_same_weights, fit, measures, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -153,7 +153,7 @@ def test_measures_are_of_float32_whatever_trained(tmp_path: Path, precision: str
     data.setup()
     assert data.train is not None
     with torch.no_grad():
-        logits, hidden = network.logits_and_pre_activations(to_unit_range(data.train.images))
+        logits, hidden = logits_and_pre_activations(network, to_unit_range(data.train.images))
     row = run.rows()[-1]
     loss = torch.nn.functional.cross_entropy(logits, data.train.labels).item()
     assert float(row["train/loss"]) == pytest.approx(loss, rel=1e-4)

@@ -7,8 +7,10 @@ import torch
 import torchvision
 from torch import nn
 
+from prs_lightning.analysis.figures.inference import outputs
 from prs_lightning.errors import ConfigError
 from prs_lightning.models import CNN6, VGG16, ImageClassifier, ResNet18
+from tests.networks import logits_and_pre_activations
 
 
 def parameters(network: nn.Module) -> int:
@@ -41,21 +43,23 @@ def test_the_cifar_stem_is_a_3x3_convolution_and_ends_at_4x4() -> None:
 
 @pytest.mark.parametrize(("architecture", "width"), [(CNN6, 128), (VGG16, 4096), (ResNet18, 512)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_logits_are_the_final_layer_of_the_rectified_pre_activations(
+def test_the_traced_pre_activations_are_those_of_the_layers_by_hand(
     architecture: type[ImageClassifier], width: int, channels: int
 ) -> None:
     network = architecture(channels=channels, classes=7).eval()
     images = torch.rand(3, channels, 32, 32)
-    logits, pre_activations = network.logits_and_pre_activations(images)
+    with torch.no_grad():
+        logits, pre_activations = logits_and_pre_activations(network, images)
+        torch.testing.assert_close(network(images), logits)
     assert pre_activations.shape == (3, width)
     assert logits.shape == (3, 7)
-    torch.testing.assert_close(network.final(pre_activations.relu()), logits)
-    torch.testing.assert_close(network(images), logits)
+    for traced, by_hand in zip(outputs(network, images), (logits, pre_activations), strict=True):
+        torch.testing.assert_close(traced, by_hand)
 
 
 def test_the_penultimate_pre_activations_of_cnn6_and_vgg16_are_before_the_relu() -> None:
     for architecture in (CNN6, VGG16):
-        pre_activations = architecture().eval().logits_and_pre_activations(torch.rand(8, 3, 32, 32))[1]
+        pre_activations = outputs(architecture().eval(), torch.rand(8, 3, 32, 32))[1]
         assert (pre_activations < 0).any()
 
 

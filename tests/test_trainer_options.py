@@ -24,7 +24,7 @@ from prs_lightning.runs.naming import RECORDED
 from prs_lightning.seeding import keyed_generator, mixed_seed
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 from tests.conftest import SMALL, digit_data
-from tests.networks import PlainNetwork
+from tests.networks import PlainNetwork, logits_and_pre_activations
 from tests.test_cli import run_here
 from tests.test_training import assert_same_weights, compose, fit, measures, weights
 
@@ -237,7 +237,9 @@ def test_no_bar_is_shown_where_none_is_wanted(tmp_path: Path) -> None:
     )
     for wanted, there in ((None, True), (False, False)):
         cfg.trainer.enable_progress_bar = wanted
-        trainer = train_script.make_trainer(cfg, {**cfg}, RunDirectory(tmp_path), "PlainNetwork")
+        trainer = train_script.make_trainer(
+            cfg, {**cfg}, RunDirectory(tmp_path), {"_target_": "tests.networks.PlainNetwork"}
+        )
         assert any(isinstance(each, ProgressBar) for each in trainer.callbacks) == there
 
 
@@ -307,7 +309,7 @@ def test_measures_are_of_float32_whatever_trained(tmp_path: Path, hundred: Split
     network = PlainNetwork(channels=1, mean=[0.1307], std=[0.3081])
     network.load_state_dict(weights(run))  # to float32
     with torch.no_grad():
-        logits, hidden = network.logits_and_pre_activations(hundred.images.float() / 255)
+        logits, hidden = logits_and_pre_activations(network, hundred.images.float() / 255)
     kept = torch.float64 if precision == "64-true" else torch.float32
     assert {tensor.dtype for tensor in weights(run).values()} == {kept}
     row = run.rows()[-1]

@@ -95,7 +95,7 @@ def test_measuring_leaves_no_trace(undisturbed: RunDirectory, tmp_path: Path) ->
 def test_validating_the_checkpoint_gives_the_same_numbers_again(undisturbed: RunDirectory) -> None:
     cfg = compose(NETWORK, "epochs=4", *MEASURES)
     each = [instantiate(callback) for name, callback in cfg.callbacks.items() if callback and name != "records"]
-    architecture = AtomicCheckpointIO("SmallNetwork")
+    architecture = AtomicCheckpointIO({"_target_": "tests.networks.SmallNetwork"})
     trainer = instantiate(
         cfg.trainer, callbacks=each, logger=False, plugins=[architecture], default_root_dir=str(undisturbed.path)
     )

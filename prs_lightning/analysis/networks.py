@@ -13,11 +13,12 @@ from prs_lightning.analysis.selection import Network, Pair
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, find_runs
 from prs_lightning.runs.data_files import refuse_other_files
-from prs_lightning.runs.naming import differing_keys
+from prs_lightning.runs.naming import architecture, differing_keys
 
 if TYPE_CHECKING:  # the checkpoints' paths and the key are asked for without torch
+    from torch import nn
+
     from prs_lightning.data import Split
-    from prs_lightning.models.base import ImageClassifier
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Named:
     """
 
     letter: str
-    network: ImageClassifier
+    network: nn.Module
     words: str
     siblings: tuple[tuple[int, Path], ...] = ()
 
@@ -90,8 +91,8 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
     configs = [RunDirectory(runs / network.run).config() for network in pair]
     a, b = (
         Named(
-            letter, _load(runs, network),
-            f"{letter}: batch {config['batch_size']}, seed {config['seed']}, epoch {network.epoch}, "
+            letter, _load(runs, network, config),
+            f"{letter}: batch {_known(config['batch_size'])}, seed {_known(config['seed'])}, epoch {network.epoch}, "
             f"PRS ratio {network.prs_ratio:.3g}",
             _siblings(runs, network, config),
         )
@@ -103,19 +104,20 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
     return NetworkPair(a, b, train, test, float(data["epsilon"]), float(data["step_size"]))
 
 
-def _load(runs: Path, network: Network) -> ImageClassifier:
+def _known(value: object) -> object:
+    return "unknown" if value is None else value  # of a network that was trained elsewhere
+
+
+def _load(runs: Path, network: Network, config: dict[str, Any]) -> nn.Module:
     from prs_lightning.runs.checkpoints import load_network
 
     path = checkpoint_path(runs, network.run, network.epoch)
     if path is None:
         raise RunError(f"{network} has no checkpoint: name another pair, or train with grid_epochs=[{network.epoch}]")
     try:
-        loaded = load_network(path)
+        return load_network(path, architecture(config["model"]))
     except RuntimeError as error:  # RunError, and torch's own for weights that do not fit
         raise RunError(f"{path} cannot be used: {str(error).splitlines()[0]}") from error
-    if type(loaded).__name__.lower() != network.model:
-        raise RunError(f"{path} holds a {type(loaded).__name__}, but its run's config says {network.model}")
-    return loaded
 
 
 def _siblings(runs: Path, network: Network, config: dict[str, Any]) -> tuple[tuple[int, Path], ...]:

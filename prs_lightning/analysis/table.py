@@ -19,7 +19,7 @@ import yaml
 
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, write_atomically
-from prs_lightning.runs.naming import flatten
+from prs_lightning.runs.naming import architecture, flatten
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
 
@@ -88,7 +88,7 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
     entry = {
         "run": name,
         "data": str(config.pop("data.name", "unknown")),
-        "model": str(config.pop("model._target_", "unknown")).rsplit(".", 1)[-1].lower(),
+        "model": model_name(str(config.pop("model._target_", "unknown"))),
         "batch_size": config.pop("batch_size", None),
         "seed": config.pop("seed", record.get("seed")),
         "epochs": config.pop("epochs", None),
@@ -99,6 +99,16 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
     return entry, {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
+
+
+def model_name(target: str) -> str:
+    """What tables call a network: the class in lower case of one of the study, any other's dotted name.
+
+    >>> model_name("prs_lightning.models.CNN6"), model_name("my_package.MyNet")
+    ('cnn6', 'my_package.MyNet')
+    """
+    name = architecture({"_target_": target})
+    return name if "." in name else name.lower()
 
 
 def _parsed(file: Path, parse: Any, told: list[str]) -> dict[str, Any]:

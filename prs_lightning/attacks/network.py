@@ -27,6 +27,11 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.as_strided(tensor.shape, (channels * height * width, 1, width * channels, channels))
 
 
+def channels_first(tensor: Tensor) -> Tensor:
+    """A copy whose strides are those of (N, C, H, W), also where C = 1."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 class Gradient(NamedTuple):
     """What a forward and a backward pass tell about n images.
 
@@ -64,15 +69,25 @@ class AttackedNetwork(MeasuredNetwork):
         self.loss, self.exact = loss, precision == "float32"
         self.layout = channels_last if device.type == "cpu" else Tensor.contiguous
         for name, parameter in self.model.named_parameters():
-            weight = self.weights.get(name, parameter).detach()
-            self.weights[name] = self.layout(weight) if weight.ndim == 4 else weight
+            self.weights[name] = self.weights.get(name, parameter).detach()
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self.weights = {name: self.layout(each) if each.ndim == 4 else each for name, each in self.weights.items()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes), in whatever precision and grad mode the caller has set."""
         images = self.layout(images).clone()  # or a first layer that works in place would change what is attacked
         if self.scripted:  # cannot be handed parameters
             return logits_of(self.model(images), len(images))
-        return logits_of(functional_call(self.model, self.weights, (images,)), len(images))
+        try:
+            return logits_of(functional_call(self.model, self.weights, (images,)), len(images))
+        except RuntimeError as error:
+            if self.layout is not channels_last or "view size is not compatible" not in str(error):
+                raise
+            self.layout = channels_first  # which a network needs that flattens its maps by ``view``
+            self._lay_out()
+            return self.forward(images)
 
     def logits(self, images: Tensor) -> Tensor:
         """Exact logits (n, classes), without a graph."""

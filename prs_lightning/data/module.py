@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from prs_lightning.data.batches import TrainingBatches, refuses_one
+from prs_lightning.data.batches import MeasuringBatches, TrainingBatches, refuses_one
 from prs_lightning.data.choice import DataChoice, Loaded, load_data
 from prs_lightning.data.facts import channel_statistics
 from prs_lightning.data.sources import SplitSource
@@ -164,6 +164,13 @@ class ImageData(LightningDataModule):
         assert self.test is not None
         return SplitSource(self.test, self.measuring_batch_size)
 
-    def val_dataloader(self) -> range:
-        """One batch without content: ``trainer.validate`` runs for its hooks, as measures have a pass of their own."""
+    def val_dataloader(self) -> Iterable[Any]:
+        """The test set in order, for a module that validates itself.
+
+        To others one batch without content: ``trainer.validate`` runs for its hooks, as measures have a pass of their
+        own.
+        """
+        if self.trainer is None or getattr(self.trainer.lightning_module, "VALIDATES", True):
+            assert self.test is not None
+            return MeasuringBatches(self.test, self.measuring_batch_size, **self._shard())
         return range(1)

@@ -1,4 +1,4 @@
-"""The base of every network: normalisation inside, one forward pass for logits and penultimate pre-activations."""
+"""The base of every network that is trained here: normalisation inside, Adam on cross-entropy, seeds by the epoch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from prs_lightning.data.module import ImageData
 from prs_lightning.errors import ConfigError, RunError
-from prs_lightning.measuring import evaluating
+from prs_lightning.network import logits_of
 from prs_lightning.seeding import mixed_seed
 
 
 class ImageClassifier(LightningModule):
-    """A classifier of (N, channels, 32, 32) images in [0, 1] that ends in ``final(activation(pre_activations(x)))``.
+    """A classifier: ``network(images)`` gives the logits (N, classes) of images (N, channels, H, W) in [0, 1].
 
-    ``network(images)`` gives logits (N, classes); ``network.logits_and_pre_activations(images)`` gives the logits and
-    the penultimate pre-activations (N, D) of the same pass. Trained with Adam on cross-entropy (paper, section 4).
+    Trained with Adam on cross-entropy (paper, section 4). Which layers it has says a subclass, in ``build`` and
+    ``logits``.
 
     Args:
         channels: channels of the images.
@@ -38,10 +37,10 @@ class ImageClassifier(LightningModule):
     """
 
     CHECK_EVERY = 100
-    final: nn.Linear
+    VALIDATES = False
+    """Whether ``validation_step`` wants batches."""
     mean: Tensor
     std: Tensor
-    activation: nn.Module
 
     def __init__(
         self,
@@ -71,42 +70,20 @@ class ImageClassifier(LightningModule):
 
     @abstractmethod
     def build(self, channels: int, classes: int) -> None:
-        """Make the layers, among them ``activation`` and ``final``."""
+        """Make the layers."""
 
     @abstractmethod
-    def pre_activations(self, images: Tensor) -> Tensor:
-        """Penultimate pre-activations (N, D) of images that are normalised already."""
+    def logits(self, images: Tensor) -> Any:
+        """Logits (N, classes) of images that are normalised already, or what else ``logits_of`` reads."""
 
-    def logits_and_pre_activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes) and penultimate pre-activations (N, D) of images (N, C, 32, 32) in [0, 1]."""
-        pre_activations = self.pre_activations((images - self.mean) / self.std)
-        return self.final(self.activation(pre_activations)), pre_activations
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, 32, 32) in [0, 1]."""
-        return self.logits_and_pre_activations(images)[0]
+    def forward(self, images: Tensor) -> Any:
+        """Logits (N, classes) of images (N, channels, H, W) in [0, 1]."""
+        return self.logits((images - self.mean) / self.std)
 
     def setup(self, stage: str) -> None:
         """On a CPU, keep convolutions channels-last: about 1.5 times as fast there."""
         if self.trainer.strategy.root_device.type == "cpu":
             self.to(memory_format=torch.channels_last)
-
-    def check_outputs(self, data: ImageData) -> None:
-        """Refuse data with more classes than outputs, or of a size that the layers cannot take (ConfigError)."""
-        images, classes = data.some_images(), data.facts["classes"]
-        if classes > self.final.out_features:
-            raise ConfigError(
-                f"model.classes={self.final.out_features}, but {data.data_name} has labels up to {classes - 1}"
-            )
-        try:
-            with evaluating(self), torch.no_grad():
-                self(images)
-        except RuntimeError as error:
-            channels, height, width = images.shape[1:]
-            raise ConfigError(
-                f"{type(self).__name__} cannot take images of {channels} x {height} x {width} pixels "
-                f"({str(error).splitlines()[0]}): give data.size=32, for which it is made, or another model"
-            ) from error
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
@@ -117,7 +94,7 @@ class ImageClassifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
-        loss = F.cross_entropy(self(images), labels)
+        loss = F.cross_entropy(logits_of(self(images), len(images)), labels)
         # Kept on the device: asking the host at every step would stall a GPU.
         bad = (self.first_bad_step < 0) & ~loss.detach().isfinite()
         self.first_bad_step = torch.where(bad, batch_index, self.first_bad_step)
@@ -137,9 +114,6 @@ class ImageClassifier(LightningModule):
 
     def validation_step(self, batch: object, batch_index: int) -> None:
         """Nothing: measures are taken by callbacks, from a pass of their own."""
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["architecture"] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.loaded_epoch = checkpoint["epoch"]

@@ -27,5 +27,5 @@ class CNN6(ImageClassifier):
         self.activation = nn.ReLU()
         self.final = nn.Linear(128, classes)
 
-    def pre_activations(self, images: Tensor) -> Tensor:
-        return self.hidden(self.convolutions(images))
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(self.activation(self.hidden(self.convolutions(images))))

@@ -44,7 +44,6 @@ class ResNet18(ImageClassifier):
         children = OrderedDict(network.named_children())
         self.final = children.pop("fc")
         self.convolutions = nn.Sequential(children)
-        self.activation = nn.Identity()
 
-    def pre_activations(self, images: Tensor) -> Tensor:
-        return torch.flatten(self.convolutions(images), 1)
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(torch.flatten(self.convolutions(images), 1))

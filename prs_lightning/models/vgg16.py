@@ -32,5 +32,5 @@ class VGG16(ImageClassifier):
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def pre_activations(self, images: Tensor) -> Tensor:
-        return self.hidden(self.convolutions(images))
+    def logits(self, images: Tensor) -> Tensor:
+        return self.final(self.activation(self.hidden(self.convolutions(images))))

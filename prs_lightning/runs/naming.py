@@ -190,3 +190,12 @@ def run_name(config: Mapping[str, Any]) -> str:
 def model_name(config: Mapping[str, Any]) -> str:
     """The model's class, in lower case."""
     return config["model"]["_target_"].rsplit(".", 1)[-1].lower()
+
+
+def architecture(model: Mapping[str, Any]) -> str:
+    """What checkpoints call the network of a config ``model``: the class of one of ours, any other's dotted name.
+
+    >>> architecture({"_target_": "prs_lightning.models.CNN6"}), architecture({"_target_": "my_package.MyNet"})
+    ('CNN6', 'my_package.MyNet')
+    """
+    return str(model["_target_"]).removeprefix("prs_lightning.models.")

@@ -22,7 +22,7 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
         Columns data, model, batch_size, epoch, measure, mean, standard_deviation (NaN for one run), n (runs).
     """
     measured = rows.reindex(columns=[*POINT, column]).dropna(subset=[column])
-    grouped = measured.groupby(POINT, sort=True, observed=True)[column]
+    grouped = measured.groupby(POINT, sort=True, observed=True, dropna=False)[column]
     table = grouped.agg(mean="mean", standard_deviation="std", n="count").reset_index()
     table.insert(len(POINT), "measure", column)
     return table
@@ -32,6 +32,14 @@ def settings(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The (data, model) pairs that occur: networks in the paper's order, the data sets within each."""
     pairs = set(zip(rows["data"].astype(str), rows["model"].astype(str), strict=True))
     return sorted(pairs, key=lambda pair: (style.rank(pair[1])[0], style.rank(pair[0])[0], str(pair)))
+
+
+UNKNOWN = np.inf
+"""Stands for the batch size of a network that was trained elsewhere, behind all others."""
+
+
+def _known(value: float) -> str:
+    return str(int(value)) if np.isfinite(value) else "unknown"
 
 
 def over_epochs(axes: Axes, name: str) -> None:
@@ -50,11 +58,11 @@ def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str) -> 
     counted = f"{least}" if least == most else f"{least} to {most}"
     first = table.iloc[0]
     axes.set_title(f"{label(first['model'])}, {label(first['data'])}, n = {counted} seed{'s' * (counted != '1')}")
-    batch_sizes = sorted(rows["batch_size"].dropna().astype(float).unique())
-    for batch_size, group in table.groupby(table["batch_size"].astype(float), sort=True):
+    batch_sizes = sorted(rows["batch_size"].astype(float).fillna(UNKNOWN).unique())
+    for batch_size, group in table.groupby(table["batch_size"].astype(float).fillna(UNKNOWN), sort=True):
         # A single epoch is a point: a line through it would be invisible.
         look = style.curve(batch_sizes.index(batch_size)) | {"marker": "o" if len(group) < 3 else ""}
-        style.mean_and_band(axes, group, over="epoch", label=f"batch size {int(batch_size)}", **look)
+        style.mean_and_band(axes, group, over="epoch", label=f"batch size {_known(batch_size)}", **look)
 
 
 BAND = (
@@ -134,7 +142,7 @@ def figure_2b(rows: pd.DataFrame) -> Drawing:
         chosen = rows[rows["run"] == run].sort_values("epoch")
         first = chosen.iloc[0]
         name = f"{label(str(first['model']))}, {label(str(first['data']))}, "
-        name += f"batch {int(first['batch_size'])}, seed {int(first['seed'])}"
+        name += f"batch {_known(first['batch_size'])}, seed {_known(first['seed'])}"
         for measure, axes, line, words in (
             ("train/accuracy", accuracy, "--", f"{name}: {label('train/accuracy')}"),
             (TEST_ACCURACY, accuracy, "-", f"{name}: test accuracy, PRS ratio"),

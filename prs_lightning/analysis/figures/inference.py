@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prs_lightning.data import Split, StoredImages, balanced_subset, to_unit_range
-from prs_lightning.measuring import evaluating, float32
-from prs_lightning.models.base import ImageClassifier
+from prs_lightning.errors import RunError
+from prs_lightning.network import MeasuredNetwork, as_measured
+from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.regions.tracing import Ends, find_ends
 
 BATCH = 200
 
@@ -22,24 +24,43 @@ def first_samples(split: Split, limit: int) -> Split:
     return Split(split.images[chosen], split.labels[chosen])
 
 
-def outputs(network: ImageClassifier, images: Tensor | StoredImages) -> tuple[Tensor, Tensor]:
+def ends_of(network: nn.Module, images: Tensor | StoredImages) -> Ends:
+    """The final layer of a network and where its penultimate pre-activations are read, by running it on two images."""
+    device = device_of(network)
+    with as_measured(network, device):
+        return find_ends(MeasuredNetwork(network, device), _pixels(images[:2], device))
+
+
+def outputs(network: nn.Module, images: Tensor | StoredImages, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and penultimate pre-activations (N, D), in float32 and eval mode, on the network's device.
 
     Args:
         images: uint8, or float with any values (N, C, H, W); moved to the device a batch at a time.
+        tap: give what is there instead of the penultimate pre-activations.
     """
-    device = next(network.parameters()).device
-    found = []
-    with evaluating(network), float32(device), torch.no_grad():
-        for batch in images.split(BATCH):
-            moved = batch.to(device)
-            pixels = to_unit_range(moved) if moved.dtype == torch.uint8 else moved
-            found.append(network.logits_and_pre_activations(pixels))
-    logits, pre_activations = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(pre_activations)
+    device, logits, tapped = device_of(network), [], []
+    tap = tap or ends_of(network, images).penultimate
+    with as_measured(network, device):
+        measured = MeasuredNetwork(network, device)
+        with tapping(measured.model, [tap], lambda tap, tensor: tapped.append(tensor.flatten(1).clone())):
+            for batch in images.split(BATCH):
+                logits.append(measured(_pixels(batch, device)))
+    if len(tapped) != len(logits):
+        raise RunError(f"layer {tap} ran {len(tapped)} times in {len(logits)} forward passes: expected once in each")
+    return torch.cat(logits), torch.cat(tapped)
 
 
-def on_device_of(network: ImageClassifier, split: Split) -> tuple[Tensor, Tensor]:
+def _pixels(images: Tensor, device: torch.device) -> Tensor:
+    moved = images.to(device)
+    return to_unit_range(moved) if moved.dtype == torch.uint8 else moved
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network's parameters."""
+    return next(network.parameters()).device
+
+
+def on_device_of(network: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
     """Images in [0, 1] and labels on the network's device."""
-    device = next(network.parameters()).device
+    device = device_of(network)
     return to_unit_range(split.images[:].to(device)), split.labels.to(device)

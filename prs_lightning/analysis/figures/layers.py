@@ -6,10 +6,9 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from prs_lightning.analysis.figures.inference import first_samples, outputs
+from prs_lightning.analysis.figures.inference import ends_of, first_samples, outputs
 from prs_lightning.analysis.figures.plane import three_images
 from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
 from prs_lightning.analysis.figures.style import CLASS_COLOURS, bare, curve, legend, panels, say
@@ -18,14 +17,14 @@ from prs_lightning.analysis.relations import label
 from prs_lightning.data import StoredImages, to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO
-from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
 from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
-from prs_lightning.regions.layers import hidden_layers, watching
+from prs_lightning.regions.layers import Tap, find_layer, hidden_layers, watching
 from prs_lightning.regions.sparsity import count_zeros
+from prs_lightning.regions.tracing import Relus
 
 
-def ratios_by_layer(network: ImageClassifier, images: Tensor | StoredImages) -> pd.DataFrame:
+def ratios_by_layer(network: nn.Module, images: Tensor | StoredImages) -> pd.DataFrame:
     """PRS ratio of every hidden layer over uint8 images, in the order of the forward pass.
 
     Returns:
@@ -36,8 +35,9 @@ def ratios_by_layer(network: ImageClassifier, images: Tensor | StoredImages) -> 
     def seen(name: str, output: Tensor) -> None:
         sets.setdefault(name, RegionSet()).add(output)
 
-    with watching(network, hidden_layers(network, network.final), seen):
-        outputs(network, images)
+    ends = ends_of(network, images)
+    with watching(network, hidden_layers(network, find_layer(network, ends.final)), seen):
+        outputs(network, images, ends.penultimate)
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     rows = [
         (depth, name, "fully connected" if name in linear else "convolution", found.units, found.ratio, found.samples)
@@ -78,7 +78,7 @@ def figure_7a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     canvas, grid = panels(1, 2, height=3.1)
     numbers = []
     for axes, named in zip(grid[0], networks.both, strict=True):
-        weight = named.network.final.weight
+        weight = find_layer(named.network, ends_of(named.network, networks.test.images).final).get_parameter("weight")
         matrix = cosine_matrix(weight).cpu().numpy()
         classes = np.arange(len(matrix))
         drawn = axes.imshow(matrix, cmap="PuOr_r", vmin=-1, vmax=1)
@@ -102,28 +102,28 @@ SIDE = 4
 """A montage shows the SIDE x SIDE channels with the largest mean."""
 
 
-def relu_maps(network: ImageClassifier, image: Tensor, images: Tensor | StoredImages) -> list[tuple[Tensor, float]]:
+def relu_maps(network: nn.Module, image: Tensor, images: Tensor | StoredImages) -> list[tuple[Tensor, float]]:
     """Of every ReLU output that is a map, in the order of the forward pass, the maps (channels, H, W) for ``image`` and
     the share of zeros over ``images``; both uint8, (1, C, H, W) and (N, C, H, W).
     """
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.ReLU)]
+    tap = ends_of(network, images).penultimate
     maps: list[Tensor] = []
 
-    def keep(name: str, output: Tensor) -> None:
+    def keep(output: Tensor) -> None:
         if output.ndim == 4:
             maps.append(output[0].clone())
 
-    with watching(network, names, keep):
-        outputs(network, image)
+    with Relus(keep):
+        outputs(network, image, tap)
     zeros = [0.0] * len(maps)
     places = cycle(range(len(maps)))  # an output returns once per batch
 
-    def count(name: str, output: Tensor) -> None:
+    def count(output: Tensor) -> None:
         if output.ndim == 4:
             zeros[next(places)] += int(count_zeros(output)) / output[0].numel()
 
-    with watching(network, names, count):
-        outputs(network, images)
+    with Relus(count):
+        outputs(network, images, tap)
     return [(found.cpu(), share / len(images)) for found, share in zip(maps, zeros, strict=True)]
 
 
@@ -202,8 +202,8 @@ def figure_13(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     canvas, grid = panels(1, 2, height=3.2)
     tables = []
     for axes, named in zip(grid[0], networks.both, strict=True):
-        with torch.no_grad():
-            features = named.network.activation(outputs(named.network, split.images)[1]).cpu().numpy()
+        entering = Tap(ends_of(named.network, split.images).final, "input")
+        features = outputs(named.network, split.images, entering)[1].cpu().numpy()
         axes.set_title(f"{named.words}\nn = {len(labels):,} test samples")
         try:
             places = embedding(features)

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from torch import Tensor
+from torch import Tensor, nn
 
 from prs_lightning.analysis.figures import style
-from prs_lightning.analysis.figures.inference import first_samples, on_device_of, outputs
+from prs_lightning.analysis.figures.inference import device_of, ends_of, first_samples, on_device_of, outputs
 from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
 from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.attacks import AttackResult, bim, fgsm, pgd, robustness_curve
 from prs_lightning.data import Split
-from prs_lightning.models.base import ImageClassifier
 from prs_lightning.regions import RegionSet
 from prs_lightning.runs.checkpoints import load_network
 from prs_lightning.seeding import keyed_generator
@@ -48,7 +47,7 @@ def _reach(networks: NetworkPair, *attacks: str) -> str:
 
 
 def over_epsilon(
-    networks: NetworkPair, network: ImageClassifier, split: Split, attack: str, withstood: dict[float, Tensor]
+    networks: NetworkPair, network: nn.Module, split: Split, attack: str, withstood: dict[float, Tensor]
 ) -> pd.DataFrame:
     """RA of ``split`` under one of ``ATTACKS``, from epsilon 0 to the data set's, without work whose result is known.
 
@@ -193,13 +192,14 @@ def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     return caption, canvas, samples
 
 
-def groups(network: ImageClassifier, train: Split, test: Split, limit: int) -> dict[str, Tensor]:
+def groups(network: nn.Module, train: Split, test: Split, limit: int) -> dict[str, Tensor]:
     """Places in the test set of correctly classified samples inside (inclusion) and outside (exclusion) the training
     set's regions of the penultimate layer; of more than ``limit`` a random ``limit``, the same ones every time, as a
     test set may come in the order of its classes.
     """
-    populated = RegionSet.from_pre_activations(outputs(network, train.images)[1])
-    logits, pre_activations = outputs(network, test.images)
+    tap = ends_of(network, train.images).penultimate
+    populated = RegionSet.from_pre_activations(outputs(network, train.images, tap)[1])
+    logits, pre_activations = outputs(network, test.images, tap)
     right = logits.argmax(dim=1).cpu() == test.labels.cpu()
     inside = populated.contains(pre_activations).cpu()
     members = {"inclusion": (right & inside).nonzero().flatten(), "exclusion": (right & ~inside).nonzero().flatten()}
@@ -216,7 +216,7 @@ def curves_of_groups(networks: NetworkPair, named: Named, limit: int) -> pd.Data
         Columns network, seed, group, epsilon, robust_accuracy (NaN for an empty group), n.
     """
     tables = []
-    device = next(named.network.parameters()).device
+    device = device_of(named.network)
     for seed, checkpoint in named.siblings or [(0, None)]:
         network = load_network(checkpoint).to(device) if checkpoint and len(named.siblings) > 1 else named.network
         for group, places in groups(network, networks.train, networks.test, limit).items():
