@@ -15,7 +15,7 @@ from prs_lightning.bars import measuring_bar
 from prs_lightning.data.sources import Source
 from prs_lightning.data.trainers import epoch_is_measured, given, same_buffers, tested_on, trained_on
 from prs_lightning.measuring import log_measure, now
-from prs_lightning.measuring_pass import Observer, Watched, look_at, measuring_pass
+from prs_lightning.measuring_pass import Observer, Watched, look_at, measuring_pass, try_out
 from prs_lightning.network import MeasuredNetwork, as_measured
 
 
@@ -49,8 +49,7 @@ class Measuring(pl.Callback, Observer):
         if self is all_measuring(trainer)[0]:
             self.sources = None
             with self._watching(trainer, pl_module) as watched:
-                for callback in all_measuring(trainer):
-                    callback.start(watched)
+                try_out(watched, all_measuring(trainer))
             rank_zero_info(str(watched))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

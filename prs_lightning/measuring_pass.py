@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,6 +88,26 @@ def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device
     return Watched(network, train, test, device, logits.shape[1], probe[:2])
 
 
+def try_out(watched: Watched, observers: Sequence[Observer]) -> None:
+    """Start the observers, and run the network once on a few inputs, so that layers are refused before training."""
+    taps = [tap for observer in observers for tap in observer.start(watched)]
+    runs = dict.fromkeys(taps, 0)
+
+    def count(tap: Tap, tensor: Tensor) -> None:
+        runs[tap] += 1
+
+    with tapping(watched.network.model, list(runs), count):
+        watched.network(watched.probe.clone())
+    refuse_repeated(runs)
+
+
+def refuse_repeated(runs: Mapping[Tap, int]) -> None:
+    """Raise ConfigError for a layer that did not run once in a forward pass."""
+    for tap, count in runs.items():
+        if count != 1:
+            raise ConfigError(f"layer {tap} ran {count} times in a forward pass: expected once")
+
+
 def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int, world: int, bar: Bar) -> None:
     """Show this process's share of every sample to the observers, in the state of `as_measured`.
 
@@ -98,7 +118,7 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
     for observer in observers:
         for tap in observer.start(watched):
             wanted.setdefault(tap, []).append(observer)
-    runs: dict[Hashable, int] = {}
+    runs, relus = dict.fromkeys(wanted, 0), 0
     batch = Batch("train", torch.empty(0))
 
     def at_tap(tap: Tap, tensor: Tensor) -> None:
@@ -107,15 +127,13 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
             observer.see_tap(tap, tensor, batch)
 
     def at_relu(output: Tensor) -> None:
+        nonlocal relus
         for observer in observers:
-            observer.see_relu(runs["relu"], output, batch)
-        runs["relu"] += 1
+            observer.see_relu(relus, output, batch)
+        relus += 1
 
     sees_relus = any(type(observer).see_relu is not Observer.see_relu for observer in observers)
-    with ExitStack() as stack:
-        stack.enter_context(tapping(watched.network.model, list(wanted), at_tap))
-        if sees_relus:
-            stack.enter_context(Relus(at_relu))
+    with tapping(watched.network.model, list(wanted), at_tap):
         for split, source in (("train", watched.train), ("test", watched.test)):
             if source is None:
                 continue
@@ -126,11 +144,11 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
                         continue
                     refuse_labels(labels, watched.classes, split)
                     batch = Batch(split, labels.to(watched.device))
-                    runs = dict.fromkeys(wanted, 0) | {"relu": 0}
-                    logits = watched.network(for_network(inputs, watched.device))
-                    for tap in wanted:
-                        if runs[tap] != 1:
-                            raise ConfigError(f"layer {tap} ran {runs[tap]} times in a forward pass: expected once")
+                    runs, relus = dict.fromkeys(wanted, 0), 0
+                    inputs = for_network(inputs, watched.device)
+                    with Relus(at_relu) if sees_relus else nullcontext():
+                        logits = watched.network(inputs)
+                    refuse_repeated(runs)
                     for observer in observers:
                         observer.see_logits(logits, batch)
                     finite &= logits.isfinite().all()  # kept on the device: asking the host each time would stall a GPU

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prs_lightning.runs import RunDirectory
-from tests.conftest import PROJECT, SMALL, RunTrain
+from tests.conftest import PROJECT, SMALL, RunTrain, given_once
 from tests.test_training import NETWORK, fit
 
 EXACT = ("prs/", "robust/", "train/accuracy", "test/accuracy")
@@ -63,10 +63,10 @@ def test_training_on_two_processes(run_train: RunTrain, tmp_path: Path) -> None:
 def test_a_signal_interrupts_both_processes_and_the_run_goes_on(tmp_path: Path) -> None:
     """SIGTERM, where Lightning's own handler waits for the other process for ever."""
     run = RunDirectory(tmp_path / "run")
-    small = (NETWORK, "trainer.devices=2", "callbacks=none", f"run_dir={run.path}")
-    line = [sys.executable, str(PROJECT / "train.py"), *SMALL, *small]
+    small = (NETWORK, "callbacks=none", f"run_dir={run.path}")
+    line = [sys.executable, str(PROJECT / "train.py"), *given_once(*SMALL, *small, "epochs=1000")]
     first = subprocess.Popen(
-        [*line, "epochs=1000"], cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*line, "trainer.devices=2"], cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while len(run.rows()) < 2 and first.poll() is None:
@@ -78,7 +78,7 @@ def test_a_signal_interrupts_both_processes_and_the_run_goes_on(tmp_path: Path) 
     assert (run.status, run.record()["reason"]) == ("interrupted", "SIGTERM")
     epochs = len(run.rows())
     again = subprocess.run(
-        [*line, "epochs=1000", "trainer.devices=1", "trainer.max_time='00:00:00:01'"],
+        [*line, "trainer.devices=1", "trainer.max_time='00:00:00:01'"],
         cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
