@@ -244,9 +244,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], list[Any] | None, str]] = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_measured_is_refused_in_one_line(kind: str) -> None:
     build, callbacks, message = REFUSED[kind]
+    module = Module(build())
     with pytest.raises((ConfigError, RunError), match=message) as refusal:
-        fitted(Module(build()), callbacks)
+        fitted(module, callbacks)
     assert "\n" not in str(refusal.value)
+    assert module.global_step == 0
 
 
 def test_a_module_without_forward_is_refused() -> None:
