@@ -46,7 +46,10 @@ class CosineSimilarity(Measuring):
         weight = getattr(find_layer(watched.network.model, name), "weight", None)
         if not isinstance(weight, Tensor) or weight.ndim < 2 or len(weight) < 2:
             shape = "no weight" if weight is None else f"a weight {tuple(weight.shape)}"
-            raise ConfigError(f"layer {name!r} has {shape}: expected two rows or more to compare, one for each class")
+            raise ConfigError(
+                f"layer {name!r} has {shape}: expected two rows or more to compare, one for each "
+                "class; leave it out, callbacks.cosine_similarity=null"
+            )
         self.weight = weight.detach().flatten(1)
         return ()
 

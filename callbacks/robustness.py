@@ -79,6 +79,8 @@ class Robustness(Measuring):
     def start(self, watched: Watched) -> Sequence[Tap]:
         if watched.test is None:
             raise ConfigError("there is no test set to attack: give Robustness test= a data set or a DataLoader")
+        if self.grid_epochs:
+            self.attacks.refuse_two_classes(watched.classes)
         if self.source is not watched.test:
             model = watched.network.model
             self.pixels = None if self.normalisation is None else PixelNetwork(model, *self.normalisation)

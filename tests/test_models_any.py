@@ -19,6 +19,7 @@ from prs_lightning.attacks import pgd
 from prs_lightning.callbacks.cosine_similarity import CosineSimilarity
 from prs_lightning.callbacks.records import Records
 from prs_lightning.callbacks.regions import Regions
+from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.callbacks.scores import Scores
 from prs_lightning.callbacks.sparsity import Sparsity
 from prs_lightning.data import ImageData, to_unit_range
@@ -120,6 +121,18 @@ def test_one_output_is_trained_as_by_binary_cross_entropy() -> None:
     loss = network.training_step((images, labels), 1)
     expected = F.binary_cross_entropy_with_logits(network(images)[:, 0], labels.float())
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_loss_that_two_classes_do_not_have_is_refused_before_training() -> None:
+    data = digit_data(train_limit=60, test_limit=20)
+    data.setup()
+    for split in (data.train, data.test):
+        split.labels.remainder_(2)
+    network = network_of(config("OneOutput", classes=2))
+    attacks = Robustness(epsilon=0.1, grid_epochs=[50], grid_attacks=["dlr"])
+    with pytest.raises(ConfigError, match="grid_attacks.dlr: .* needs 3 classes .* grid_attacks.dlr=null"):
+        fitted(network, data, attacks)
 
 
 def test_sizes_are_handed_over_where_the_signature_has_them() -> None:

@@ -146,6 +146,15 @@ class EpochAttacks:
             "the attack cannot reach the edge of its ball, robust accuracy is overestimated; raise step_size"
         )
 
+    def refuse_two_classes(self, classes: int) -> None:
+        """Raise ConfigError, before anything is trained, for a DLR loss on a network of two classes."""
+        for name, attack in (self.grid or {}).items():
+            if classes < 3 and not attack.art and attack.threat.loss == "dlr":
+                raise ConfigError(
+                    f"grid_attacks.{name}: the DLR loss needs 3 classes or more, the network has {classes}: leave it "
+                    f"out, grid_attacks.{name}=null"
+                )
+
     def measure(
         self, model: nn.Module, test: Targets, epoch: int, *, grid: bool, rank: int, world: int, total: Total, bar: Bar
     ) -> dict[str, float]:
