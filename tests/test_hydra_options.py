@@ -156,7 +156,7 @@ HONOURED: dict[str, list[str]] = {
     "hydra.mode=MULTIRUN seed=0,1": ["start .*-seed0", "start .*-seed1"],
     "-m sweep=null seed=0,0": ["start .* runs/sweep/cifar10-cnn6-bs128-seed0"],
     "-m model=glob(*)": [f"start .* runs/sweep/cifar10-{model}-bs128-seed0" for model in ("cnn6", "resnet18", "vgg16")],
-    "-m data=glob(*,exclude=cifar*)":
+    "-m data=glob(*mnist*,exclude=x)":
         [f"start .* runs/sweep/{data}-cnn6-bs128-seed0" for data in ("fashion_mnist", "mnist", "mnist5k")],
     "-m experiment=glob(network_*)": ["start .*/cifar10-cnn6-bs2048-seed0", "start .*-bs128-seed0"],
     "-m experiment=mini_grid,paper_grid": ["start .* runs/mini_grid/.*"] * 12 + ["start .* runs/paper_grid/.*"] * 180,
