@@ -17,6 +17,7 @@ from prs_lightning.regions import measure
 from prs_lightning.sweep.launcher import visible_gpus
 from tests.attacked import Scaled, digits, trained
 from tests.conftest import RunTrain, digit_data
+from tests.foreign import Layers, Module, by_numpy, fitted
 from tests.networks import PlainNetwork, SmallNetwork, logits_and_pre_activations
 from tests.test_training import MEASURES, assert_same_weights, fit, measures, weights
 
@@ -158,3 +159,17 @@ def test_measures_are_of_float32_whatever_trained(tmp_path: Path, precision: str
     loss = torch.nn.functional.cross_entropy(logits, data.train.labels).item()
     assert float(row["train/loss"]) == pytest.approx(loss, rel=1e-4)
     assert abs(float(row["prs/count"]) - len({tuple(signs) for signs in (hidden > 0).tolist()})) <= 2
+
+
+@pytest.mark.parametrize("matmul", ["highest", "medium"])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:The number of training batches")
+def test_a_module_of_ones_own_gives_the_numbers_of_numpy(matmul: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(matmul)
+    try:
+        found = fitted(Module(Layers()), accelerator="gpu")
+        assert torch.get_float32_matmul_precision() == matmul
+    finally:
+        torch.set_float32_matmul_precision(before)
+    for name, value in by_numpy(Layers()).items():
+        assert found[name] == pytest.approx(value, abs=1e-6), name
