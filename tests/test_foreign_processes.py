@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tests.foreign import FEATURES, Layers, Module, by_numpy, fitted
+from tests.ranks import as_rank, on_two_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*")
 
@@ -51,11 +49,7 @@ class Kept(pl.Callback):
 
 
 def fit_shard(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
-    )
-    warnings.simplefilter("ignore")
+    as_rank(rank, port, warning="ignore")
     from tests.foreign import TEST, TRAIN, all_measures
 
     found = {"plain": fitted(Module(Layers()), devices=2, strategy="ddp")}
@@ -73,11 +67,7 @@ def fit_shard(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_log_what_numpy_gives(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(fit_shard, (port, str(tmp_path)), nprocs=2)
-    (first, state), (second, other) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    (first, state), (second, other) = on_two_processes(fit_shard, tmp_path)
     assert {name: first["plain"][name] for name in by_numpy(Layers())} == pytest.approx(by_numpy(Layers()), abs=1e-6)
     assert first["normalised"] == second["normalised"]
     means = "network.normalisation.running_mean"
