@@ -25,8 +25,8 @@ Bar = Callable[[str, int], AbstractContextManager[Advance]]
 class Watched:
     """What is measured.
 
-    ``network`` in eval mode; ``train`` and ``test``, the sets that it is measured on, ``test`` None where there is
-    none; ``classes``, how many logits it gives.
+    ``network`` in eval mode, on ``device``; ``train`` and ``test``, the sets that it is measured on, ``test`` None
+    where there is none; ``classes``, how many logits it gives; ``probe``, a few inputs to run it on.
     """
 
     network: MeasuredNetwork

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -93,10 +93,3 @@ def tapping(model: nn.Module, taps: Sequence[Tap], seen: Callable[[Tap, Tensor],
             else:
                 hooks.callback(module.register_forward_pre_hook(partial(before, tap)).remove)
         yield
-
-
-def watching(
-    model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor], None]
-) -> AbstractContextManager[None]:
-    """`tapping` of the outputs of the named layers: calls ``seen(name, output)``."""
-    return tapping(model, [Tap(name) for name in names], lambda tap, output: seen(tap.name, output))

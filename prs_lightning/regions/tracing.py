@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, as_measured, for_network, outputs_of
+from prs_lightning.network import MeasuredNetwork, as_measured, device_of, for_network, outputs_of
 from prs_lightning.regions.layers import Tap, tapping
 from prs_lightning.regions.region_set import RegionSet
 
@@ -166,7 +166,7 @@ def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet
         outputs += 1
         regions.add(output)
 
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with as_measured(model, device):
         network = MeasuredNetwork(model, device)
         with tapping(network.model, [Tap(layer)], seen):
