@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
+from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.attacks.schedule import grid_attacks as entries
 from prs_lightning.attacks.targets import Targets
@@ -68,7 +70,7 @@ class Robustness(Measuring):
             at_least("callbacks.robustness.limit", limit, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         model = ThreatModel(epsilon=epsilon, step_size=step_size, **threat)
-        self.source: Any = None
+        self.seen: Any = None
         self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,11 +83,14 @@ class Robustness(Measuring):
             raise ConfigError("there is no test set to attack: give Robustness test= a data set or a DataLoader")
         if self.grid_epochs:
             self.attacks.refuse_two_classes(watched.classes)
-        if self.source is not watched.test:
-            model = watched.network.model
+        model = watched.network.model
+        if self.seen != (watched.test, model):
             self.pixels = None if self.normalisation is None else PixelNetwork(model, *self.normalisation)
             self.targets = Targets(watched.test, watched.device, self.pixels and self.pixels.pixels)
-            self.source = watched.test
+            few = torch.arange(min(2, len(watched.test)), device=watched.device)
+            network = AttackedNetwork(self.pixels or model, watched.device)
+            network.gradient(self.targets.gather(few), torch.zeros_like(few))  # refuses where there is none
+            self.seen = watched.test, model
         return ()
 
     def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
