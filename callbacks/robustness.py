@@ -80,6 +80,7 @@ class Robustness(Measuring):
         attacked, seen = (watched.network.model, watched.test), self.targets
         if seen is None or (seen.model, seen.source) != attacked:
             self.targets = Targets(*attacked, watched.device, self.normalisation)
+            self.targets.refuse_without_gradient()
         return ()
 
     def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from prs_lightning.callbacks.measuring import Measuring
+from prs_lightning.measuring_pass import Watched
 from tests.foreign import FEATURES, Layers, Module, by_numpy, fitted
 from tests.ranks import as_rank, on_two_processes
 
@@ -48,13 +50,20 @@ class Kept(pl.Callback):
         self.state = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
 
 
+class Seen(Measuring):
+    """The buffers of the network that is handed to attacks, which take no other."""
+
+    def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
+        self.buffers = {name: buffer.clone() for name, buffer in watched.network.model.named_buffers()}
+
+
 def fit_shard(rank: int, port: int, folder: str) -> None:
     as_rank(rank, port, warning="ignore")
     from tests.foreign import TEST, TRAIN, all_measures
 
     found = {"plain": fitted(Module(Layers()), devices=2, strategy="ddp")}
-    kept = Kept()
-    callbacks = [*all_measures(test=TEST), kept]
+    kept, seen = Kept(), Seen()
+    callbacks = [*all_measures(test=TEST), kept, seen]
     found["normalised"] = fitted(
         Running(Normalised(), learning_rate=1e-3),
         callbacks,
@@ -63,15 +72,17 @@ def fit_shard(rank: int, port: int, folder: str) -> None:
         devices=2,
         strategy="ddp",
     )
-    torch.save((found, kept.state), f"{folder}/{rank}.pt")
+    torch.save((found, kept.state, seen.buffers), f"{folder}/{rank}.pt")
 
 
 def test_two_processes_log_what_numpy_gives(tmp_path: Path) -> None:
-    (first, state), (second, other) = on_two_processes(fit_shard, tmp_path)
+    (first, state, attacked), (second, other, attacked_there) = on_two_processes(fit_shard, tmp_path)
     assert {name: first["plain"][name] for name in by_numpy(Layers())} == pytest.approx(by_numpy(Layers()), abs=1e-6)
     assert first["normalised"] == second["normalised"]
     means = "network.normalisation.running_mean"
     assert not torch.equal(state[means], other[means]), "nothing shows which buffers were measured"
+    assert torch.equal(attacked[means], state[means])
+    assert torch.equal(attacked_there[means], state[means])
     network = Module(Normalised())  # whose steps leave the buffers as they are
     network.load_state_dict(state)
     alone = fitted(network)

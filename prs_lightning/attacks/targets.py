@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.attacks.network import check_images
+from prs_lightning.attacks.network import AttackedNetwork, check_images
 from prs_lightning.data.sources import Source, SplitSource
 from prs_lightning.errors import ConfigError
 from prs_lightning.network import PixelNetwork
@@ -55,6 +55,11 @@ class Targets:
         self.labels = torch.cat(labels)
         if size <= IN_MEMORY:
             self.images = torch.cat(kept)
+
+    def refuse_without_gradient(self) -> None:
+        """Raise ConfigError for a network through which no gradient reaches its images."""
+        few = torch.arange(min(2, len(self.labels)), device=self.device)
+        AttackedNetwork(self.network, self.device).gradient(self.gather(few), torch.zeros_like(few))
 
     def _as_images(self, inputs: Tensor) -> Tensor:
         if not inputs.is_floating_point():

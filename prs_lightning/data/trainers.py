@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -78,11 +79,17 @@ def same_buffers(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     Those of batch normalisation differ between processes.
 
     Raises:
-        ConfigError: a strategy that may keep a network in parts.
+        ConfigError: a strategy that may keep a network in parts, or a callback that keeps an average beside it.
     """
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         kind = type(trainer.strategy).__name__
         raise ConfigError(f"strategy {kind} may keep a network in parts: expected one device, or ddp")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and trainer.state.fn == "fit":
+            raise ConfigError(
+                f"{type(callback).__name__} saves other weights than those that train: measure the average after "
+                "training, by trainer.validate of a Trainer with the measures alone"
+            )
     buffers = list(module.buffers()) if trainer.world_size > 1 else []
     own = [buffer.clone() for buffer in buffers]
     with torch.no_grad():
