@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from prs_lightning.data.sources import Source
+from prs_lightning.data.sources import SETS, Source
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.network import MeasuredNetwork, for_network, refuse_probabilities
 from prs_lightning.regions.layers import Tap, tapping
@@ -147,7 +147,7 @@ def measuring_pass(watched: Watched, observers: Sequence[Observer], *, rank: int
             if source is None:
                 continue
             finite = torch.ones((), dtype=torch.bool, device=watched.device)
-            with bar(f"measuring the {split}ing set", len(range(rank, len(source), world))) as advance:
+            with bar(f"measuring the {SETS[split]} set", len(range(rank, len(source), world))) as advance:
                 for inputs, labels in source.batches(rank=rank, world=world):
                     if not len(labels):
                         continue
@@ -169,10 +169,12 @@ def refuse_labels(labels: Tensor, classes: int, split: str) -> None:
     """Raise ConfigError for labels without an output; on an accelerator, where asking stalls it, nothing is asked."""
     if labels.device.type == "cpu" and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise ConfigError(f"label {wrong} of the {split}ing set: the network has {classes} outputs, 0 to {classes - 1}")
+        raise ConfigError(
+            f"label {wrong} of the {SETS[split]} set: the network has {classes} outputs, 0 to {classes - 1}"
+        )
 
 
 def refuse_not_finite(finite: Tensor, split: str) -> None:
     """Raise RunError unless ``finite``: whether all logits of a set are."""
     if not bool(finite):
-        raise RunError(f"the network returned NaN or infinite logits for the {split}ing set: expected finite ones")
+        raise RunError(f"the network returned NaN or infinite logits for the {SETS[split]} set: expected finite ones")

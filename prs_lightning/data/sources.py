@@ -28,6 +28,9 @@ from prs_lightning.data.splits import Split, to_unit_range
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import random_states_kept
 
+SETS = {"train": "training", "test": "test"}
+"""What each set is called in messages."""
+
 INSTEAD = "give {name}= a data set, a DataLoader or (inputs, labels) without it"
 PARTS = ("transform", "transforms", "target_transform")
 HOLDS = re.compile("transform|aug")
@@ -135,7 +138,7 @@ def source_of(data: Any, name: str) -> Source:
         return DatasetSource(data, name)
     kind = type(data).__name__
     raise ConfigError(
-        f"the {name}ing data are a {kind}, which may shuffle, change or leave out samples: give {name}= a data set, "
+        f"the {SETS[name]} data are a {kind}, which may shuffle, change or leave out samples: give {name}= a data set, "
         "a DataLoader or (inputs, labels)"
     )
 
@@ -189,7 +192,9 @@ def inputs_and_labels(batch: Any, name: str) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         parts = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-        raise ConfigError(f"a batch of {name}ing data is ({parts}): expected (inputs, labels); give {name}= such data")
+        raise ConfigError(
+            f"a batch of {SETS[name]} data is ({parts}): expected (inputs, labels); give {name}= such data"
+        )
     inputs, labels = batch
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -197,8 +202,8 @@ def inputs_and_labels(batch: Any, name: str) -> tuple[Tensor, Tensor]:
         labels = labels.to(torch.int64)  # as the targets of binary_cross_entropy are
     if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(inputs):
         raise ConfigError(
-            f"labels of {name}ing data have shape {tuple(labels.shape)}, {labels.dtype}: expected whole class numbers "
-            f"({len(inputs)},); give {name}= such data"
+            f"labels of {SETS[name]} data have shape {tuple(labels.shape)}, {labels.dtype}: expected whole class "
+            f"numbers ({len(inputs)},); give {name}= such data"
         )
     return inputs, labels.to(torch.int64)
 
@@ -239,10 +244,10 @@ def refuse_random(source: DatasetSource, name: str) -> None:
     for transform in _transforms(source.dataset):
         kind = type(transform).__name__
         if kind.startswith(AUGMENTATIONS):
-            raise ConfigError(f"the {name}ing data pass {kind}: measures need them un-augmented; {instead}")
+            raise ConfigError(f"the {SETS[name]} data pass {kind}: measures need them un-augmented; {instead}")
     count = min(PROBED, len(source))
     if not count:
-        raise ConfigError(f"the {name}ing data are empty: expected one sample or more")
+        raise ConfigError(f"the {SETS[name]} data are empty: expected one sample or more")
     rows = torch.linspace(0, len(source) - 1, count).long()
     readings = []
     for seed in range(3):
@@ -254,5 +259,5 @@ def refuse_random(source: DatasetSource, name: str) -> None:
     (inputs, labels), *others = readings
     if not all(_same(inputs, again) and torch.equal(labels, same) for again, same in others):
         raise ConfigError(
-            f"the {name}ing data change when they are read again: measures need them as they are; {instead}"
+            f"the {SETS[name]} data change when they are read again: measures need them as they are; {instead}"
         )

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from prs_lightning.data.sources import Source, source_of
+from prs_lightning.data.sources import SETS, Source, source_of
 from prs_lightning.errors import ConfigError
 
 
@@ -118,7 +118,7 @@ def _refuse_changed_batches(trainer: Trainer, module: LightningModule, name: str
         for hook in ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device"):
             if owner is not None and is_overridden(hook, owner):
                 raise ConfigError(
-                    f"{type(owner).__name__}.{hook} may change the {name}ing data: give {name}= the data as the "
+                    f"{type(owner).__name__}.{hook} may change the {SETS[name]} data: give {name}= the data as the "
                     "network is to see them"
                 )
 
