@@ -167,7 +167,8 @@ def check(config: Mapping[str, Any]) -> None:
     for name, value in trainer.items():
         rule = HONOURED if name == "_target_" else TRAINER.get(name)
         if rule is None:
-            raise ConfigError(f"Lightning's Trainer has no {name!r}{nearest(name, TRAINER)}")
+            near = nearest(f"trainer.{name}", [f"trainer.{each}" for each in TRAINER])
+            raise ConfigError(f"Lightning's Trainer has no {name!r}{near}")
         if callable(rule) and (why := rule(value, config)):
             raise ConfigError(f"trainer.{name}={_shown(value)}: {why}")
     if given := sorted(name for name in os.environ if name.startswith("PL_TRAINER_")):
