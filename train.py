@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, Interrupted
+from prs_lightning.errors import ConfigError, Interrupted, in_one_line
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
@@ -159,7 +159,7 @@ def make_logger(name: str, node: DictConfig, config: dict[str, Any], run: RunDir
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise ConfigError(f"logger={name} needs {name}: pip install {name}, or logger=none") from error
-        raise ConfigError(f"logger={name}: {' '.join(str(error.__cause__ or error).split())}") from error
+        raise ConfigError(f"logger={name}: {in_one_line(error.__cause__ or error)}") from error
 
 
 def show(run: RunDirectory) -> None:

@@ -63,9 +63,8 @@ class Measuring(pl.Callback, Observer):
     @contextmanager
     def _watching(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Watched]:
         device = pl_module.device
-        with as_measured(pl_module, device):
+        with as_measured(pl_module, device), same_buffers(trainer, pl_module):
             network = MeasuredNetwork(pl_module, device)
-            network.weights |= same_buffers(trainer, network)
             if self.sources is None or trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]
                 train, test = (given(all_measuring(trainer), name) for name in ("train", "test"))
                 self.sources = trained_on(trainer, pl_module, train), tested_on(trainer, pl_module, test)

@@ -19,7 +19,6 @@ from prs_lightning.data.trainers import epochs_trained
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.measuring import log_measure
 from prs_lightning.measuring_pass import Watched
-from prs_lightning.network import PixelNetwork
 from prs_lightning.regions.layers import Tap
 
 log = logging.getLogger(__name__)
@@ -38,14 +37,13 @@ class Robustness(Measuring):
         mean, std: per channel, where the data are normalised: attacks then work on the images in [0, 1] behind
             them, and epsilon and step size are in pixel units all the same. None: the network takes images in [0, 1].
         train, test: see :class:`Measuring`.
-        epsilon, step_size, threat: steps, early_exit, precision and so on: see :class:`ThreatModel`.
+        epsilon, threat: step_size, steps, early_exit, precision and so on: see :class:`ThreatModel`.
     """
 
     def __init__(
         self,
         *,
         epsilon: float,
-        step_size: float = 2 / 255,
         seed: int = 0,
         every: int = 1,
         epochs: Sequence[int] | None = None,
@@ -64,12 +62,10 @@ class Robustness(Measuring):
             raise ConfigError(f"mean={mean}, std={std}: expected both, or neither")
         self.normalisation = None if mean is None or std is None else (mean, std)
         at_least("callbacks.robustness.every", every, 1)
-        if limit is not None:
-            at_least("callbacks.robustness.limit", limit, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
-        model = ThreatModel(epsilon=epsilon, step_size=step_size, **threat)
-        self.source: Any = None
+        model = ThreatModel(epsilon=epsilon, **threat)
         self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model))
+        self.targets: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         warning = self.attacks.warning()
@@ -81,11 +77,10 @@ class Robustness(Measuring):
             raise ConfigError("there is no test set to attack: give Robustness test= a data set or a DataLoader")
         if self.grid_epochs:
             self.attacks.refuse_two_classes(watched.classes)
-        if self.source is not watched.test:
-            model = watched.network.model
-            self.pixels = None if self.normalisation is None else PixelNetwork(model, *self.normalisation)
-            self.targets = Targets(watched.test, watched.device, self.pixels and self.pixels.pixels)
-            self.source = watched.test
+        attacked, seen = (watched.network.model, watched.test), self.targets
+        if seen is None or (seen.model, seen.source) != attacked:
+            self.targets = Targets(*attacked, watched.device, self.normalisation)
+            self.targets.refuse_without_gradient()
         return ()
 
     def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
@@ -95,7 +90,6 @@ class Robustness(Measuring):
         if not (due or grid):
             return
         values = self.attacks.measure(
-            self.pixels or watched.network.model,
             self.targets,
             epoch,
             grid=grid,

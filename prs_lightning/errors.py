@@ -1,5 +1,10 @@
 """The errors that a user can mend, and the end of a run that goes on: each is shown as one line, no traceback."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class ConfigError(ValueError):
     """A value that cannot work: the message names the value, what was expected and what to do."""
@@ -15,6 +20,25 @@ class Interrupted(SystemExit):
     def __init__(self, reason: str) -> None:
         super().__init__(f"interrupted: {reason}; the same command goes on")  # what Python prints, with exit code 1
         self.reason = reason
+
+
+def in_one_line(error: object) -> str:
+    """What an error says, without its line breaks.
+
+    >>> in_one_line(ValueError("first\\n  second"))
+    'first second'
+    """
+    return " ".join(str(error).split())
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``: did you mean ...?`` with the names that are most like ``name``; nothing if none is.
+
+    >>> nearest("epoch", ["epochs", "seed"])
+    ': did you mean epochs?'
+    """
+    near = difflib.get_close_matches(name, [*known], n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(near)}?" if near else ""
 
 
 def at_least(name: str, value: object, minimum: int) -> None:

@@ -25,8 +25,8 @@ Bar = Callable[[str, int], AbstractContextManager[Advance]]
 class Watched:
     """What is measured.
 
-    ``network`` in eval mode; ``train`` and ``test``, the sets that it is measured on, ``test`` None where there is
-    none; ``classes``, how many logits it gives.
+    ``network`` in eval mode, on ``device``; ``train`` and ``test``, the sets that it is measured on, ``test`` None
+    where there is none; ``classes``, how many logits it gives; ``probe``, a few inputs to run it on.
     """
 
     network: MeasuredNetwork
@@ -82,7 +82,16 @@ def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device
     """
     inputs, _ = train.gather(torch.arange(min(8, len(train))))
     probe = for_network(inputs, device)
-    logits = network(probe.clone())
+    try:
+        logits = network(probe.clone())
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        if isinstance(error, ConfigError | RunError):
+            raise
+        kind, shape = str(probe.dtype).removeprefix("torch."), tuple(inputs.shape)
+        raise ConfigError(
+            f"{type(network.model).__name__}.forward cannot take training inputs as they are, {shape} in {kind} "
+            f"({' '.join(str(error).split())}): expected forward(inputs), with what a step does to them inside"
+        ) from error
     refuse_not_finite(logits.isfinite().all(), "train")
     refuse_probabilities(logits)
     return Watched(network, train, test, device, logits.shape[1], probe[:2])

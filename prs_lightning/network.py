@@ -27,6 +27,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a module's parameters; the CPU for one without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def outputs_of(output: Any, samples: int) -> Tensor:
     """Outputs (samples, outputs) of whatever a network returned: a tensor, a tuple that starts with one, ``.logits``.
 
@@ -155,7 +160,7 @@ class PixelNetwork(nn.Module):
             raise ConfigError(f"mean={list(mean)}, std={list(std)}: expected one of each per channel, std positive")
         self.network = network
         self.training = False
-        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+        device = device_of(network)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32, device=device))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32, device=device))
 

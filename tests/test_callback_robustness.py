@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from prs_lightning.errors import ConfigError
 from prs_lightning.seeding import keyed_generator
 from tests.conftest import digit_data
 from tests.networks import SmallNetwork
+from tests.ranks import as_rank, on_two_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # lightning itself uses it
 
@@ -231,14 +230,7 @@ def test_autoattack_is_measured_at_grid_epochs(trained_network: SmallNetwork, mo
 
 def validate_shard(rank: int, port: int, folder: str) -> None:
     """One of two processes of a validation loop under DDP."""
-    import os
-
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
-    )
-    warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    as_rank(rank, port)
     network = SmallNetwork(channels=1)
     network.load_state_dict(torch.load(f"{folder}/weights.pt", weights_only=True))
     network.loaded_epoch = 0
@@ -248,11 +240,7 @@ def validate_shard(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_log_what_one_logs(trained_network: SmallNetwork, tmp_path: Path) -> None:
     torch.save(trained_network.state_dict(), tmp_path / "weights.pt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(validate_shard, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = on_two_processes(validate_shard, tmp_path)
     assert first == second == validated(trained_network, Robustness(**PLAIN))
 
 

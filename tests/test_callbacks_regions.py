@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from prs_lightning.network import MeasuredNetwork, as_measured
 from prs_lightning.regions.layers import hidden_layers
 from tests.conftest import digit_data
 from tests.networks import logits_and_pre_activations
+from tests.ranks import as_rank, on_two_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning's own
 NAMES = {
@@ -187,16 +187,7 @@ def test_the_picture_is_blue_for_opposite_white_for_square_and_red_for_like() ->
 
 def validate_shard(rank: int, port: int, folder: str) -> None:
     """One of two processes of a validation loop under DDP."""
-    import os
-
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
-    )
-    import warnings
-
-    warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    as_rank(rank, port)
     network = CNN6(channels=1, mean=[0.13], std=[0.31])
     network.load_state_dict(torch.load(f"{folder}/weights.pt", weights_only=True))
     found = validated(network, three("all"), small(), devices=2, strategy="ddp")
@@ -205,12 +196,8 @@ def validate_shard(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_log_what_one_logs(trained_network: CNN6, tmp_path: Path) -> None:
     torch.save(trained_network.state_dict(), tmp_path / "weights.pt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(validate_shard, (port, str(tmp_path)), nprocs=2)
     alone = validated(trained_network, three("all"), small())
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = on_two_processes(validate_shard, tmp_path)
     assert first == second
     # Batches of other sizes add in another order: a unit within rounding of zero may change its sign.
     assert first == pytest.approx(alone, abs=2 / 63)

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
@@ -447,7 +448,7 @@ def test_the_limit_of_memory_is_that_of_both_sets_in_bytes(pets: Path) -> None:
 
 def test_attacked_images_are_read_once(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = opened(source="folder", root=str(pets), memory_limit=0)
-    targets = Targets(stored.test_source(), torch.device("cpu"))
+    targets = Targets(nn.Identity(), stored.test_source(), torch.device("cpu"))
     memory = opened(source="folder", root=str(pets)).test
     monkeypatch.setattr(StoredImages, "__getitem__", lambda *_: pytest.fail("read again"))
     assert torch.equal(targets.gather(torch.tensor([2, 1])), memory.images[[2, 1]] / 255)

@@ -31,7 +31,7 @@ from prs_lightning.callbacks.regions import Regions
 from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.callbacks.scores import Scores
 from prs_lightning.data.sources import source_of
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.network import PixelNetwork
 from prs_lightning.seeding import keyed_generator
 from tests.foreign import FEATURES, TEST, TRAIN, Layers, Module, all_measures, by_numpy, fitted, samples
@@ -80,6 +80,18 @@ class Halves(Sampler[int]):
 
 class Own(BatchSampler):
     """A batch sampler of one's own over an ordinary sampler."""
+
+
+RARE = torch.nn.Sequential(v2.RandomErasing(p=1e-9))
+"""To read a few samples again does not show it."""
+
+
+class Holding(Listed):
+    """Has its transforms where nobody looks."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        setattr(self, place, Listed(RARE) if place == "inner" else RARE)
 
 
 def loader(data: Any = TRAIN, **settings: Any) -> DataLoader[Any]:
@@ -155,6 +167,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: loader(Listed(v2.Compose([v2.Identity(), v2.RandomApply([v2.Identity()])]))),
         "the training data pass RandomApply: measures need them un-augmented; give train= the same data without",
     ),
+    "a rare transform of another name": (lambda: loader(Holding("augment")), "the training data pass RandomErasing"),
+    "a rare transform in a Sequential": (
+        lambda: loader(Listed(v2.Compose([RARE]))),
+        "training data pass RandomErasing",
+    ),
+    "a rare transform in a Lambda": (lambda: loader(Listed(v2.Lambda(RARE))), "training data pass RandomErasing"),
+    "a rare transform in a data set within": (lambda: loader(Holding("inner")), "training data pass RandomErasing"),
     "noise of torch": (lambda: loader(Listed(noise)), "the training data change when they are read again"),
     "noise of numpy": (lambda: loader(Listed(numpy_noise)), "the training data change when they are read again"),
     "noise of Python": (lambda: loader(Listed(python_noise)), "the training data change when they are read again"),
@@ -167,6 +186,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"labels .*\(8, 3\), torch.float",
     ),
     "soft labels": (lambda: loader(TensorDataset(INPUTS, LABELS + 0.5)), "expected whole class numbers"),
+    "inputs that are not numbers": (
+        lambda: loader(TensorDataset(INPUTS * float("nan"), LABELS)),
+        "the network returned NaN or infinite logits for the training set",
+    ),
     "labels beyond the outputs": (
         lambda: loader(TensorDataset(INPUTS, LABELS + 1)),
         "label 3 of the training set",
@@ -185,7 +208,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 def test_what_is_not_shown_to_be_whole_is_refused_before_training(kind: str) -> None:
     build, message = REFUSED[kind]
     module = Module(Layers(), learning_rate=1.0)
-    with pytest.raises(ConfigError, match=message) as refusal:
+    with pytest.raises((ConfigError, RunError), match=message) as refusal:
         fitted(module, [Scores(), Regions()], train=build())
     assert "\n" not in str(refusal.value)
     if "label" not in message:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from prs_lightning.callbacks.measuring import Measuring
+from prs_lightning.measuring_pass import Watched
 from tests.foreign import FEATURES, Layers, Module, by_numpy, fitted
+from tests.ranks import as_rank, on_two_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*")
 
@@ -25,6 +25,9 @@ class Normalised(Layers):
     def __init__(self) -> None:
         super().__init__()
         self.normalisation = nn.BatchNorm1d(FEATURES)
+        generator = torch.Generator().manual_seed(4)  # a head that does not call all samples of one class
+        for parameter in (self.head.bias, self.head.weight):
+            nn.init.normal_(parameter, generator=generator)
 
     def forward(self, x: Any) -> Any:
         return super().forward(self.normalisation(x))
@@ -36,6 +39,9 @@ class Running(Module):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return self(batch[0]).square().mean()
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.network.normalisation.running_mean -= 3 * self.global_rank  # so far that its predictions are others
+
 
 class Kept(pl.Callback):
     """The network that the first process would save."""
@@ -44,17 +50,20 @@ class Kept(pl.Callback):
         self.state = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
 
 
+class Seen(Measuring):
+    """The buffers of the network that is handed to attacks, which take no other."""
+
+    def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
+        self.buffers = {name: buffer.clone() for name, buffer in watched.network.model.named_buffers()}
+
+
 def fit_shard(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
-    )
-    warnings.simplefilter("ignore")
+    as_rank(rank, port, warning="ignore")
     from tests.foreign import TEST, TRAIN, all_measures
 
     found = {"plain": fitted(Module(Layers()), devices=2, strategy="ddp")}
-    kept = Kept()
-    callbacks = [*all_measures(test=TEST), kept]
+    kept, seen = Kept(), Seen()
+    callbacks = [*all_measures(test=TEST), kept, seen]
     found["normalised"] = fitted(
         Running(Normalised(), learning_rate=1e-3),
         callbacks,
@@ -63,21 +72,19 @@ def fit_shard(rank: int, port: int, folder: str) -> None:
         devices=2,
         strategy="ddp",
     )
-    torch.save((found, kept.state), f"{folder}/{rank}.pt")
+    torch.save((found, kept.state, seen.buffers), f"{folder}/{rank}.pt")
 
 
 def test_two_processes_log_what_numpy_gives(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(fit_shard, (port, str(tmp_path)), nprocs=2)
-    (first, state), (second, other) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    (first, state, attacked), (second, other, attacked_there) = on_two_processes(fit_shard, tmp_path)
     assert {name: first["plain"][name] for name in by_numpy(Layers())} == pytest.approx(by_numpy(Layers()), abs=1e-6)
     assert first["normalised"] == second["normalised"]
     means = "network.normalisation.running_mean"
     assert not torch.equal(state[means], other[means]), "nothing shows which buffers were measured"
+    assert torch.equal(attacked[means], state[means])
+    assert torch.equal(attacked_there[means], state[means])
     network = Module(Normalised())  # whose steps leave the buffers as they are
     network.load_state_dict(state)
     alone = fitted(network)
-    for name in by_numpy(Layers()):
+    for name in [*by_numpy(Layers()), *(name for name in alone if name.startswith("robust/"))]:
         assert first["normalised"][name] == pytest.approx(alone[name], abs=1e-6), name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from prs_lightning.regions import inclusion_ratio, prs_ratio
 from prs_lightning.regions.cosine_similarity import CosineSimilarity
 from prs_lightning.regions.metrics import PopulatedRegions, RegionStatistics
 from prs_lightning.regions.sparsity import Sparsity, count_zeros
+from tests.ranks import on_two_processes
 
 
 def samples(count: int, units: int, seed: int = 0, rows: int = 12) -> tuple[Tensor, Tensor]:
@@ -267,11 +267,7 @@ def figures(units: int, shard: slice, sent: Counter[str] | None = None) -> dict[
 
 
 def test_two_processes_find_what_one_finds_and_send_little(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(measure_shard, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = on_two_processes(measure_shard, tmp_path)
     for name in SHARDS:
         for units in (20, 300):
             key = f"{name} {units}"

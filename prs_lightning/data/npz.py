@@ -14,7 +14,7 @@ from torch import Tensor
 from prs_lightning.data.pixels import resized
 from prs_lightning.data.splits import Split
 from prs_lightning.data.stored import StoredImages
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line
 
 NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),  # Keras
@@ -62,8 +62,7 @@ def load_npz(
     except FileNotFoundError:
         raise RunError(f"data.root={path} does not exist: expected an .npz of {', '.join(NAMES[0])}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        why = " ".join(str(error).split())
-        raise RunError(f"data.root={path} cannot be read as an .npz of plain arrays ({why})") from error
+        raise RunError(f"data.root={path} cannot be read as an .npz of plain arrays ({in_one_line(error)})") from error
     splits = []
     for images_name, labels_name in (names[:2], names[2:]):
         images = _images(arrays[images_name], f"{images_name} of {path}")

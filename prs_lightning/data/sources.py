@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ from prs_lightning.measuring import random_states_kept
 
 INSTEAD = "give {name}= a data set, a DataLoader or (inputs, labels) without it"
 PARTS = ("transform", "transforms", "target_transform")
+HOLDS = re.compile("transform|aug")
+"""Names of the attributes in which a data set of one's own holds its transforms."""
+
 PROBED = 8
 """Samples that are read twice to see whether they change."""
 
@@ -208,13 +212,14 @@ def _transforms(dataset: Any) -> Iterator[Any]:
             continue
         seen.add(id(each))
         if isinstance(each, Dataset):
-            waiting += [getattr(each, part, None) for part in ("dataset", *PARTS)]
+            held = {**vars(each)} | {part: getattr(each, part, None) for part in PARTS}
+            waiting += [part for name, part in held.items() if isinstance(part, Dataset) or HOLDS.search(name)]
             waiting += list(getattr(each, "datasets", ()))
-        elif isinstance(each, tuple | list | torch.nn.ModuleList):
+        elif isinstance(each, tuple | list | torch.nn.ModuleList | torch.nn.Sequential):
             waiting += list(each)
         elif each is not None and not isinstance(each, Tensor):
             yield each
-            waiting += [getattr(each, part, None) for part in PARTS]
+            waiting += [getattr(each, part, None) for part in (*PARTS, "lambd")]
 
 
 AUGMENTATIONS = (
@@ -222,6 +227,10 @@ AUGMENTATIONS = (
     *("GaussianNoise", "GaussianBlur", "CutMix", "MixUp", "ScaleJitter", "JPEG"),
 )
 """How the names of transforms begin that change an image by chance."""
+
+
+def _same(inputs: Tensor, again: Tensor) -> bool:
+    return inputs.shape == again.shape and bool(((inputs == again) | ((inputs != inputs) & (again != again))).all())
 
 
 def refuse_random(source: DatasetSource, name: str) -> None:
@@ -243,7 +252,7 @@ def refuse_random(source: DatasetSource, name: str) -> None:
             random.seed(seed)
             readings.append(source.gather(rows))
     (inputs, labels), *others = readings
-    if not all(torch.equal(inputs, again) and torch.equal(labels, same) for again, same in others):
+    if not all(_same(inputs, again) and torch.equal(labels, same) for again, same in others):
         raise ConfigError(
             f"the {name}ing data change when they are read again: measures need them as they are; {instead}"
         )

@@ -20,8 +20,8 @@ class Split(NamedTuple):
 
     def select(self, rows: Tensor) -> Split:
         """Some of the samples; stored images stay stored."""
-        stored = self.images.select(rows) if isinstance(self.images, StoredImages) else None
-        return Split(self.images[rows] if stored is None else stored, self.labels[rows])
+        images = self.images
+        return Split(images.select(rows) if isinstance(images, StoredImages) else images[rows], self.labels[rows])
 
     def to(self, device: torch.device) -> Split:
         """On a device, but for images that stay stored."""

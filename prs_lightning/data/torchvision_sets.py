@@ -18,7 +18,7 @@ from prs_lightning.data.datasets import verify
 from prs_lightning.data.pixels import Pixels
 from prs_lightning.data.splits import Split
 from prs_lightning.data.stored import StoredImages
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line
 
 SPLITS = {"train": ("train", "trainval", "train-standard"), "test": ("test", "val", "valid")}
 """What torchvision's data sets call them; the first that a data set knows is taken."""
@@ -119,13 +119,13 @@ def _made(kind: Any, split: str, options: Mapping[str, Any], parameters: set[str
         except (ValueError, TypeError, AssertionError) as error:  # a split that it does not know
             refused = error
         except Exception as error:  # OSError, RuntimeError and ImportError of as many kinds as there are data sets
-            why = " ".join(str(error).split())
             raise RunError(
                 f"data.dataset={name} is not in {options['root']} and could not be made ready there "
-                f"({type(error).__name__}: {why}): put its files there, or set data.root"
+                f"({type(error).__name__}: {in_one_line(error)}): put its files there, or set data.root"
             ) from error
-    why = " ".join(str(refused).split())
-    raise ConfigError(f"data.dataset={name} has no {split} set that could be made of {dict(options)} ({why})")
+    raise ConfigError(
+        f"data.dataset={name} has no {split} set that could be made of {dict(options)} ({in_one_line(refused)})"
+    )
 
 
 def _item(dataset: Any, number: int) -> tuple[Any, int]:
@@ -135,8 +135,8 @@ def _item(dataset: Any, number: int) -> tuple[Any, int]:
     try:
         item = dataset[number]
     except Exception as error:
-        why = " ".join(str(error).split())
-        raise RunError(f"{_name(dataset, number)} cannot be read ({type(error).__name__}: {why})") from error
+        why = f"{type(error).__name__}: {in_one_line(error)}"
+        raise RunError(f"{_name(dataset, number)} cannot be read ({why})") from error
     kind = type(dataset).__name__
     if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], Image.Image):
         parts = ", ".join(type(part).__name__ for part in item) if isinstance(item, tuple) else type(item).__name__

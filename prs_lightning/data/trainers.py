@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
 
 from prs_lightning.data.sources import Source, source_of
 from prs_lightning.errors import ConfigError
-from prs_lightning.network import MeasuredNetwork
 
 
 def trained_on(trainer: Trainer, module: LightningModule, given: Any) -> Source:
@@ -72,22 +72,37 @@ def given(callbacks: Sequence[Any], name: str) -> Any:
     return sets[0][1] if sets else None
 
 
-def same_buffers(trainer: Trainer, network: MeasuredNetwork) -> dict[str, Tensor]:
-    """The first process's buffers, which a checkpoint keeps: those of batch normalisation differ between processes.
+@contextmanager
+def same_buffers(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Give every process the first one's buffers, which a checkpoint keeps, and its own back at the end.
+
+    Those of batch normalisation differ between processes.
 
     Raises:
-        ConfigError: a strategy that may keep a network in parts.
+        ConfigError: a strategy that may keep a network in parts, or a callback that keeps an average beside it.
     """
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         kind = type(trainer.strategy).__name__
         raise ConfigError(f"strategy {kind} may keep a network in parts: expected one device, or ddp")
-    if trainer.world_size == 1:
-        return {}
-    found = {}
-    for name, buffer in network.model.named_buffers():
-        found[name] = network.weights.get(name, buffer).clone()
-        torch.distributed.broadcast(found[name], src=0)
-    return found
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and trainer.state.fn == "fit":
+            raise ConfigError(
+                f"{type(callback).__name__} saves other weights than those that train: measure the average after "
+                "training, by trainer.validate of a Trainer with the measures alone"
+            )
+    buffers = list(module.buffers()) if trainer.world_size > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    with torch.no_grad():
+        for buffer in buffers:
+            shared = buffer.clone(memory_format=torch.contiguous_format)
+            torch.distributed.broadcast(shared, src=0)
+            buffer.copy_(shared)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(buffers, own, strict=True):
+                buffer.copy_(before)
 
 
 def _made_by(trainer: Trainer, module: LightningModule, method: str) -> Any:

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, in_one_line
 from prs_lightning.measuring import evaluating, random_states_kept
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.models.wrapped import Wrapped
@@ -83,7 +83,7 @@ def _called(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]
             raise
         given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "nothing"
         cache = f" (pretrained weights are kept in {torch.hub.get_dir()}/checkpoints)"
-        said = " ".join(str(error).split()) + (cache if isinstance(error, OSError) else "")
+        said = in_one_line(error) + (cache if isinstance(error, OSError) else "")
         raise ConfigError(f"model._target_={name}: {said}; it was given {given}") from error
 
 
@@ -150,7 +150,7 @@ def check_network(network: LightningModule, images: Tensor, *, classes: int, dat
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             shape = " x ".join(map(str, images.shape[1:]))
-            what = f"{name} cannot take images of {shape} pixels ({' '.join(str(error).split())})"
+            what = f"{name} cannot take images of {shape} pixels ({in_one_line(error)})"
             made_for_32 = isinstance(network, ImageClassifier) and not isinstance(network, Wrapped)
             raise ConfigError(f"{what}: {_instead(str(error), made_for_32)}") from error
         logits = logits_of(output, len(images))

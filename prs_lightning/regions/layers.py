@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -61,6 +61,11 @@ class Tap:
         return self.name if self.side == "output" else f"the input of {self.name}"
 
 
+def entering_tensor(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """The first argument of a module's call, by place or by name."""
+    return next(iter((*inputs, *named.values())), None)
+
+
 @contextmanager
 def tapping(model: nn.Module, taps: Sequence[Tap], seen: Callable[[Tap, Tensor], None]) -> Iterator[None]:
     """Call ``seen(tap, tensor)`` at every tap of a forward pass inside a ``with`` block.
@@ -79,8 +84,8 @@ def tapping(model: nn.Module, taps: Sequence[Tap], seen: Callable[[Tap, Tensor],
             raise ConfigError(f"layer {tap}: a {type(tensor).__name__} is no layer of units; expected a tensor")
         seen(tap, tensor)
 
-    def before(tap: Tap, module: nn.Module, inputs: Any) -> None:
-        look(tap, inputs)
+    def before(tap: Tap, module: nn.Module, inputs: Any, named: Any) -> None:
+        look(tap, entering_tensor(inputs, named))
 
     def after(tap: Tap, module: nn.Module, inputs: Any, output: Any) -> None:
         look(tap, output)
@@ -91,12 +96,5 @@ def tapping(model: nn.Module, taps: Sequence[Tap], seen: Callable[[Tap, Tensor],
             if tap.side == "output":
                 hooks.callback(module.register_forward_hook(partial(after, tap)).remove)
             else:
-                hooks.callback(module.register_forward_pre_hook(partial(before, tap)).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(before, tap), with_kwargs=True).remove)
         yield
-
-
-def watching(
-    model: nn.Module, names: Sequence[str], seen: Callable[[str, Tensor], None]
-) -> AbstractContextManager[None]:
-    """`tapping` of the outputs of the named layers: calls ``seen(name, output)``."""
-    return tapping(model, [Tap(name) for name in names], lambda tap, output: seen(tap.name, output))

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, as_measured, for_network, outputs_of
-from prs_lightning.regions.layers import Tap, tapping
+from prs_lightning.network import MeasuredNetwork, as_measured, device_of, for_network, outputs_of
+from prs_lightning.regions.layers import Tap, entering_tensor, tapping
 from prs_lightning.regions.region_set import RegionSet
 
 ACTIVATIONS = {
@@ -63,15 +63,25 @@ class Relus(TorchFunctionMode):
         return output
 
 
+class Connected(TorchFunctionMode):
+    """Inside a ``with`` block autograd follows a network through its ``no_grad`` blocks and ``detach`` as well."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch.enable_grad():
+            if func in (Tensor.detach, torch.detach):
+                return args[0].clone()
+            return func(*args, **(kwargs or {}))
+
+
 def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
     """Run the network once on a few inputs and read off where it ends.
 
-    The final layer is the last ``nn.Linear`` that ran. The penultimate pre-activations are what enters the activation
-    before it; without one, as behind the pooling of a ResNet, what enters the final layer itself.
+    The final layer is the ``nn.Linear`` whose outputs become the logits. The penultimate pre-activations are what
+    enters the activation before it; without one, as behind the pooling of a ResNet, what enters the final layer itself.
 
     Raises:
-        ConfigError: a scripted network, outputs that are probabilities, no linear layer at the end, or one that runs
-            more than once.
+        ConfigError: a scripted network, outputs that are probabilities, no linear layer at the end, or several, or
+            one that runs more than once.
     """
     model = network.model
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
@@ -88,29 +98,39 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
             # A later operation in place gives the tensor another function: kept is the one that made it.
             calls.append((names[module], module, output.grad_fn))
 
-    def remember(module: nn.Module, inputs: Any) -> None:
-        if inputs and isinstance(inputs[0], Tensor):
-            entering[module] = inputs[0].grad_fn
+    def remember(module: nn.Module, inputs: Any, named: Any) -> None:
+        if isinstance(entered := entering_tensor(inputs, named), Tensor):
+            entering[module] = entered.grad_fn
 
-    weights = {name: tensor.detach().float().requires_grad_() for name, tensor in model.named_parameters()}
-    weights |= {name: tensor for name, tensor in network.weights.items() if name not in weights}
-    with ExitStack() as hooks, float32(inputs.device), torch.enable_grad():
+    with ExitStack() as hooks, float32(inputs.device), torch.inference_mode(False), Connected():
+        # Clones, for a network may change in place what it is given: no leaf would allow it.
+        weights = {name: each.detach().float().requires_grad_().clone() for name, each in model.named_parameters()}
+        weights |= {name: tensor for name, tensor in network.weights.items() if name not in weights}
         for module in names:
             hooks.callback(module.register_forward_hook(record).remove)
-            hooks.callback(module.register_forward_pre_hook(remember).remove)
-        output = functional_call(model, weights, (inputs.clone(),))
-    outputs = outputs_of(output, len(inputs))
+            hooks.callback(module.register_forward_pre_hook(remember, with_kwargs=True).remove)
+        start = inputs.clone()
+        if start.is_floating_point():
+            start = start.requires_grad_().clone()
+        outputs = outputs_of(functional_call(model, weights, (start,)), len(inputs))
     if (end := _behind(outputs.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
         raise ConfigError(
             "the network returns probabilities: give it logits, without the softmax or sigmoid at its end"
         )
     linear = [call for call in calls if isinstance(call[1], nn.Linear)]
-    if not linear or linear[-1][1].out_features != outputs.shape[1]:
+    nearest = _nearest(outputs.grad_fn, {made_by for *_, made_by in linear})
+    last = [call for call in linear if call[2] in nearest and call[1].out_features == outputs.shape[1]]
+    if not last:
         raise ConfigError(
             f"{type(model).__name__} ends in no linear layer of {outputs.shape[1]} outputs: name the layer to measure, "
             "Regions(layer=...), and leave CosineSimilarity out"
         )
-    final, module, _ = linear[-1]
+    final, module, _ = last[-1]
+    if len(found := list(dict.fromkeys(call[0] for call in last))) > 1:
+        raise ConfigError(
+            f"the logits come from several linear layers, {', '.join(found)}: name the layers to measure, "
+            "Regions(layer=...) and CosineSimilarity(layer=...)"
+        )
     if sum(call[1] is module for call in linear) > 1:
         raise ConfigError(f"the final layer {final!r} runs more than once in a forward pass: expected once")
     return Ends(final, _penultimate(calls, entering, final, module))
@@ -123,9 +143,26 @@ def _behind(node: Any, passed: set[str]) -> Any:
     return node
 
 
+def _nearest(node: Any, wanted: set[Any]) -> set[Any]:
+    """Those of the wanted functions that are reached on the way back from one without passing another of them."""
+    waiting, seen, found = [node], {None}, set()
+    while waiting:
+        each = waiting.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        if each in wanted:
+            found.add(each)
+        else:
+            waiting += [before for before, _ in each.next_functions]
+    return found
+
+
 def _penultimate(calls: Sequence[Any], entering: dict[nn.Module, Any], final: str, module: nn.Module) -> Tap:
     """Where the tensor is seen that enters the activation in front of the final module."""
     activation = _behind(entering[module], SHAPES)
+    if activation is not None and activation.name() == "CheckpointFunctionBackward":
+        raise ConfigError(f"torch.utils.checkpoint hides what enters {final!r}: give it use_reentrant=False")
     if activation is None or activation.name() not in ACTIVATIONS:
         return Tap(final, "input")
     source = activation.next_functions[0][0]
@@ -166,7 +203,7 @@ def measure(model: nn.Module, loader: Iterable[Any], *, layer: str) -> RegionSet
         outputs += 1
         regions.add(output)
 
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with as_measured(model, device):
         network = MeasuredNetwork(model, device)
         with tapping(network.model, [Tap(layer)], seen):

@@ -6,13 +6,12 @@ ones. What cannot be known before the data are there, ``limits.py`` checks when 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.errors import ConfigError, at_least, in_one_line, nearest
 
 Rule = Callable[[Any, Mapping[str, Any]], str | None]
 """Of a value and all arguments: why the value is refused and what to do, or None if it is honoured."""
@@ -169,8 +168,7 @@ def check(config: Mapping[str, Any]) -> None:
     for name, value in trainer.items():
         rule = HONOURED if name == "_target_" else TRAINER.get(name)
         if rule is None:
-            near = " or ".join(f"trainer.{each}" for each in difflib.get_close_matches(name, TRAINER, n=3, cutoff=0.5))
-            raise ConfigError(f"Lightning's Trainer has no {name!r}{f': did you mean {near}?' if near else ''}")
+            raise ConfigError(f"Lightning's Trainer has no {name!r}{nearest(name, TRAINER)}")
         if callable(rule) and (why := rule(value, config)):
             raise ConfigError(f"trainer.{name}={_shown(value)}: {why}")
     if given := sorted(name for name in os.environ if name.startswith("PL_TRAINER_")):
@@ -209,7 +207,7 @@ def refusal(error: BaseException, trainer: Mapping[str, Any]) -> str:
     >>> refusal(ValueError("Precision 17 is invalid."), {"precision": 17, "devices": 1})
     'trainer.precision=17: Precision 17 is invalid.'
     """
-    text = " ".join(str(error.__cause__ or error).split())
+    text = in_one_line(error.__cause__ or error)
     words = set(re.findall(r"\w+", text.lower()))
     said = [name for name in trainer if name in words]
     meant = said or [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep.ranges import RANGE
 
@@ -51,12 +50,6 @@ class _Once(argparse.Namespace):
         if isinstance(before := getattr(self, name, None), str) and before != value:
             raise ConfigError(f"--{name.replace('_', '-')} is given twice, {before} and {value}: expected one")
         super().__setattr__(name, value)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """``: did you mean ...?`` with the names that are most like ``name``; nothing if none is."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else ""
 
 
 def _refuse(message: str) -> NoReturn:

@@ -18,7 +18,7 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
@@ -86,18 +86,18 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         causes.append(cause)
     for cause in causes:
         if isinstance(cause, ConfigError | RunError):
-            return " ".join(str(cause).split())
+            return in_one_line(cause)
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
             there = [option for option in there if option != PART]
-            return f"{group}={name} is unknown{arguments.nearest(name, there)}; there are: {', '.join(there)}"
-    text = " ".join(str(error).split())
+            return f"{group}={name} is unknown{nearest(name, there)}; there are: {', '.join(there)}"
+    text = in_one_line(error)
     if unknown := re.search(r"Could not (?:override|append.*to|delete from config\.) '([^']+)'", text):
         known = _known_keys(config_name)
         if unknown[1] in known:
             return f"{unknown[1]} cannot be changed or deleted: it is null, or what it lies in is"
-        return f"the config has no key {unknown[1]!r}{arguments.nearest(unknown[1], known)}"
+        return f"the config has no key {unknown[1]!r}{nearest(unknown[1], known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and not MENDABLE.search(text):

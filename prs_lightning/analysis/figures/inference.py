@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from prs_lightning.data import Split, StoredImages, balanced_subset, to_unit_range
 from prs_lightning.errors import RunError
-from prs_lightning.network import MeasuredNetwork, as_measured
+from prs_lightning.network import MeasuredNetwork, as_measured, device_of
 from prs_lightning.regions.layers import Tap, tapping
 from prs_lightning.regions.tracing import Ends, find_ends
 
@@ -53,11 +53,6 @@ def outputs(network: nn.Module, images: Tensor | StoredImages, tap: Tap | None =
 def _pixels(images: Tensor, device: torch.device) -> Tensor:
     moved = images.to(device)
     return to_unit_range(moved) if moved.dtype == torch.uint8 else moved
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """The device of a network's parameters."""
-    return next(network.parameters()).device
 
 
 def on_device_of(network: nn.Module, split: Split) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from prs_lightning.errors import RunError
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO
 from prs_lightning.regions import RegionSet
 from prs_lightning.regions.cosine_similarity import cosine_matrix, cosine_similarity
-from prs_lightning.regions.layers import Tap, find_layer, hidden_layers, watching
+from prs_lightning.regions.layers import Tap, find_layer, hidden_layers, tapping
 from prs_lightning.regions.sparsity import count_zeros
 from prs_lightning.regions.tracing import Relus
 
@@ -32,11 +32,11 @@ def ratios_by_layer(network: nn.Module, images: Tensor | StoredImages) -> pd.Dat
     """
     sets: dict[str, RegionSet] = {}
 
-    def seen(name: str, output: Tensor) -> None:
-        sets.setdefault(name, RegionSet()).add(output)
+    def seen(tap: Tap, output: Tensor) -> None:
+        sets.setdefault(tap.name, RegionSet()).add(output)
 
     ends = ends_of(network, images)
-    with watching(network, hidden_layers(network, find_layer(network, ends.final)), seen):
+    with tapping(network, [Tap(name) for name in hidden_layers(network, find_layer(network, ends.final))], seen):
         outputs(network, images, ends.penultimate)
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     rows = [

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from prs_lightning.analysis import relations
 from prs_lightning.analysis.figures.registry import FIGURES, NUMBERS, Entry, Figure, Sizes
 from prs_lightning.analysis.figures.style import paper_style
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.runs import write_atomically, write_text
 
 if TYPE_CHECKING:  # torch is loaded only when a figure needs it
@@ -159,7 +159,7 @@ def _save(figure: Figure, files: dict[str, Path], key: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no message"
+    text = in_one_line(error) or "no message"
     return text if isinstance(error, ConfigError | RunError) else f"{type(error).__name__}: {text}"
 
 

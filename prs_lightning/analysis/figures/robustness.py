@@ -14,11 +14,12 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from prs_lightning.analysis.figures import style
-from prs_lightning.analysis.figures.inference import device_of, ends_of, first_samples, on_device_of, outputs
+from prs_lightning.analysis.figures.inference import ends_of, first_samples, on_device_of, outputs
 from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
 from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.attacks import AttackResult, bim, fgsm, pgd, robustness_curve
 from prs_lightning.data import Split
+from prs_lightning.network import device_of
 from prs_lightning.regions import RegionSet
 from prs_lightning.runs.checkpoints import load_network
 from prs_lightning.seeding import keyed_generator
