@@ -54,7 +54,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from prs_lightning.bars import quiet_lightning
     from prs_lightning.models import check_network, network_of
     from prs_lightning.runs.checkpoints import checkpoint_to_resume
-    from prs_lightning.runs.limits import early_stop, interruptible
+    from prs_lightning.runs.limits import early_stop, interruptible, known_monitor
 
     keep_freed_memory()
     quiet_lightning()
@@ -75,7 +75,8 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
         ):
             for each in trainer.loggers:
                 each.log_hyperparams(config)
-            trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
+            with known_monitor():
+                trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
             if (reason := early_stop(trainer)) and trainer.is_global_zero:
                 run.update_record(reason=reason)
     except Interrupted:
@@ -101,11 +102,11 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
     from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
 
     from prs_lightning.runs.checkpoints import AtomicCheckpointIO
-    from prs_lightning.runs.limits import Limits, check_early_stopping
+    from prs_lightning.runs.limits import Limits, check_stopping
 
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     callbacks = [Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
-    check_early_stopping(callbacks, chosen["check_val_every_n_epoch"])
+    check_stopping(callbacks, chosen["check_val_every_n_epoch"])
     if (bar := chosen["enable_progress_bar"]) is None:  # Lightning would show one where callbacks.progress=null
         bar = any(isinstance(each, ProgressBar) for each in callbacks)
     callbacks = [each for each in callbacks if bar or not isinstance(each, ProgressBar)]

@@ -90,6 +90,19 @@ def test_early_stopping_where_nothing_is_measured_is_refused(tmp_path: Path, mor
     assert len(run.rows()) == 6, "the third of the epochs that are measured"
 
 
+def test_early_stopping_on_what_is_not_measured_is_one_line(tmp_path: Path) -> None:
+    others = [each for each in STOPPING if "monitor" not in each]
+    with pytest.raises(ConfigError, match=r"`no/such` which is not available.*`train/accuracy`"):
+        fit(tmp_path, *FEW, *others, "+callbacks.early_stopping.monitor=no/such", "epochs=2")
+
+
+def test_averaging_after_the_last_measures_is_refused(tmp_path: Path) -> None:
+    target = "lightning.pytorch.callbacks.StochasticWeightAveraging"
+    with pytest.raises(ConfigError, match="after the last epoch was measured"):
+        fit(tmp_path, *FEW, f"+callbacks.swa._target_={target}", "+callbacks.swa.swa_lrs=0.1")
+    assert not any(tmp_path.iterdir())
+
+
 class Stop(Callback):
     """Asks the trainer to stop: at the end of epoch 2, or within it."""
 

@@ -113,6 +113,8 @@ REFUSED = {
     "--config-dir nowhere": "nowhere is no folder",
     "--config-dir mine --config-dir other": "--config-dir is given twice, mine and other",
     "hydra.searchpath=[file://nowhere]": "nowhere is no folder",
+    "+callbacks.mine=true": "callbacks.mine has no _target_",
+    "batch_size=0": "batch_size=0 must be an integer of 1 or more",
     "--nonsense": "unrecognized arguments: --nonsense",
     "nonsense": "'nonsense' cannot be read",
     "--config-dir mine experiment=lost": "hydra.run.dir=elsewhere: nothing reads hydra.run.dir",

@@ -8,11 +8,12 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from prs_lightning.errors import Interrupted, RunError
+from prs_lightning.errors import ConfigError, Interrupted, RunError
 from prs_lightning.runs import RunDirectory, find_runs, write_atomically, write_text
 from prs_lightning.runs.naming import differing_keys
 
@@ -104,6 +105,16 @@ def test_a_run_of_another_config_is_refused_and_untouched(run: RunDirectory) -> 
         with run.recording(other):
             pytest.fail("a foreign run was opened")
     assert before == {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+
+
+def test_a_run_that_trained_nothing_may_be_deleted_for_another(run: RunDirectory) -> None:
+    with suppress(ConfigError), run.recording(CONFIG):
+        raise ConfigError("trainer.max_steps=6 ends within an epoch")
+    with pytest.raises(RunError, match="no epoch of it was trained: delete it, or choose another run_dir"):
+        run.check({**CONFIG, "batch_size": 30})
+    run.write_rows([{"epoch": 1}])
+    with pytest.raises(RunError, match=r"now\); choose another run_dir"):
+        run.check({**CONFIG, "batch_size": 30})
 
 
 def test_bookkeeping_does_not_make_another_config() -> None:

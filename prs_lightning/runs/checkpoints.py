@@ -34,7 +34,7 @@ def load_plain(path: str | Path, map_location: Any = "cpu") -> Any:
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         why = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
         if isinstance(error, pickle.UnpicklingError):
-            why = "it holds other things than tensors and plain values, which could run code"
+            why = "it holds other things than tensors and plain values, which could run code: keep a state_dict() alone"
         raise RunError(f"{path} is damaged or no checkpoint ({why})") from error
 
 

@@ -162,7 +162,9 @@ class RunDirectory:
             there, now = flatten(self.config()), flatten(config)
             shown = ", ".join(f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
             more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-            raise RunError(f"{self.path} holds a run of another config: {shown}{more}; choose another run_dir")
+            kept = self.rows() or self.last_checkpoint.exists()
+            mend = "" if kept or self.locked else "no epoch of it was trained: delete it, or "
+            raise RunError(f"{self.path} holds a run of another config: {shown}{more}; {mend}choose another run_dir")
         there, data = (each.get("data", {}) for each in (self.config(), config))
         if there.get("root") != data.get("root"):
             refuse_other_files(self.record(), data)  # or a folder of the same name would count as trained

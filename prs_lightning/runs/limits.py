@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging, Timer
 
 from prs_lightning.data.trainers import epoch_is_whole
 from prs_lightning.errors import ConfigError, Interrupted
@@ -113,8 +113,19 @@ class Limits(pl.Callback):
             raise Interrupted(f"trainer.max_time={self.max_time} is over: {progress}")
 
 
-def check_early_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
-    """Refuse early stopping that would look where nothing was measured, and never stop, or end the run by an error.
+@contextmanager
+def known_monitor() -> Iterator[None]:
+    """Show as one line that early stopping looks at what is not measured: only Lightning knows all that is logged."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("Early stopping conditioned on metric"):
+            raise
+        raise ConfigError(str(error)) from error
+
+
+def check_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
+    """Refuse callbacks that would look where nothing was measured, or train on after the last measures.
 
     Args:
         every: ``trainer.check_val_every_n_epoch``.
@@ -123,6 +134,10 @@ def check_early_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
         ConfigError: says what to set.
     """
     for callback in callbacks:
+        if isinstance(callback, StochasticWeightAveraging):
+            raise ConfigError(
+                "StochasticWeightAveraging changes the weights after the last epoch was measured: leave it out"
+            )
         if isinstance(callback, EarlyStopping):
             at_the_end = callback._check_on_train_epoch_end
             if at_the_end is False or (every != 1 and not (at_the_end and not callback.strict)):

@@ -127,7 +127,7 @@ TRAINER: dict[str, str | Rule] = {
     "check_val_every_n_epoch": count(1),
     "num_sanity_val_steps": only(0, why="only a network that was trained is measured; expected 0"),
     "log_every_n_steps": count(0),
-    "enable_checkpointing": only(None, True, why="the run directory's checkpoint is what a run goes on from"),
+    "enable_checkpointing": only(None, True, why="a run goes on from its checkpoints: expected true"),
     "enable_progress_bar": only(None, True, False, why="expected true or false"),
     "enable_model_summary": only(None, True, False, why="expected true or false"),
     "accumulate_grad_batches": count(1),
@@ -157,6 +157,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     at_least("epochs", config["epochs"], 1)
     at_least("seed", config["seed"], 0)
+    at_least("batch_size", config["batch_size"], 1)
     if not (config.get("callbacks") or {}).get("records"):
         raise ConfigError(
             "callbacks.records=null: nothing would be kept of the run; expected the one of conf/callbacks"

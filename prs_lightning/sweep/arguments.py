@@ -197,8 +197,10 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
         if missing := sorted(known - there):
             raise ConfigError(f"{prefix}{missing[0]} is needed: set it rather than delete it")
     for name, callback in (cfg.get("callbacks") or {}).items():
-        if callback and "_target_" not in callback:
-            known_callbacks = [key for key, each in cfg.callbacks.items() if each and "_target_" in each]
+        if callback and not (isinstance(callback, DictConfig) and "_target_" in callback):
+            known_callbacks = [
+                key for key, each in cfg.callbacks.items() if isinstance(each, DictConfig) and "_target_" in each
+            ]
             raise ConfigError(f"callbacks.{name} has no _target_{nearest(str(name), known_callbacks)}")
 
 
