@@ -174,6 +174,10 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def test_the_network_of_these_tests_tells_its_classes_apart() -> None:
+    assert Layers()(TRAIN.tensors[0]).argmax(1).bincount().min() > 5
+
+
 @pytest.mark.parametrize("kind", RIGHT)
 def test_a_module_gives_the_numbers_of_numpy(kind: str) -> None:
     network = RIGHT[kind]()
