@@ -64,6 +64,13 @@ def _devices(value: Any, _: Mapping[str, Any]) -> str | None:
     return "expected a number, auto, -1 for all, or a list of ids such as [0,1]"
 
 
+def _precision(value: Any, _: Mapping[str, Any]) -> str | None:
+    if any(_same(value, known) for known in PRECISIONS):
+        return None
+    rounded = "rounded weights are another network; " if str(value) in ("bf16-true", "16-true") else ""
+    return f"{rounded}expected 32-true, 64-true, bf16-mixed or 16-mixed"
+
+
 def _max_epochs(value: Any, config: Mapping[str, Any]) -> str | None:
     return None if value == config["epochs"] else f"set epochs instead (epochs={config['epochs']})"
 
@@ -107,9 +114,7 @@ TRAINER: dict[str, str | Rule] = {
     "strategy": only(*STRATEGIES, why=f"its measures are not known to be right; there are: {', '.join(STRATEGIES)}"),
     "devices": _devices,
     "num_nodes": count(1),
-    "precision": only(
-        *PRECISIONS, why="expected 32-true, 64-true, bf16-mixed or 16-mixed: rounded weights are another network"
-    ),
+    "precision": _precision,
     "logger": elsewhere("logger=csv, or several: logger=[csv,wandb],"),
     "callbacks": elsewhere("callbacks.<name>"),
     "fast_dev_run": only(False, why=f"it would measure a few batches as if they were all; {WHOLE_SETS}, with epochs=1"),
