@@ -26,7 +26,7 @@ def disturb(folder: Path, command: tuple[str, ...], kills: int, seed: int) -> No
     for _ in range(kills):
         rows = sum(len(run.rows()) for run in find_runs(folder))
         if set(statuses(folder).values()) == {"finished"}:
-            return  # there is nothing left to kill
+            break  # there may be nothing left to kill; runs that were never begun have no status
         process = start(REAL, folder, *command)
         # Importing torch takes most of the time: a moment counted from the start would seldom meet the training.
         wait_for(partial(_begun, folder, rows, process), "a job to train")
