@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prs_lightning.data.sources import SETS, Source
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.network import MeasuredNetwork, for_network, refuse_probabilities
 from prs_lightning.regions.layers import Tap, tapping
 from prs_lightning.regions.tracing import Ends, Relus, find_ends
@@ -90,7 +90,7 @@ def look_at(network: MeasuredNetwork, train: Source, test: Source | None, device
         kind, shape = str(probe.dtype).removeprefix("torch."), tuple(inputs.shape)
         raise ConfigError(
             f"{type(network.model).__name__}.forward cannot take training inputs as they are, {shape} in {kind} "
-            f"({' '.join(str(error).split())}): expected forward(inputs), with what a step does to them inside"
+            f"({in_one_line(error)}): expected forward(inputs), with what a step does to them inside"
         ) from error
     refuse_not_finite(logits.isfinite().all(), "train")
     refuse_probabilities(logits)

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from prs_lightning.errors import ConfigError, Interrupted
 from prs_lightning.runs import RunDirectory, limits
 from tests.test_trainer_options import FEW
-from tests.test_training import assert_same_weights, fit, measures
+from tests.test_training import Cut, assert_same_weights, fit, measures
 
 STOPPING = (
     "+callbacks.early_stopping._target_=lightning.pytorch.callbacks.EarlyStopping",
@@ -70,13 +70,8 @@ def test_no_early_stop_before_min_epochs(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_stops_where_an_uncut_one_does(tmp_path: Path) -> None:
-    class Cut(Callback):
-        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-            if trainer.current_epoch == 2:
-                raise Interrupted("cut")
-
     with pytest.raises(Interrupted):
-        fit(tmp_path, *FEW, *STOPPING, "epochs=50", extra=Cut())
+        fit(tmp_path, *FEW, *STOPPING, "epochs=50", extra=Cut("on_train_batch_end", Interrupted("cut")))
     run = fit(tmp_path, *FEW, *STOPPING, "epochs=50")
     assert (len(run.rows()), run.status) == (3, "finished")
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import Callback, Trainer
 
 from prs_lightning.errors import Interrupted
 from prs_lightning.runs import RunDirectory
 from tests.conftest import SMALL
 from tests.test_cli import run_here
-from tests.test_training import MEASURES, NETWORK, fit, measures
+from tests.test_training import MEASURES, NETWORK, Cut, fit, measures
 
 NAMED = (NETWORK, *MEASURES, "epochs=2", "data.train_limit=100")
 there = importlib.util.find_spec
@@ -55,13 +53,8 @@ def test_csv_beside_the_runs_own_record(tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_keeps_what_was_logged(tmp_path: Path) -> None:
-    class Cut(Callback):
-        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-            if trainer.current_epoch == 2:
-                raise Interrupted("cut")
-
     with pytest.raises(Interrupted):
-        fit(tmp_path, *NAMED, "logger=csv", "epochs=3", extra=Cut())
+        fit(tmp_path, *NAMED, "logger=csv", "epochs=3", extra=Cut("on_train_batch_end", Interrupted("cut")))
     kept = in_csv(tmp_path / "csv")["train/loss"]
     assert len(kept) == 2
     run = fit(tmp_path, *NAMED, "logger=csv", "epochs=3")

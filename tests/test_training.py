@@ -114,18 +114,22 @@ def test_another_seed_gives_other_weights(undisturbed: RunDirectory, tmp_path: P
 
 
 class Cut(Callback):
-    """Ends the process's work at a hook of the third epoch, as a kill would."""
+    """Ends the process's work at a hook of the third epoch, as a kill would, or by another exception."""
 
-    def __init__(self, hook: str) -> None:
+    def __init__(self, hook: str, exception: BaseException | None = None) -> None:
         def cut(trainer: Any, *_: object, **__: object) -> None:
             if trainer.current_epoch == 2:
-                raise KeyboardInterrupt
+                raise exception or KeyboardInterrupt
 
         setattr(self, hook, cut)
 
 
 @pytest.mark.parametrize(
-    "hook", ["on_train_epoch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end"]
+    "hook",
+    [
+        *("on_train_epoch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end"),
+        "on_train_epoch_end",  # after the measures, before the record
+    ],
 )
 def test_a_cut_run_ends_as_if_never_interrupted(undisturbed: RunDirectory, tmp_path: Path, hook: str) -> None:
     before = signal.getsignal(signal.SIGINT)
