@@ -17,7 +17,8 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import INTERRUPTING, SWEEP_LOCK, held
+from prs_lightning.runs.directory import INTERRUPTING, SWEEP_LOCK
+from prs_lightning.runs.locking import held
 
 LOG_FILE = "train.log"
 FULL_ERROR = "HYDRA_FULL_ERROR"
