@@ -9,6 +9,9 @@ from collections.abc import Iterable
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
 """Errors of a disk that is full, refuses or is gone for a while: what it stopped goes on later."""
 
+TORCH_WRITERS = ("inline_container", "PytorchStreamWriter")
+"""What writes an archive for torch.save, as it calls itself in its errors."""
+
 
 class ConfigError(ValueError):
     """A value that cannot work: the message names the value, what was expected and what to do."""

@@ -238,7 +238,7 @@ class RunDirectory:
                 self.named = None
 
     def mark(self, status: Status, config: Mapping[str, Any], why: str) -> None:
-        """Say that the run failed or was interrupted, also before it could make its record, or where that is damaged."""
+        """Say that the run failed or was interrupted, also before it made its record, or where that is damaged."""
         try:
             self.record()
         except RunError:

@@ -1,4 +1,4 @@
-"""Files that are there whole or as they were before, also after a power cut; links that somebody planted lead nowhere."""
+"""Files that are there whole or as they were before, also after a power cut; a link in their place leads nowhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import BinaryIO
 from prs_lightning.errors import DiskError, RunError, from_the_disk, in_one_line
 
 ANEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def refused(path: Path, error: BaseException) -> RunError:
@@ -56,19 +55,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """``write_atomically`` for text."""
     write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def open_to_append(path: Path) -> BinaryIO:
-    """A log file, made if need be; a link or a pipe in its place is refused.
-
-    Raises:
-        DiskError, RunError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.fdopen(os.open(path, APPEND, 0o666), "ab")
-    except OSError as error:
-        raise refused(path, error) from error
 
 
 def set_aside(path: Path) -> Path | None:

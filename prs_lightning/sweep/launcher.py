@@ -121,7 +121,8 @@ class SweepLauncher(Launcher):
             options.check(plain)
             path, config = place(composed, hydra)
             run = RunDirectory(path)
-            run.check(config)
+            if run.damage is None:  # its job makes anew what was harmed, or says why it cannot
+                run.check(config)
             job = planned.setdefault(path, Job(tuple(overrides), run, config))
             if job.config != config:
                 there, here = flatten(job.config), flatten(config)
