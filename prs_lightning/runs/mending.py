@@ -15,7 +15,7 @@ from typing import Any
 from prs_lightning.errors import RunError
 from prs_lightning.runs.directory import RunDirectory, Status, is_global_zero
 from prs_lightning.runs.locking import held
-from prs_lightning.runs.naming import config_digest
+from prs_lightning.runs.naming import config_digest, differing_keys, flatten
 from prs_lightning.runs.rows import as_text, is_whole, kept_rows, metrics_text, rows_of_epochs
 from prs_lightning.runs.writing import set_aside
 
@@ -38,13 +38,19 @@ def mend_record(run: RunDirectory, config: Mapping[str, Any]) -> None:
     record, kept = _or_none(run.record), _or_none(run.config)
     lost_record = record is None or (run.was_trained and "wandb_id" not in record)
     lost_config = kept is None or (not kept and (run.was_trained or bool(record)))
-    if not (lost_record or lost_config):
+    # What was cut may still be YAML, of fewer keys.
+    cut = bool(kept and differing_keys(kept, config)) and len(flatten(kept or {})) < len(flatten(config))
+    cut = cut and run.was_trained
+    if not (lost_record or lost_config or cut):
         return
     with held(run.lock_file) as free:
         if not free:  # who trains here writes them
             return
         path, checkpoint = _newest(run) if run.was_trained else (None, {})
         named = checkpoint.get("run")
+        lost_config |= cut and named is not None and named["config"] == config_digest(config)
+        if not (lost_record or lost_config):  # of another config: who compares them says so
+            return
         files = [file for file, lost in ((run.record_file, lost_record), (run.config_file, lost_config)) if lost]
         names = " and ".join(map(str, files)) + " damaged or gone"
         if named is None and run.was_trained:
