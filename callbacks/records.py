@@ -15,6 +15,7 @@ from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
 from prs_lightning.measures import COLUMNS
 from prs_lightning.measuring import now, shortest, taken_measures
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.checkpoints import keep_previous
 from prs_lightning.runs.mending import rows_to_go_on_from
 from prs_lightning.runs.rows import as_text
 from prs_lightning.seeding import mixed_seed
@@ -74,6 +75,6 @@ class Records(Checkpoint):
             self.run.write_rows(self.rows)
         if epoch in self.grid_epochs:
             trainer.save_checkpoint(self.run.checkpoint(epoch), weights_only=True)
-        if trainer.is_global_zero and self.run.last_checkpoint.exists():
-            self.run.last_checkpoint.replace(self.run.previous_checkpoint)
+        if trainer.is_global_zero:
+            keep_previous(self.run)
         trainer.save_checkpoint(self.run.last_checkpoint)

@@ -21,10 +21,13 @@ from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.runs import RunDirectory, write_atomically
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import architecture, config_digest
-from prs_lightning.runs.writing import set_aside
+from prs_lightning.runs.writing import refused, set_aside
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
+
+FOLDER = 0x10
+"""What an archive says of a part that is a folder; no check sum is taken of that."""
 
 
 def load_plain(path: str | Path, map_location: Any = "cpu") -> Any:
@@ -59,6 +62,8 @@ def refuse_changed(file: BinaryIO) -> None:
         with zipfile.ZipFile(file) as archive:
             if (part := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"{part} does not fit its check sum")
+            if any(part.external_attr & FOLDER and part.file_size for part in archive.infolist()):
+                raise zipfile.BadZipFile("a part of it is called a folder")  # of which torch would read nothing
     file.seek(0)
 
 
@@ -138,6 +143,22 @@ def refuse_foreign(checkpoint: Mapping[str, Any], path: Path) -> None:
         raise RunError(f"{path} is a checkpoint of another run ({there}, started {started}), expected one of {ours}")
     if (config := run.config()) and named["config"] != config_digest(config):
         raise RunError(f"{path} was trained with another config than {run.config_file} has")
+
+
+def keep_previous(run: RunDirectory) -> None:
+    """Make way for a new ``last.ckpt``: the one that is there becomes the previous one.
+
+    Raises:
+        DiskError, RunError: it cannot be renamed.
+    """
+    if not run.last_checkpoint.exists():
+        return
+    if run.previous_checkpoint.is_dir():
+        set_aside(run.previous_checkpoint)
+    try:
+        run.last_checkpoint.replace(run.previous_checkpoint)
+    except OSError as error:
+        raise refused(run.previous_checkpoint, error) from error
 
 
 def checkpoint_to_resume(run: RunDirectory) -> Path | None:

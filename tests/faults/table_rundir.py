@@ -208,7 +208,8 @@ FAULTS = [
     *(Fault(f"metrics.csv: {how}", GOES_ON, "rows of 2 epochs are restored", harmed(harm, METRICS))
       for how, harm in HARMS.items()),
     Fault("metrics.csv: cut at the end of a line", GOES_ON, "2 epochs are restored", harmed(cut_at_a_line, METRICS)),
-    *(Fault(f"the copy of the rows: {how}", GOES_ON, "", harmed(harm, COPY)) for how, harm in some("cut", "gone", "a folder")),
+    *(Fault(f"the copy of the rows: {how}", GOES_ON, "", harmed(harm, COPY))
+      for how, harm in some("cut", "gone", "a folder")),
     Fault("both copies of the rows: gone", GOES_ON, "2 epochs are restored", harmed(gone, METRICS, COPY)),
     Fault("all rows of a run of before: gone", FAILED, "copy .*rows.json are damaged or gone, but 2 epochs were trained"
           ": restore one of them, or move", of_before_and(gone, METRICS)),
@@ -216,7 +217,8 @@ FAULTS = [
           of_before_and(cut_at_a_line, METRICS)),
     Fault("a run of before", GOES_ON, "was written before checkpoints named their run", of_before),
     *(Fault(f"metrics.csv of a finished run: {how}", TOLD, "its rows are restored from .*rows.json",
-            harmed(harm, METRICS, finished=True), ("again",), expect=restored) for how, harm in some("emptied", "cut", "gone", "a folder")),
+            harmed(harm, METRICS, finished=True), ("again",), expect=restored)
+      for how, harm in some("emptied", "cut", "gone", "a folder")),
     Fault("both copies of a finished run's rows: gone", TOLD, "restored from .*last.ckpt",
           harmed(gone, METRICS, COPY, finished=True), ("again",), expect=restored),
     Fault("a finished run's rows, and the checkpoints: gone", FAILED, "are damaged or gone: restore one of them",
@@ -227,6 +229,7 @@ FAULTS = [
       for how, harm in (HARMS | {"a flipped bit": flipped, "a zeroed block": zeroed}).items()
       if how not in ("gone", "a link to nowhere")),
     *(Fault(f"last.ckpt: {how}", GOES_ON, "", harmed(HARMS[how], LAST)) for how in ("gone", "a link to nowhere")),
+    *(Fault(f"previous.ckpt: {how}", GOES_ON, "", harmed(harm, PREVIOUS)) for how, harm in some("cut", "a folder")),
     *(Fault(f"both checkpoints: {how}", FAILED, "last.ckpt is damaged.*previous.ckpt is damaged.*restore it, or move",
             harmed(harm, LAST, PREVIOUS)) for how, harm in {"a flipped bit": flipped, "emptied": holds(b"")}.items()),
     Fault("both checkpoints: gone", FAILED, "previous.ckpt are gone, but 2 epochs were trained: restore one of them",
