@@ -16,7 +16,7 @@ from prs_lightning.errors import RunError
 from prs_lightning.runs.directory import RunDirectory, Status, is_global_zero
 from prs_lightning.runs.locking import held
 from prs_lightning.runs.naming import config_digest, differing_keys, flatten
-from prs_lightning.runs.rows import as_text, is_whole, kept_rows, metrics_text, rows_of_epochs
+from prs_lightning.runs.rows import as_text, is_whole, metrics_text, rows_of_epochs
 from prs_lightning.runs.writing import set_aside
 
 
@@ -36,6 +36,8 @@ def mend_record(run: RunDirectory, config: Mapping[str, Any]) -> None:
         RunError: something was trained, and nothing tells what stood in them.
     """
     record, kept = _or_none(run.record), _or_none(run.config)
+    if record and kept and run.damage is not None:  # they are of different runs
+        record = record if differing_keys(kept, config) else None
     lost_record = record is None or (run.was_trained and "wandb_id" not in record)
     lost_config = kept is None or (not kept and (run.was_trained or bool(record)))
     # What was cut may still be YAML, of fewer keys.
@@ -64,7 +66,7 @@ def mend_record(run: RunDirectory, config: Mapping[str, Any]) -> None:
         if lost_config:
             run.keep_config(config)
         if lost_record and named:
-            run.update_record(**named["record"] | (record or {}))
+            run.update_record(**named | (record or {}))
         tell(f"{names}: made anew" + (f" from {path}" if named else ", for no epoch was trained"))
 
 
@@ -74,7 +76,7 @@ def restore_rows(run: RunDirectory, config: Mapping[str, Any]) -> None:
     Raises:
         RunError: none holds them all; the run is marked failed then.
     """
-    text, known = metrics_text(run.metrics_file), kept_rows(run.rows_file)
+    text, known = metrics_text(run.metrics_file), run.copy_of_rows()
     if known is not None and text == known:
         return
     source: Path | None = run.rows_file
@@ -100,7 +102,7 @@ def rows_to_go_on_from(run: RunDirectory, checkpoint: Mapping[str, Any]) -> Sequ
         RunError: no source holds them all.
     """
     epochs, text = _epochs(checkpoint) or 0, metrics_text(run.metrics_file)
-    rows = rows_of_epochs((checkpoint.get("rows"), kept_rows(run.rows_file), text), epochs)
+    rows = rows_of_epochs((checkpoint.get("rows"), run.copy_of_rows(), text), epochs)
     if rows is None:
         raise RunError(_not_there(run, epochs))
     if is_global_zero() and text != as_text(rows):

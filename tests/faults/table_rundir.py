@@ -248,6 +248,11 @@ FAULTS = [
     *(Fault(f"config.yaml: {how}", GOES_ON, "config.yaml damaged or gone: made anew", harmed(harm, CONFIG))
       for how, harm in some("emptied", "cut", "gone", "a folder", a_list=holds(b"- 1"), no_YAML=holds(b"a: ["))),
     Fault("run.json and config.yaml: emptied", GOES_ON, "made anew from", harmed(holds(b""), RECORD, CONFIG)),
+    Fault("run.json of another run", GOES_ON, "run.json damaged or gone: made anew", of_another_run(RECORD)),
+    Fault("the copy of another run's rows", GOES_ON, "", of_another_run(COPY)),
+    Fault("the copy of another run's rows, in a finished run", TOLD, "",
+          lambda place: [harmed(lambda path: None, finished=True)(place), shutil.copy(
+              place.whole.rows_file, place.cut.rows_file)], ("again",), expect=restored),
     Fault("run.json of a run of before: emptied", REFUSED, "run.json damaged or gone, and no checkpoint can tell .*"
           "restore it", of_before_and(holds(b""), RECORD)),
     Fault("run.json of a run of before: gone", GOES_ON, "before checkpoints named", of_before_and(gone, RECORD)),
