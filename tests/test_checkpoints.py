@@ -63,6 +63,13 @@ def test_without_an_earlier_one_the_damaged_file_is_named(run: RunDirectory) -> 
         io.load_checkpoint(run.last_checkpoint)
 
 
+def test_of_an_absent_checkpoint_no_folder_is_to_be_moved_or_deleted(tmp_path: Path) -> None:
+    for path in (Path("last.ckpt"), tmp_path / "weights" / "any.ckpt"):
+        with pytest.raises(RunError) as caught:
+            writing().load_checkpoint(path)
+        assert str(caught.value) == f"{path} does not exist: expected a checkpoint"
+
+
 def test_a_checkpoint_of_another_network_is_refused(run: RunDirectory) -> None:
     writing("VGG16").save_checkpoint(checkpoint(1), run.last_checkpoint)
     with pytest.raises(RunError, match=r"last.ckpt holds a VGG16, expected a CNN6"):

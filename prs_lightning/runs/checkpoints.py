@@ -112,7 +112,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if is_global_zero():
                 _tell(checkpoint, each, refusals)
             return checkpoint
-        raise RunError(f"{'; '.join(refusals)}: restore it, or move {run.path.absolute()} away to train anew")
+        of_a_run = Path(path) in (run.last_checkpoint, run.previous_checkpoint)
+        way_out = f": restore it, or move {run.path.absolute()} away to train anew" if of_a_run else ""
+        raise RunError("; ".join(refusals) + way_out)
 
 
 def _tell(checkpoint: Mapping[str, Any], path: Path, refusals: list[str]) -> None:
