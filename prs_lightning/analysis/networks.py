@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from prs_lightning.analysis.selection import Network, Pair
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, find_runs
@@ -68,7 +66,7 @@ def checkpoint_path(runs: Path, run: str, epoch: int) -> Path | None:
     if (kept := directory.checkpoint(epoch)).exists():
         return kept
     last = directory.last_checkpoint
-    with suppress(KeyError, TypeError, ValueError):  # a record or config that is damaged does not say so
+    with suppress(RunError, KeyError, TypeError, ValueError):  # a record or config that is damaged does not say so
         if last.exists() and directory.record()["status"] == "finished" and int(directory.config()["epochs"]) == epoch:
             return last
     return None
@@ -127,7 +125,7 @@ def _siblings(runs: Path, network: Network, config: dict[str, Any]) -> tuple[tup
             other = run.config()
             alike = all(key.rsplit(".", 1)[-1] == "seed" for key in differing_keys(config, other))
             seed = int(other["seed"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        except (RunError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a config that cannot be read is listed with the runs already
         if alike and (path := checkpoint_path(runs, run.path.relative_to(runs).as_posix(), network.epoch)):
             found[seed] = path

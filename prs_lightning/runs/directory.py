@@ -92,6 +92,13 @@ class RunDirectory:
             raise damaged(self.record_file, f"status {record.get('status')!r}")
         return record
 
+    def record_if_whole(self) -> dict[str, Any]:
+        """``record``; empty where that is damaged."""
+        try:
+            return self.record()
+        except RunError:
+            return {}
+
     @property
     def damage(self) -> str | None:
         """What is wrong with run.json or config.yaml, in a line; None if they can be read."""
@@ -263,10 +270,7 @@ class RunDirectory:
             self._write(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
 
     def _known_as(self) -> str | None:
-        try:
-            return (self.begun or self.record()).get("wandb_id")
-        except RunError:
-            return None
+        return (self.begun or self.record_if_whole()).get("wandb_id")
 
     def _write(self, file: Path, text: str) -> None:
         if file.is_dir() and not file.is_symlink():  # a rename would not replace it
@@ -281,7 +285,7 @@ def damaged(file: Path, why: object) -> RunError:
 
 def _mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
-        found = parse(file.read_text())
+        found = parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # no UTF-8, no JSON: ValueErrors

@@ -50,7 +50,7 @@ def kept_rows(path: Path, run: str | None = None) -> str | None:
         run: identity of the run that it must be of, where both are known.
     """
     try:
-        copy = json.loads(path.read_text())
+        copy = json.loads(path.read_text(encoding="utf-8"))
         text, of_another = copy[FILE], run is not None and copy.get("run") not in (None, run)
         return None if of_another or copy["sha256"] != hashlib.sha256(text.encode()).hexdigest() else text
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -60,7 +60,7 @@ def kept_rows(path: Path, run: str | None = None) -> str | None:
 def metrics_text(path: Path) -> str | None:
     """What stands in the file metrics.csv at ``path``; None if it is absent or no text."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -70,7 +70,7 @@ class EngineLauncher(SweepLauncher):
         self.engine.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
         self.board.say(self.board.summary())
         over = threading.Event()
-        before = {job: job.run.record() for job in jobs}
+        before = {job: job.run.record_if_whole() for job in jobs}
         follower = threading.Thread(target=self.follow, args=(before, over))
         follower.start()
         try:
@@ -106,7 +106,7 @@ class EngineLauncher(SweepLauncher):
         while not last:
             last = over.wait(POLL_SECONDS)
             for job in list(self.board.left):
-                if (record := job.run.record()) == before[job]:
+                if (record := job.run.record_if_whole()) in (before[job], {}):
                     continue
                 if record["status"] == Status.RUNNING:
                     self.board.started(job)

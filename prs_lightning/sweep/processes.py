@@ -113,7 +113,7 @@ def run_job(
     with held(job.run.path / SWEEP_LOCK) as claimed:
         if not claimed:
             return Status.ELSEWHERE
-        before = {} if job.run.damage else job.run.record()
+        before = job.run.record_if_whole()
         with (job.run.path / LOG_FILE).open("ab") as log:
             # To the system, the thread that started a process is the parent with which it dies: this one stays.
             process = subprocess.Popen(
@@ -138,7 +138,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _outcome(job: Job, code: int, before: Mapping[str, Any], stopped: bool) -> Status:
-    run, record = job.run, {} if job.run.damage else job.run.record()
+    run, record = job.run, job.run.record_if_whole()
     status = record.get("status") if record != before else None
     if run.locked:  # by a run that was started by hand
         return Status.ELSEWHERE
