@@ -35,38 +35,43 @@ def mend_record(run: RunDirectory, config: Mapping[str, Any]) -> None:
     Raises:
         RunError: something was trained, and nothing tells what stood in them.
     """
-    record, kept, digest = _or_none(run.record), _or_none(run.config), config_digest(config)
-    if record and kept and run.damage is not None:  # they are of different runs: the command tells which is ours
-        if record["config"] == digest:
-            kept = None
-        elif not differing_keys(kept, config):
-            record = None
-    lost_record = record is None or (run.was_trained and "wandb_id" not in record)
-    lost_config = kept is None or (not kept and (run.was_trained or bool(record)))
-    if not (lost_record or lost_config):
+    if not any(_lost(run, config)):
         return
     with held(run.lock_file) as free:
-        if not free:  # who trains here writes them
+        lost_record, lost_config = _lost(run, config)  # another process of this training may have been faster
+        if not free or not (lost_record or lost_config):  # who trains here writes them
             return
         files = [file for file, lost in ((run.record_file, lost_record), (run.config_file, lost_config)) if lost]
-        names = " and ".join(map(str, files)) + " damaged or gone"
-        path, told = run.record_file, record or {}
-        if run.was_trained and (lost_record or "config" not in told):
+        names, digest = " and ".join(map(str, files)) + " damaged or gone", config_digest(config)
+        path, told = run.record_file, {} if lost_record else run.record()
+        if run.was_trained and "config" not in told:
             path, checkpoint = _newest(run)
             told = checkpoint.get("run") or {}
-            if not told and record is not None and kept:
+            if not told and not (lost_config or run.damage):
                 return  # of before checkpoints named their run: it goes on under a new name
             if not told:
                 raise RunError(f"{names}, and no checkpoint can tell what stood there: restore it; {run.damage or ''}")
         if told.get("config", digest) != digest:
             raise RunError(f"{names}, and {path} was trained with another config than this one: restore it")
+        before = run.record_if_whole()
+        before = {} if "wandb_id" in before else before  # of another run
         for file in files:
             set_aside(file)
         if lost_config:
             run.keep_config(config)
         if lost_record and told:
-            run.update_record(**told | (record or {}))
+            run.update_record(**told | before)
         tell(f"{names}: made anew" + (f", as {path} tells" if told else ", for no epoch was trained"))
+
+
+def _lost(run: RunDirectory, config: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether run.json and config.yaml are damaged, or gone from a run that was trained, or of another run."""
+    record, kept = _or_none(run.record), _or_none(run.config)
+    if record and kept and run.damage is not None:  # they are of different runs: the command tells which is ours
+        ours = record["config"] == config_digest(config)
+        return not ours and not differing_keys(kept, config), ours
+    lost_record = record is None or (run.was_trained and "wandb_id" not in record)
+    return lost_record, kept is None or (not kept and (run.was_trained or bool(record)))
 
 
 def restore_rows(run: RunDirectory, config: Mapping[str, Any]) -> None:
