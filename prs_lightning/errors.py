@@ -22,11 +22,21 @@ class RunError(RuntimeError):
 
 
 class DiskError(RunError):
-    """A write that the disk refuses: what it stopped is interrupted, not failed, and goes on when there is room."""
+    """A disk that is full or refuses, wherever: what it stopped is interrupted, not failed, and goes on later.
+
+    >>> print(DiskError("run.json", OSError(errno.ENOSPC, "No space left on device")))
+    cannot write run.json: No space left on device; make room, then the same command goes on
+    >>> print(DiskError("run.json", OSError(errno.EIO, "Input/output error")))
+    the disk fails at run.json: Input/output error; once it works the same command goes on
+    """
 
     def __init__(self, what: object, error: BaseException) -> None:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
-        super().__init__(f"cannot write {what}: {why}; make room, then the same command goes on")
+        number, why = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+        why = why or in_one_line(error)
+        if number in (errno.EIO, errno.ESTALE):  # also of files that are read
+            super().__init__(f"the disk fails at {what}: {why}; once it works the same command goes on")
+        else:
+            super().__init__(f"cannot write {what}: {why}; make room, then the same command goes on")
 
 
 class Interrupted(SystemExit):

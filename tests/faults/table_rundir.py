@@ -285,8 +285,8 @@ FAULTS = [
     Fault("a place to read only, with a finished run", TOLD, "nothing to train", read_only, ("again",)),
     Fault("a place to read only", INTERRUPTED, "cannot write .*Read-only file system", read_only),
     # A disk that refuses, wherever it is written.
-    *(Fault(f"{errno.errorcode[number]} at {name}", INTERRUPTED, f"cannot write .*{name}: .*; make room, then the same "
-            "command goes on", refuses(number, name))
+    *(Fault(f"{errno.errorcode[number]} at {name}", INTERRUPTED, f"(cannot write|the disk fails at) .*{name}: "
+            f"{os.strerror(number)}; .* the same command goes on", refuses(number, name))
       for name, number in {"run.json": errno.ENOSPC, "metrics.csv": errno.EDQUOT, "rows.json": errno.EIO,
                            "epoch-003.ckpt": errno.EROFS, "last.ckpt": errno.ENOSPC}.items()),
     Fault("torch's own words for a full disk", INTERRUPTED, "cannot write .*epoch-003.ckpt: .*make room",
