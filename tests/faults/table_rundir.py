@@ -295,8 +295,11 @@ FAULTS = [
           raising(_ExperimentWriter, "save", SPACE), ("train", "logger=csv")),
     Fault("a full disk at the profile", INTERRUPTED, "cannot write .*No space left on device; make room",
           raising(Profiler, "_prepare_streams", SPACE), ("train", "trainer.profiler=simple")),
-    Fault("a full disk at the terminal's file", INTERRUPTED, "cannot write .*No space left on device; make room",
+    Fault("a full disk where nobody looked for it", INTERRUPTED, "cannot write .*No space left on device; make room",
           raising(RunDirectory, "write_rows", SPACE)),
+    Fault("processes that would train from a temporary folder", REFUSED, "strategy=ddp_spawn: ",
+          lambda place: None,
+          ("train", "trainer.strategy=ddp_spawn", "trainer.devices=2")),
     Fault("a full disk, not even for the record", INTERRUPTED, "cannot write .*make room",
           lambda place: [refuses(errno.ENOSPC, name)(place) for name in ("last.ckpt", "epoch-003.ckpt")]
           and place.patch.setattr(RunDirectory, "update_record", _once(place))),
