@@ -23,12 +23,24 @@ class Interrupted(SystemExit):
 
 
 def in_one_line(error: object) -> str:
-    """What an error says, without its line breaks.
+    """What an error says, without its line breaks, and ``printable``.
 
     >>> in_one_line(ValueError("first\\n  second"))
     'first second'
     """
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: object) -> str:
+    """A text of others for a terminal or a page: what moves the cursor, colours, turns or hides is spelled out.
+
+    >>> print(printable("red \x1b[31m, turned \u202e, undecodable \udcff"))
+    red \\x1b[31m, turned \\u202e, undecodable \\udcff
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ import pytest
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs import __main__ as status
-from prs_lightning.runs.directory import SWEEP_LOCK, held, note_runs, noted_runs
+from prs_lightning.runs.directory import SWEEP_LOCK, held
+from prs_lightning.runs.finding import note_runs, noted_runs
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import ProcessLauncher, visible_gpus
 from prs_lightning.sweep.processes import PARENT, Job, decide, log_tail, run_job
@@ -182,7 +183,7 @@ def test_status_names_every_run_with_its_reason(tmp_path: Path, capsys: pytest.C
     for name, said in {"a": "finished", "b": "failed", "c": "interrupted", "d": "running"}.items():
         run_with(folder / name, said)
     note_runs([RunDirectory(folder / name) for name in "abcde"])
-    assert status.status_of(folder) == [
+    assert status.status_of(folder)[0] == [
         ("failed", "b", "it broke"),
         ("interrupted", "c", "its process 1 is gone without a word; the same command goes on"),
         ("interrupted", "d", "its process 1 is gone without a word; the same command goes on"),

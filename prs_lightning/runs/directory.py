@@ -26,8 +26,8 @@ from prs_lightning.measures import COLUMNS
 from prs_lightning.runs.data_files import refuse_other_files
 from prs_lightning.runs.naming import differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
+from prs_lightning.runs.reading import config_of, record_of
 
-SWEEP_FILE = "sweep.json"
 SWEEP_LOCK = ".sweep.lock"
 INTERRUPTING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """Signals that schedulers and terminals send before they kill: a run that they end goes on when called again."""
@@ -42,9 +42,13 @@ class Status(StrEnum):
     FINISHED = "finished"
     LEFT = "left"
     ELSEWHERE = "running elsewhere"
+    UNREADABLE = "unreadable"
     START = "start"
     RESUME = "resume"
     RETRY = "retry"
+
+
+RECORDED = (Status.RUNNING, Status.INTERRUPTED, Status.FAILED, Status.FINISHED)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -106,12 +110,23 @@ class RunDirectory:
         return self.checkpoints / f"epoch-{epoch:03d}.ckpt"
 
     def config(self) -> dict[str, Any]:
-        """The composed config; empty if there is none."""
-        return yaml.safe_load(self.config_file.read_text()) if self.config_file.exists() else {}
+        """The composed config; empty if there is none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return config_of(self.config_file)
 
     def record(self) -> dict[str, Any]:
-        """run.json; empty if there is none."""
-        return json.loads(self.record_file.read_text()) if self.record_file.exists() else {}
+        """run.json; empty if there is none.
+
+        Raises:
+            RunError: the file is damaged, or says no status that there is.
+        """
+        record = record_of(self.record_file)
+        if record and record.get("status") not in RECORDED:
+            raise RunError(f"{self.record_file}: status {record.get('status')!r} is none of {', '.join(RECORDED)}")
+        return record
 
     def rows(self) -> list[dict[str, str]]:
         """The rows of metrics.csv as written; a measure that was not taken at an epoch is ''."""
@@ -232,27 +247,6 @@ def is_global_zero() -> bool:
     """Whether this process is the one that writes: rank 0 of however many there are."""
     ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")]
     return int(next((rank for rank in ranks if rank is not None), 0)) == 0
-
-
-def find_runs(folder: str | Path) -> list[RunDirectory]:
-    """Every run directory under ``folder``, sorted by path."""
-    return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
-
-
-def note_runs(runs: Sequence[RunDirectory]) -> None:
-    """Add the runs that a sweep is to make to ``sweep.json`` of their folders."""
-    for folder in {run.path.parent for run in runs}:
-        names = [run.path.name for run in runs if run.path.parent == folder]
-        folder.mkdir(parents=True, exist_ok=True)
-        with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
-            all_names = list(dict.fromkeys([*noted_runs(folder), *names]))
-            write_text(folder / SWEEP_FILE, json.dumps({"runs": all_names}, indent=2) + "\n")
-
-
-def noted_runs(folder: Path) -> list[str]:
-    """Names of the runs that sweeps in ``folder`` were to make."""
-    file = folder / SWEEP_FILE
-    return json.loads(file.read_text())["runs"] if file.exists() else []
 
 
 def _now() -> str:

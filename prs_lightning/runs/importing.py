@@ -78,6 +78,8 @@ def import_network(
         check(plain)
         _, config = place(composed, whole.hydra)
     run = RunDirectory(into / (name or f"{config['data']['name']}-{model_name(config)}-{weights.stem}"))
+    if outer := next((each for each in run.path.absolute().parents if (each / "run.json").exists()), None):
+        raise RunError(f"{outer} is a run itself, and no folder of runs: choose another --into or --name")
     if run.status not in (None, Status.FAILED):
         raise RunError(f"{run.path} holds a run that is {run.status}: choose another --name or --into")
     datamodule = instantiate(composed.data, name=config["data"]["name"])

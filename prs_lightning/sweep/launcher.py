@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.runs import RunDirectory, Status, options
-from prs_lightning.runs.directory import note_runs
+from prs_lightning.runs.finding import note_runs
 from prs_lightning.runs.naming import flatten, place
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
