@@ -42,9 +42,8 @@ def analyze(cfg: DictConfig) -> None:
     write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
     if not config["pair"]["a"]:
         pair, why = selection.choose_pair(
-            models, config["pair"]["accuracy_tolerance"],
-            lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
-        )  # fmt: skip
+            models, config["pair"]["accuracy_tolerance"], networks.available(runs)
+        )
     else:
         pair, why = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"]), "named by the user"
     if config["figures"] != "none":

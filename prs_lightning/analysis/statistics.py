@@ -7,6 +7,7 @@ OLS p-value counts models; the others here count runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,7 +201,7 @@ def drawn_runs(runs: NDArray[np.intp], *, draws: int, seed: int) -> Array:
 
 
 def resampled(x: Array, y: Array, runs: NDArray[np.intp], counts: Array, covariances: Array) -> dict[str, Array]:
-    """``cluster_bootstrap`` for given draws and the ``rank_covariances`` (B, K, K) of x, y and the controls that vary."""
+    """``cluster_bootstrap`` of given draws, with the ``rank_covariances`` of x, y and the controls that vary."""
     across = covariances[:, :2, 2:]
     explained = across @ np.linalg.pinv(covariances[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
     return {
@@ -218,17 +219,19 @@ def rank_covariances(columns: Sequence[Array], runs: NDArray[np.intp], counts: A
     Ranks and their mean are halves of integers, so the sums are exact, in whatever order they are taken.
     """
     sizes = counts @ np.bincount(runs)
-    sorted_columns = [np.unique(column, return_inverse=True) for column in columns]
+    exact = np.float32 if sizes.max() < 2**22 else np.float64  # for halves of integers up to there
+    places = [np.unique(column, return_inverse=True)[1] for column in columns]
+    orders = [np.argsort(place, kind="stable") for place in places]
     found = np.empty((len(counts), len(columns), len(columns)))
     at_once = max(1, RANKS_AT_ONCE // (len(runs) * len(columns)))
     for start in range(0, len(counts), at_once):
         part = slice(start, start + at_once)
-        weights = counts[part].T[runs]  # models x draws: what follows moves whole rows
-        centred = np.empty((len(columns), *weights.shape))
-        for place, (_, values) in enumerate(sorted_columns):
-            centred[place] = _ranks(weights, values) - (sizes[part] + 1) / 2
-        weighted = np.ascontiguousarray((centred * weights).transpose(2, 0, 1))
-        found[part] = weighted @ np.ascontiguousarray(centred.transpose(2, 1, 0))
+        weights = counts[part].T[runs].astype(exact)  # models x draws: what follows moves whole rows
+        middle = ((sizes[part] + 1) / 2).astype(exact)
+        centred = np.empty((len(middle), len(columns), len(runs)))
+        for column, (place, order) in enumerate(zip(places, orders, strict=True)):
+            centred[:, column] = (_ranks(weights, place, order) - middle).T
+        found[part] = (centred * counts[part][:, None, runs]) @ centred.swapaxes(1, 2)
     return found
 
 
@@ -243,17 +246,18 @@ def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array
     return (sxy - sx * sy / n) / below
 
 
-def _ranks(weights: Array, values: NDArray[np.intp]) -> Array:
-    """Mid-ranks (N, B) in resamples of weights (N, B), of models whose value is the ``values``-th smallest one.
+def _ranks(weights: NDArray[Any], place: NDArray[np.intp], order: NDArray[np.intp]) -> NDArray[Any]:
+    """Mid-ranks (N, B) in resamples of weights (N, B), the mean rank of the copies of each value.
 
-    That of a value is the mean rank of its copies.
+    Args:
+        place: (N,) of each model's value among all values.
+        order: (N,) the models, sorted by value.
     """
-    order = np.argsort(values, kind="stable")
-    counts = np.bincount(values)
+    models = np.bincount(place)
     copies = weights[order]
-    if len(counts) < len(values):
-        copies = np.add.reduceat(copies, np.cumsum(counts) - counts, axis=0)
-    return (np.cumsum(copies, axis=0) - (copies - 1) / 2)[values]
+    if len(models) < len(place):
+        copies = np.add.reduceat(copies, np.cumsum(models) - models, axis=0)
+    return (np.cumsum(copies, axis=0) - (copies - 1) / 2)[place]
 
 
 def _correlation(covariance: Array) -> Array:
