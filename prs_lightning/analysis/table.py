@@ -19,7 +19,7 @@ from rich.progress import track
 from prs_lightning.analysis.measured import IDENTITY, NO_ROWS, read_metrics
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import RunError, in_one_line
-from prs_lightning.runs import RunDirectory, write_atomically
+from prs_lightning.runs import RunDirectory, Status, write_atomically
 from prs_lightning.runs.finding import Found, survey
 from prs_lightning.runs.naming import architecture, flatten
 
@@ -128,13 +128,20 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
         "data": str(config.pop("data.name", "unknown")),
         "model": model_name(str(config.pop("model._target_", "unknown"))),
         **{key: _number(key, value, told) for key, value in given.items()},
-        "status": str(run.status) if record else "unreadable",
+        "status": str(_status(run, record)),
         "git_commit": texts.pop("git_commit"),
         "torch": versions.get("torch"),
         **texts,
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
     return entry, {f"config.{key}": None if value is None else str(value) for key, value in config.items()}
+
+
+def _status(run: RunDirectory, record: Mapping[str, Any]) -> Status:
+    if not record:
+        return Status.UNREADABLE
+    alive = record["status"] != Status.RUNNING or run.locked
+    return Status(record["status"]) if alive else Status.INTERRUPTED
 
 
 def _told_instead(read: Callable[[], dict[str, Any]], file: Path, told: list[str]) -> dict[str, Any]:

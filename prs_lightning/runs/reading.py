@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,5 +50,19 @@ def record_of(file: Path) -> dict[str, Any]:
 
 
 def config_of(file: Path) -> dict[str, Any]:
-    """``mapping_of`` a ``config.yaml``."""
-    return mapping_of(file, lambda text: yaml.load(text, Loader))
+    """``mapping_of`` a ``config.yaml``. Runs that are alike share the values in it: they are not to be changed."""
+    return mapping_of(file, _parsed_by_key)
+
+
+def _parsed_by_key(text: str) -> Any:
+    """What YAML makes of the text; a top-level key with its value, as most runs have it, is parsed once for all."""
+    with suppress(yaml.YAMLError):
+        parts = [_parsed(part) for part in re.split(r"\n(?=[^\s#-])", text)]
+        if all(isinstance(part, dict) and len(part) == 1 for part in parts):
+            return {key: value for part in parts for key, value in part.items()}
+    return yaml.load(text, Loader)  # a part does not stand for itself
+
+
+@lru_cache(1024)
+def _parsed(part: str) -> Any:
+    return yaml.load(part, Loader)
