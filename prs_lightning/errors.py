@@ -34,7 +34,7 @@ def in_one_line(error: object) -> str:
 def printable(text: object) -> str:
     """A text of others for a terminal or a page: what moves the cursor, colours, turns or hides is spelled out.
 
-    >>> print(printable("red \x1b[31m, turned \u202e, undecodable \udcff"))
+    >>> print(printable("red " + chr(27) + "[31m, turned " + chr(0x202E) + ", undecodable " + chr(0xDCFF)))
     red \\x1b[31m, turned \\u202e, undecodable \\udcff
     """
     text = str(text)

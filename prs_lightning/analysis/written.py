@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prs_lightning.errors import RunError
 from prs_lightning.runs import write_atomically
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -31,6 +34,24 @@ def inert(text: str) -> str:
         float(text)
         return text
     return f"'{text}"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before anything is computed, a folder that files cannot be written into; it is made if it is not there.
+
+    Raises:
+        RunError: names the folder.
+    """
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+        raise RunError(f"cannot write into {folder} ({error.strerror}): choose another, output=FOLDER") from error
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
