@@ -15,8 +15,9 @@ import pytest
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs import __main__ as status
-from prs_lightning.runs.directory import SWEEP_LOCK, held
+from prs_lightning.runs.directory import SWEEP_LOCK
 from prs_lightning.runs.finding import note_runs, noted_runs
+from prs_lightning.runs.locking import held
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import ProcessLauncher, visible_gpus
 from prs_lightning.sweep.processes import PARENT, Job, decide, log_tail, run_job

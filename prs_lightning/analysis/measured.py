@@ -32,7 +32,7 @@ def read_metrics(run: RunDirectory, told: list[str]) -> pa.Table:
         pass
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
-    kept = kept_rows(run.checkpoints / "rows.json")
+    kept = kept_rows(run.rows_file)
     if kept is not None and kept.encode() != content:
         if not (run.locked and content):  # written just now, the copy first
             told.append(f"metrics.csv {why if content is None else 'was changed'}: these are the rows kept beside it")

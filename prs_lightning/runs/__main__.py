@@ -24,8 +24,7 @@ from rich.text import Text
 
 from prs_lightning.errors import ConfigError, RunError, in_one_line, printable
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.finding import epochs_in, noted_runs, survey
-from prs_lightning.runs.rows import rows_text
+from prs_lightning.runs.finding import epochs_in, noted_runs, rows_text, survey
 
 ORDER = (Status.UNREADABLE, Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
 AT_ONCE = 500

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prs_lightning.errors import RunError, in_one_line
-from prs_lightning.runs.directory import SWEEP_LOCK, RunDirectory, Status, held, write_text
+from prs_lightning.runs.directory import SWEEP_LOCK, RunDirectory, Status
+from prs_lightning.runs.locking import held
 from prs_lightning.runs.reading import mapping_of
-from prs_lightning.runs.rows import rows_text
+from prs_lightning.runs.rows import kept_rows, metrics_text
+from prs_lightning.runs.writing import set_aside, sweep_parts, write_text
 
 SWEEP_FILE = "sweep.json"
 OTHERS = ("checkpoints", "wandb")
@@ -172,8 +174,7 @@ def _identities(runs: Sequence[RunDirectory]) -> Iterator[str]:
 
 def _identity(run: RunDirectory) -> str | None:
     with suppress(RunError):
-        if isinstance(said := run.record().get("wandb_id"), str) and said:
-            return said
+        return run.identity
     return None
 
 
@@ -184,6 +185,11 @@ def _content(run: RunDirectory) -> str:
     with suppress(OSError):
         return hashlib.sha256(run.config_file.read_bytes() + text.encode()).hexdigest()
     return str(run.path)
+
+
+def rows_text(run: RunDirectory) -> str:
+    """The rows that count, as text: the copy, else what ``metrics.csv`` holds; empty if neither can be read."""
+    return kept_rows(run.rows_file) or metrics_text(run.metrics_file) or ""
 
 
 def epochs_in(rows: str) -> int:
@@ -224,20 +230,11 @@ def note_runs(runs: Iterable[RunDirectory]) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / SWEEP_FILE
         with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
+            sweep_parts(folder, r"sweep\.json")
             try:
                 before = noted_runs(folder)
             except RunError as error:
                 before = [run.path.name for run in find_runs(folder) if run.path.parent == folder]
-                aside = set_aside(file)
-                told.append(f"{in_one_line(error)}; it is kept as {aside.name} and written anew")
+                told.append(f"{in_one_line(error)}; written anew, what was there is {set_aside(file)}")
             write_text(file, json.dumps({"runs": list(dict.fromkeys([*before, *names]))}, indent=2) + "\n")
     return told
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be used, so that nothing of it is lost, and give its new name."""
-    aside = next(
-        name for number in range(1000) if not (name := path.with_name(f"{path.name}.damaged{number or ''}")).exists()
-    )
-    path.rename(aside)
-    return aside

@@ -97,7 +97,7 @@ def import_network(
         measures = measured(composed, made, datamodule, run.path)
         run.write_rows([{"epoch": epoch, "step": ""} | measures])
         content = {"state_dict": made.state_dict(), "epoch": epoch - 1, "hyper_parameters": dict(made.hparams)}
-        AtomicCheckpointIO(model).save_checkpoint(content, run.checkpoint(epoch))
+        AtomicCheckpointIO(model, run).save_checkpoint(content, run.checkpoint(epoch))
     return run
 
 
