@@ -35,7 +35,8 @@ def read_metrics(run: RunDirectory, told: list[str]) -> pa.Table:
     kept = kept_rows(run.rows_file)
     if kept is not None and kept.encode() != content:
         if not (run.locked and content):  # written just now, the copy first
-            told.append(f"metrics.csv {why if content is None else 'was changed'}: these are the rows kept beside it")
+            why = why if content is None else "is not as it was written"
+            told.append(f"metrics.csv {why}: its rows are those of {run.rows_file.relative_to(run.path)}")
         content = kept.encode()
     if content is None:
         told.append(f"metrics.csv {why}" + (": no epoch was finished" if why == "is missing" else ""))
@@ -86,8 +87,12 @@ def _careful(content: bytes, told: list[str]) -> pa.Table:
         # The last number may have lost digits, so the whole line goes even if it has all its commas.
         told.append(f"metrics.csv is cut in line {text.count(chr(10)) + 1}: that line is left out")
         text = text[: text.rfind("\n") + 1]
+    if "\0" in text:
+        whole = [line for line in text.split("\n") if "\0" not in line]
+        told.append(f"metrics.csv: {text.count(chr(10)) + 1 - len(whole)} line(s) with zeroed bytes are left out")
+        text = "\n".join(whole)
     try:
-        lines = list(csv.reader(io.StringIO(text.replace("\0", ""))))
+        lines = list(csv.reader(io.StringIO(text)))
     except csv.Error as error:  # a cell of 128 kB
         told.append(f"metrics.csv cannot be read ({error})")
         return NO_ROWS
@@ -95,9 +100,9 @@ def _careful(content: bytes, told: list[str]) -> pa.Table:
         told.append("metrics.csv has no column 'epoch'" if lines else "metrics.csv is empty")
         return NO_ROWS
     header, body = lines[0], [line for line in lines[1:] if line]
-    whole = [line for line in body if len(line) == len(header)]
-    if len(whole) < len(body):
-        told.append(f"metrics.csv: {len(body) - len(whole)} line(s) without {len(header)} values are left out")
+    entire = [line for line in body if len(line) == len(header)]
+    if len(entire) < len(body):
+        told.append(f"metrics.csv: {len(body) - len(entire)} line(s) without {len(header)} values are left out")
     times = Counter(header)
     if twice := [name for name, number in times.items() if number > 1]:
         told.append(f"metrics.csv: column(s) that stand there twice are left out: {', '.join(twice)}")
@@ -106,7 +111,7 @@ def _careful(content: bytes, told: list[str]) -> pa.Table:
     if times["epoch"] > 1:
         return NO_ROWS
     cells = {
-        name: [line[place] for line in whole]
+        name: [line[place] for line in entire]
         for place, name in enumerate(header)
         if times[name] == 1 and name not in no_measures
     }

@@ -144,10 +144,10 @@ def _counted_once(
             else:
                 told.append(f"{name} and {original} are copies of one run with other rows: {original} counts")
     for parent, names in by_parent.items():
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
         some = f"{len(names)} copies" if len(names) > 1 else "a copy"
         of = "runs" if len(names) > 1 else "a run"
-        told.append(f"{parent} holds {some} of {of} that counts once: {', '.join(names[:4])}{more}")
+        told.append(f"{parent} holds {some} of {of} that counts once: {', '.join(names[:4])}{rest}")
     return sorted(counted, key=lambda run: run.path), copies
 
 
