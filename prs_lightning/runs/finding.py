@@ -147,7 +147,9 @@ def _counted_once(
         rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
         some = f"{len(names)} copies" if len(names) > 1 else "a copy"
         of = "runs" if len(names) > 1 else "a run"
-        told.append(f"{parent} holds {some} of {of} that counts once: {', '.join(names[:4])}{rest}")
+        told.append(
+            f"{folder.name if parent == Path() else parent} holds {some} of {of} that counts once: {', '.join(names[:4])}{rest}"
+        )
     return sorted(counted, key=lambda run: run.path), copies
 
 
