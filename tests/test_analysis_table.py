@@ -194,15 +194,13 @@ def test_damaged_or_absent_config_and_record_leave_the_rows(tmp_path: Path) -> N
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["config.yaml", "run.json"])
 def test_what_cannot_be_read_of_a_run_is_named_and_the_rest_is_read(tmp_path: Path, name: str, content: bytes) -> None:
-    bad, good = write_run(tmp_path, columns(), seed=0), write_run(tmp_path, columns(), seed=1)
+    bad, _ = write_run(tmp_path, columns(), seed=0), write_run(tmp_path, columns(), seed=1)
     (bad.path / name).write_bytes(content)
     table = read_runs(tmp_path)
     assert len(table.rows) == 6
     assert table.rows["run"].nunique() == 2
     (message,) = table.messages
-    assert message.startswith(f"{bad.path.name}: {name} is damaged (") or message.startswith(
-        f"{bad.path.name}: {name} is missing or empty"
-    )
+    assert message.startswith((f"{bad.path.name}: {name} is damaged (", f"{bad.path.name}: {name} is missing or empty"))
     assert "\n" not in message
 
 

@@ -47,8 +47,8 @@ def test_a_backup_changes_no_statistic(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(now, there)
     assert now["spearman_low"].isna().all()
     assert len(table.messages) == 2
-    assert table.messages[0].startswith("runs holds a copy of a run that counts once: run (copy) (of ")
-    assert table.messages[1].startswith("backup holds 4 copies of runs that count once: mnist-cnn6-bs2048-seed0 (of ")
+    assert table.messages[0].startswith("runs holds a copy of a run, counted once: run (copy) (of ")
+    assert table.messages[1].startswith("backup holds 4 copies of runs, counted once: mnist-cnn6-bs2048-seed0 (of ")
 
 
 def test_a_run_behind_links_is_found_once_under_its_shortest_name(tmp_path: Path, runs: list[RunDirectory]) -> None:

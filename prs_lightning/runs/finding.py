@@ -144,12 +144,10 @@ def _counted_once(
             else:
                 told.append(f"{name} and {original} are copies of one run with other rows: {original} counts")
     for parent, names in by_parent.items():
-        rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        some = f"{len(names)} copies" if len(names) > 1 else "a copy"
-        of = "runs" if len(names) > 1 else "a run"
-        told.append(
-            f"{folder.name if parent == Path() else parent} holds {some} of {of} that counts once: {', '.join(names[:4])}{rest}"
-        )
+        where, number = folder.name if parent == Path() else parent, len(names)
+        some = f"{number} copies of runs, counted" if number > 1 else "a copy of a run, counted"
+        rest = f" and {number - 4} more" if number > 4 else ""
+        told.append(f"{where} holds {some} once: {', '.join(names[:4])}{rest}")
     return sorted(counted, key=lambda run: run.path), copies
 
 

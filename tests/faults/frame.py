@@ -38,6 +38,7 @@ class End(StrEnum):
     TOLD: exit code 0, ``says`` was told, and the rest of the folder was read: for commands that read many runs.
     REFUSED: exit code 1, one line with ``says``, and not a file was made, changed or removed.
     FAILED: exit code 1, one line with ``says``; the run is marked failed with that reason.
+    SAID: exit code 1, one line with ``says``; ``expect`` looks at what was done all the same.
     INTERRUPTED: exit code not 0, one line with ``says``; the same command without the fault goes on, as GOES_ON.
     """
 
@@ -45,6 +46,7 @@ class End(StrEnum):
     TOLD = "told"
     REFUSED = "refused"
     FAILED = "failed"
+    SAID = "said"
     INTERRUPTED = "interrupted"
 
 
