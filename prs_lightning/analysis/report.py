@@ -20,11 +20,8 @@ from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
-<<<<<<< HEAD
 from prs_lightning.analysis.text import code_span, html_block, in_html, in_markdown, markdown_block
-=======
 from prs_lightning.errors import RunError, in_one_line
->>>>>>> main
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
 
