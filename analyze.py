@@ -12,10 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.errors import ConfigError, at_least, printable
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.online import check_wandb
-from prs_lightning.runs import write_text
 from prs_lightning.sweep import cli
 
 
@@ -30,10 +29,12 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, networks, panels, report, selection, table
+    from prs_lightning.analysis import claims, networks, panels, report, selection, table, written
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
-    read = table.read_runs(runs)
+    found = table.find(runs)
+    written.check_folder(folder)
+    read = table.read_runs(runs, found, progress=say)
     print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} messages", flush=True)
     for message in read.messages:
         say(message)
@@ -42,12 +43,9 @@ def analyze(cfg: DictConfig) -> None:
     models = selected.models
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
-    write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
+    written.write_csv(folder / "statistics.csv", statistics.table)
     if not config["pair"]["a"]:
-        pair, why = selection.choose_pair(
-            models, config["pair"]["accuracy_tolerance"],
-            lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
-        )  # fmt: skip
+        pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
     else:
         pair, why = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"]), "named by the user"
     if config["figures"] != "none":
@@ -67,18 +65,19 @@ def analyze(cfg: DictConfig) -> None:
         statistics, read.rows[read.rows["run"].isin(models["run"])],
         groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
-    write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
+    written.write_csv(folder / "claims.csv", pd.DataFrame(judged))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
     page = report.write_report(evidence, folder)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     board = Table("claim", "verdict", "effect", title="scoreboard")
     for claim in judged:
-        board.add_row(claim.claim, claim.verdict, report.effect(claim).replace("[", r"\["))
+        board.add_row(*(Text(cell) for cell in (claim.claim, claim.verdict, report.effect(claim))))
     console = Console()
     console.print(board)
-    console.print(f"report: {page}", soft_wrap=True)
+    console.print(Text(f"report: {printable(page)}"), soft_wrap=True)
     report.publish(evidence, folder)
 
 
@@ -101,7 +100,7 @@ def check(config: dict[str, Any]) -> None:
 
 def say(line: str) -> None:
     """A line of progress, at once."""
-    print(f"  {line}", flush=True)
+    print(f"  {printable(line)}", flush=True)
 
 
 def main() -> None:

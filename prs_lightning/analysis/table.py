@@ -151,7 +151,7 @@ def _told_instead(read: Callable[[], dict[str, Any]], file: Path, told: list[str
             told.append(f"{file.name} is missing or empty")
         return found
     except RunError as error:
-        told.append(in_one_line(error).replace(f"{file.parent}/", ""))
+        told.append(in_one_line(str(error).replace(f"{file.parent}/", "")))
     return {}
 
 

@@ -69,7 +69,7 @@ def _state(run: RunDirectory) -> tuple[Status, str]:
     try:
         record, status = run.record(), run.status
     except RunError as error:
-        return Status.UNREADABLE, in_one_line(error).replace(f"{run.path}/", "")
+        return Status.UNREADABLE, in_one_line(str(error).replace(f"{run.path}/", ""))
     if status is None:
         there = run.metrics_file.exists()
         return (Status.UNREADABLE, "run.json is missing") if there else (Status.LEFT, "not started")

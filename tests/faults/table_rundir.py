@@ -21,7 +21,9 @@ from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import load_plain
 from tests.faults.frame import End, Fault, Place, rows
 
-GOES_ON, TOLD, REFUSED, FAILED, INTERRUPTED = End
+GOES_ON, TOLD, REFUSED, FAILED, INTERRUPTED = (
+    End(name) for name in ("goes on", "told", "refused", "failed", "interrupted")
+)
 LAST, PREVIOUS, COPY = "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/rows.json"
 METRICS, RECORD, CONFIG = "metrics.csv", "run.json", "config.yaml"
 
