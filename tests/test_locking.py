@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,11 @@ WITHOUT = (
 
 
 @pytest.fixture(params=["flock", "lease"])
-def lock(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def lock(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lock file, on a file system with flock and on one without."""
     if request.param == "lease":
         without_flock(monkeypatch)
-    yield tmp_path / ".lock"
+    return tmp_path / ".lock"
 
 
 def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +56,9 @@ def test_one_holds_it_and_others_see_that(lock: Path) -> None:
         assert free
 
 
-def test_a_killed_holder_holds_nothing(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_holder_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_flock(monkeypatch)
+    lock = tmp_path / ".lock"
     code = WITHOUT.format("os.kill(os.getpid(), 9)")
     done = subprocess.run([sys.executable, "-c", code, str(lock)], cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr

@@ -35,7 +35,22 @@ def run_with(path: Path, said: str) -> RunDirectory:
     [("finished", "finished"), ("failed", "failed"), ("interrupted", "resume"), ("running", "resume")],
 )
 def test_the_decision_follows_from_the_record(tmp_path: Path, said: str, decision: str) -> None:
-    assert decide(run_with(tmp_path, said)) == decision
+    run = run_with(tmp_path, said)
+    run.write_rows([{"epoch": 1}])
+    assert decide(run) == decision
+
+
+def test_a_run_that_was_harmed_is_left_to_its_job(tmp_path: Path) -> None:
+    """Which makes anew what was harmed, or says why it cannot."""
+    run = run_with(tmp_path, "finished")
+    run.write_rows([{"epoch": 1}])
+    run.metrics_file.write_text("epoch\n")
+    assert decide(run) == "resume"
+    run.write_rows([{"epoch": 1}])
+    run.record_file.write_text("[")
+    assert decide(run) == "resume"
+    run.mark(Status.FAILED, {"seed": 1}, "nobody knows")
+    assert (run.status, (tmp_path / "run.json.aside").read_text()) == ("failed", "[")
 
 
 def test_failed_runs_are_tried_again_only_when_asked_for(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from prs_lightning.runs import RunDirectory
-from prs_lightning.runs.rows import kept_rows
 
 IDENTITY = ("run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch")
 """Columns of the tables that say which run a row is of; no measure is called so."""
@@ -32,7 +31,7 @@ def read_metrics(run: RunDirectory, told: list[str]) -> pa.Table:
         pass
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
-    kept = kept_rows(run.rows_file)
+    kept = run.copy_of_rows()
     if kept is not None and kept.encode() != content:
         if not (run.locked and content):  # written just now, the copy first
             why = why if content is None else "is not as it was written"

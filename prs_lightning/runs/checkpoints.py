@@ -94,7 +94,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        named = {"run": self.run.named} if self.run and self.run.named else {}
+        named = {"run": self.run.begun} if self.run and self.run.begun else {}
         write_atomically(Path(path), lambda file: torch.save(checkpoint | self.kept | named, file))
 
     def load_checkpoint(
@@ -112,7 +112,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if is_global_zero():
                 _tell(checkpoint, each, refusals)
             return checkpoint
-        raise RunError(f"{'; '.join(refusals)}: restore it, or move {run.path.absolute()} away to train anew")
+        of_a_run = Path(path) in (run.last_checkpoint, run.previous_checkpoint)
+        way_out = f": restore it, or move {run.path.absolute()} away to train anew" if of_a_run else ""
+        raise RunError("; ".join(refusals) + way_out)
 
 
 def _tell(checkpoint: Mapping[str, Any], path: Path, refusals: list[str]) -> None:
@@ -137,10 +139,11 @@ def refuse_foreign(checkpoint: Mapping[str, Any], path: Path) -> None:
     run, named = RunDirectory(path.parent.parent), checkpoint.get("run")
     if named is None or path.parent != run.checkpoints:
         return
-    there, ours = named["record"].get("wandb_id"), run.identity
+    there, ours = named["wandb_id"], run.identity
     if ours is not None and there != ours:
-        started = named["record"].get("started")
-        raise RunError(f"{path} is a checkpoint of another run ({there}, started {started}), expected one of {ours}")
+        raise RunError(
+            f"{path} is a checkpoint of another run ({there}, started {named['started']}), expected one of {ours}"
+        )
     if (config := run.config()) and named["config"] != config_digest(config):
         raise RunError(f"{path} was trained with another config than {run.config_file} has")
 

@@ -64,8 +64,8 @@ class RunDirectory:
         self.previous_checkpoint = self.checkpoints / "previous.ckpt"
         self.lock_file = self.path / ".lock"
         self.rows_file = self.checkpoints / "rows.json"
-        self.named: dict[str, Any] | None = None
-        """While it trains: what checkpoints keep of it."""
+        self.begun: dict[str, Any] | None = None
+        """While it trains: what stands in run.json, which checkpoints keep too."""
         self._new_wandb_id = uuid.uuid4().hex[:12]
 
     def checkpoint(self, epoch: int) -> Path:
@@ -95,7 +95,9 @@ class RunDirectory:
     def damage(self) -> str | None:
         """What is wrong with run.json or config.yaml, in a line; None if they can be read."""
         try:
-            _ = self.record(), self.config()
+            record, config = self.record(), self.config()
+            if config and record.get("config") not in (None, config_digest(config)):
+                raise damaged(self.record_file, f"it is of another run than {self.config_file.name}")
         except RunError as error:
             return str(error)
         return None
@@ -112,16 +114,20 @@ class RunDirectory:
         Raises:
             RunError: neither metrics.csv nor its copy can be read.
         """
-        if (text := kept_rows(self.rows_file)) is None and os.path.lexists(self.metrics_file):
+        if (text := self.copy_of_rows()) is None and os.path.lexists(self.metrics_file):
             text = metrics_text(self.metrics_file)
             if text is None:
                 raise damaged(self.metrics_file, f"no text, and {self.rows_file} is no whole copy of it")
         return parsed(text or "")
 
+    def copy_of_rows(self) -> str | None:
+        """The text of metrics.csv in the copy of this run; None if that is gone, damaged, or of another run."""
+        return kept_rows(self.rows_file, self._known_as())
+
     @property
     def rows_are_whole(self) -> bool:
         """Whether metrics.csv is what its copy says, or, where there is no whole copy, looks undamaged by itself."""
-        text, copy = metrics_text(self.metrics_file), kept_rows(self.rows_file)
+        text, copy = metrics_text(self.metrics_file), self.copy_of_rows()
         return text == copy if copy is not None else is_whole(text)
 
     @property
@@ -157,15 +163,15 @@ class RunDirectory:
 
     def keep_rows(self, text: str) -> None:
         """``write_rows`` for the text of metrics.csv."""
-        self._write(self.rows_file, copy_of(text))
+        self._write(self.rows_file, copy_of(text, self._known_as()))
         self._write(self.metrics_file, text)
 
     def update_record(self, **changes: object) -> None:
         """Change some entries of run.json; what stands in it while a run trains is known, whatever became of it."""
-        record = (self.named["record"] if self.named else self.record()) | changes
+        record = (self.begun or self.record()) | changes
         self._write(self.record_file, json.dumps(record, indent=2) + "\n")
-        if self.named:
-            self.named["record"] = record
+        if self.begun:
+            self.begun = record
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Refuse a directory that holds a run of another config, or of other data, without touching it.
@@ -215,8 +221,8 @@ class RunDirectory:
             times = {"started": self.record().get("started", _now()), "resumed": resumed}
             where = {"pid": os.getpid(), "host": platform.node(), "git_commit": git_commit(), "versions": versions()}
             begun = {"status": Status.RUNNING, "reason": None, "wandb_id": self.wandb_id(), **times, "ended": None}
-            self.update_record(**begun, **where, **entries)
-            self.named = {"record": self.record(), "config": config_digest(config)}
+            self.update_record(**begun, **where, **entries, config=config_digest(config))
+            self.begun = self.record()
             end: dict[str, object] = {"status": Status.FINISHED}  # early for a reason that the run noted, or in full
             try:
                 yield
@@ -235,7 +241,7 @@ class RunDirectory:
                     # A full disk must not hide why the run ended; without this entry it counts as interrupted.
                     if not isinstance(sys.exception(), DiskError):
                         print(f"warning: {error}", file=sys.stderr)
-                self.named = None
+                self.begun = None
 
     def mark(self, status: Status, config: Mapping[str, Any], why: str) -> None:
         """Say that the run failed or was interrupted, also before it made its record, or where that is damaged."""
@@ -255,6 +261,12 @@ class RunDirectory:
         """Write config.yaml if there is none."""
         if not self.config_file.exists():
             self._write(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def _known_as(self) -> str | None:
+        try:
+            return (self.begun or self.record()).get("wandb_id")
+        except RunError:
+            return None
 
     def _write(self, file: Path, text: str) -> None:
         if file.is_dir() and not file.is_symlink():  # a rename would not replace it

@@ -18,7 +18,7 @@ from prs_lightning.errors import RunError, in_one_line
 from prs_lightning.runs.directory import SWEEP_LOCK, RunDirectory, Status
 from prs_lightning.runs.locking import held
 from prs_lightning.runs.reading import mapping_of
-from prs_lightning.runs.rows import kept_rows, metrics_text
+from prs_lightning.runs.rows import metrics_text
 from prs_lightning.runs.writing import set_aside, sweep_parts, write_text
 
 SWEEP_FILE = "sweep.json"
@@ -189,7 +189,7 @@ def _content(run: RunDirectory) -> str:
 
 def rows_text(run: RunDirectory) -> str:
     """The rows that count, as text: the copy, else what ``metrics.csv`` holds; empty if neither can be read."""
-    return kept_rows(run.rows_file) or metrics_text(run.metrics_file) or ""
+    return run.copy_of_rows() or metrics_text(run.metrics_file) or ""
 
 
 def epochs_in(rows: str) -> int:

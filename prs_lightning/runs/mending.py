@@ -15,8 +15,8 @@ from typing import Any
 from prs_lightning.errors import RunError
 from prs_lightning.runs.directory import RunDirectory, Status, is_global_zero
 from prs_lightning.runs.locking import held
-from prs_lightning.runs.naming import config_digest, differing_keys, flatten
-from prs_lightning.runs.rows import as_text, is_whole, kept_rows, metrics_text, rows_of_epochs
+from prs_lightning.runs.naming import config_digest, differing_keys
+from prs_lightning.runs.rows import as_text, is_whole, metrics_text, rows_of_epochs
 from prs_lightning.runs.writing import set_aside
 
 
@@ -35,37 +35,38 @@ def mend_record(run: RunDirectory, config: Mapping[str, Any]) -> None:
     Raises:
         RunError: something was trained, and nothing tells what stood in them.
     """
-    record, kept = _or_none(run.record), _or_none(run.config)
+    record, kept, digest = _or_none(run.record), _or_none(run.config), config_digest(config)
+    if record and kept and run.damage is not None:  # they are of different runs: the command tells which is ours
+        if record["config"] == digest:
+            kept = None
+        elif not differing_keys(kept, config):
+            record = None
     lost_record = record is None or (run.was_trained and "wandb_id" not in record)
     lost_config = kept is None or (not kept and (run.was_trained or bool(record)))
-    # What was cut may still be YAML, of fewer keys.
-    cut = bool(kept and differing_keys(kept, config)) and len(flatten(kept or {})) < len(flatten(config))
-    cut = cut and run.was_trained
-    if not (lost_record or lost_config or cut):
+    if not (lost_record or lost_config):
         return
     with held(run.lock_file) as free:
         if not free:  # who trains here writes them
             return
-        path, checkpoint = _newest(run) if run.was_trained else (None, {})
-        named = checkpoint.get("run")
-        lost_config |= cut and named is not None and named["config"] == config_digest(config)
-        if not (lost_record or lost_config):  # of another config: who compares them says so
-            return
         files = [file for file, lost in ((run.record_file, lost_record), (run.config_file, lost_config)) if lost]
         names = " and ".join(map(str, files)) + " damaged or gone"
-        if named is None and run.was_trained:
-            if record is not None and kept:
+        path, told = run.record_file, record or {}
+        if run.was_trained and (lost_record or "config" not in told):
+            path, checkpoint = _newest(run)
+            told = checkpoint.get("run") or {}
+            if not told and record is not None and kept:
                 return  # of before checkpoints named their run: it goes on under a new name
-            raise RunError(f"{names}, and no checkpoint can tell what stood there: restore it; {run.damage or ''}")
-        if named is not None and named["config"] != config_digest(config):
+            if not told:
+                raise RunError(f"{names}, and no checkpoint can tell what stood there: restore it; {run.damage or ''}")
+        if told.get("config", digest) != digest:
             raise RunError(f"{names}, and {path} was trained with another config than this one: restore it")
         for file in files:
             set_aside(file)
         if lost_config:
             run.keep_config(config)
-        if lost_record and named:
-            run.update_record(**named["record"] | (record or {}))
-        tell(f"{names}: made anew" + (f" from {path}" if named else ", for no epoch was trained"))
+        if lost_record and told:
+            run.update_record(**told | (record or {}))
+        tell(f"{names}: made anew" + (f", as {path} tells" if told else ", for no epoch was trained"))
 
 
 def restore_rows(run: RunDirectory, config: Mapping[str, Any]) -> None:
@@ -74,10 +75,10 @@ def restore_rows(run: RunDirectory, config: Mapping[str, Any]) -> None:
     Raises:
         RunError: none holds them all; the run is marked failed then.
     """
-    text, known = metrics_text(run.metrics_file), kept_rows(run.rows_file)
+    text, known = metrics_text(run.metrics_file), run.copy_of_rows()
     if known is not None and text == known:
         return
-    source: Path | None = run.rows_file
+    source = run.rows_file
     if known is None:
         source, checkpoint = _newest(run)
         known = checkpoint.get("rows") or (text if is_whole(text, _epochs(checkpoint)) else None)
@@ -100,7 +101,7 @@ def rows_to_go_on_from(run: RunDirectory, checkpoint: Mapping[str, Any]) -> Sequ
         RunError: no source holds them all.
     """
     epochs, text = _epochs(checkpoint) or 0, metrics_text(run.metrics_file)
-    rows = rows_of_epochs((checkpoint.get("rows"), kept_rows(run.rows_file), text), epochs)
+    rows = rows_of_epochs((checkpoint.get("rows"), run.copy_of_rows(), text), epochs)
     if rows is None:
         raise RunError(_not_there(run, epochs))
     if is_global_zero() and text != as_text(rows):
@@ -133,12 +134,12 @@ def _or_none(read: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         return None
 
 
-def _newest(run: RunDirectory) -> tuple[Path | None, Mapping[str, Any]]:
-    """The newest resume checkpoint that is whole, of whatever run: (None, {}) if none is."""
+def _newest(run: RunDirectory) -> tuple[Path, Mapping[str, Any]]:
+    """The newest resume checkpoint that is whole, of whatever run; it holds nothing if none is."""
     from prs_lightning.runs.checkpoints import load_plain
 
     for path in (run.last_checkpoint, run.previous_checkpoint):
         with suppress(RunError):
             if isinstance(checkpoint := load_plain(path), dict):
                 return path, checkpoint
-    return None, {}
+    return run.last_checkpoint, {}

@@ -38,17 +38,21 @@ def parsed(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def copy_of(text: str) -> str:
-    """The content of rows.json for a text of metrics.csv."""
-    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), FILE: text}) + "\n"
+def copy_of(text: str, run: str | None = None) -> str:
+    """The content of rows.json for a text of metrics.csv of the ``run`` of that identity."""
+    return json.dumps({"run": run, "sha256": hashlib.sha256(text.encode()).hexdigest(), FILE: text}) + "\n"
 
 
-def kept_rows(path: Path) -> str | None:
-    """The text of metrics.csv in the copy at ``path``; None if there is none or its SHA-256 does not fit."""
+def kept_rows(path: Path, run: str | None = None) -> str | None:
+    """The text of metrics.csv in the copy at ``path``; None if there is none or its SHA-256 does not fit.
+
+    Args:
+        run: identity of the run that it must be of, where both are known.
+    """
     try:
         copy = json.loads(path.read_text())
-        text = copy[FILE]
-        return text if copy["sha256"] == hashlib.sha256(text.encode()).hexdigest() else None
+        text, of_another = copy[FILE], run is not None and copy.get("run") not in (None, run)
+        return None if of_another or copy["sha256"] != hashlib.sha256(text.encode()).hexdigest() else text
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

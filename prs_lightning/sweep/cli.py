@@ -18,7 +18,7 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.errors import ConfigError, RunError, in_one_line, nearest
+from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, in_one_line, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
@@ -87,6 +87,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     for cause in causes:
         if isinstance(cause, ConfigError | RunError):
             return in_one_line(cause)
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            return in_one_line(DiskError(cause.filename or "what was to be written", cause))
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]

@@ -21,9 +21,7 @@ from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import load_plain
 from tests.faults.frame import End, Fault, Place, rows
 
-GOES_ON, TOLD, REFUSED, FAILED, INTERRUPTED = (
-    End(name) for name in ("goes on", "told", "refused", "failed", "interrupted")
-)
+GOES_ON, TOLD, REFUSED, FAILED, INTERRUPTED = End.GOES_ON, End.TOLD, End.REFUSED, End.FAILED, End.INTERRUPTED
 LAST, PREVIOUS, COPY = "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/rows.json"
 METRICS, RECORD, CONFIG = "metrics.csv", "run.json", "config.yaml"
 
@@ -91,6 +89,9 @@ def of_before(place: Place) -> None:
     for path in place.cut.checkpoints.glob("*.ckpt"):
         torch.save({key: value for key, value in load_plain(path).items() if key not in ("run", "rows")}, path)
     place.cut.rows_file.unlink()
+    record = json.loads(place.cut.record_file.read_text())
+    del record["config"]
+    place.cut.record_file.write_text(json.dumps(record))
 
 
 def of_before_and(harm: Harm, *names: str) -> Callable[[Place], None]:
@@ -187,6 +188,10 @@ def record_with(**changes: object) -> Harm:
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def other_seed(path: Path) -> None:
+    path.write_text(path.read_text().replace("seed: 0", "seed: 8"))
+
+
 SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -244,22 +249,28 @@ FAULTS = [
           of_another_run(LAST, PREVIOUS)),
     Fault("last.ckpt of another config", GOES_ON, "last.ckpt was trained with another config", of_another_config),
     # run.json and config.yaml: checkpoints hold what stood in the one, the command gives the other.
-    *(Fault(f"run.json: {how}", GOES_ON, "run.json damaged or gone: made anew from .*last.ckpt", harmed(harm, RECORD))
+    *(Fault(f"run.json: {how}", GOES_ON, "run.json .*: made anew, as .*last.ckpt tells", harmed(harm, RECORD))
       for how, harm in some("emptied", "cut", "gone", "no text", "a folder", a_list=holds(b"[1]"),
                             an_unknown_status=record_with(status="?"))),
     *(Fault(f"config.yaml: {how}", GOES_ON, "config.yaml damaged or gone: made anew", harmed(harm, CONFIG))
-      for how, harm in some("emptied", "cut", "gone", "a folder", a_list=holds(b"- 1"), no_YAML=holds(b"a: ["))),
-    Fault("run.json and config.yaml: emptied", GOES_ON, "made anew from", harmed(holds(b""), RECORD, CONFIG)),
+      for how, harm in some("emptied", "cut", "gone", "a folder", a_list=holds(b"- 1"), no_YAML=holds(b"a: ["),
+                            another_value=other_seed)),
+    Fault("run.json and config.yaml: emptied", GOES_ON, "as .*last.ckpt tells", harmed(holds(b""), RECORD, CONFIG)),
+    Fault("run.json of another run", GOES_ON, "run.json damaged or gone: made anew", of_another_run(RECORD)),
+    Fault("the copy of another run's rows", GOES_ON, "", of_another_run(COPY)),
+    Fault("the copy of another run's rows, in a finished run", TOLD, "",
+          lambda place: [harmed(lambda path: None, finished=True)(place), shutil.copy(
+              place.whole.rows_file, place.cut.rows_file)], ("again",), expect=restored),
     Fault("run.json of a run of before: emptied", REFUSED, "run.json damaged or gone, and no checkpoint can tell .*"
           "restore it", of_before_and(holds(b""), RECORD)),
     Fault("run.json of a run of before: gone", GOES_ON, "before checkpoints named", of_before_and(gone, RECORD)),
     Fault("config.yaml of a run of before: emptied", REFUSED, "config.yaml damaged or gone, and no checkpoint can tell",
           of_before_and(holds(b""), CONFIG)),
-    Fault("config.yaml: emptied, and another command", REFUSED, "trained with another config than this one",
+    Fault("config.yaml: emptied, and another command", REFUSED, "config.yaml .*was trained with another",
           harmed(holds(b""), CONFIG), ("train", "run_dir=CUT", "seed=5")),
     Fault("run.json: emptied, and only looked at", REFUSED, "run.json is damaged", harmed(holds(b""), RECORD),
           ("train", "dry_run=true")),
-    Fault("config.yaml of a finished run: emptied", TOLD, "config.yaml damaged or gone: made anew from",
+    Fault("config.yaml of a finished run: emptied", TOLD, "config.yaml damaged or gone: made anew",
           harmed(holds(b""), CONFIG, finished=True), ("again",)),
     # Locks, leftovers, and places that can only be read.
     Fault("leftovers of killed writes", GOES_ON, "", leftovers, expect=swept),
@@ -280,7 +291,7 @@ FAULTS = [
                            "epoch-003.ckpt": errno.EROFS, "last.ckpt": errno.ENOSPC}.items()),
     Fault("torch's own words for a full disk", INTERRUPTED, "cannot write .*epoch-003.ckpt: .*make room",
           raising(torch, "save", RuntimeError("[enforce fail at inline_container.cc:672] unexpected pos 704"))),
-    Fault("a full disk at a logger", INTERRUPTED, "cannot write .*No space left on device; make room",
+    Fault("a full disk at a logger", GOES_ON, "logs no more .*No space left on device",
           raising(_ExperimentWriter, "save", SPACE), ("train", "logger=csv")),
     Fault("a full disk at the profile", INTERRUPTED, "cannot write .*No space left on device; make room",
           raising(Profiler, "_prepare_streams", SPACE), ("train", "trainer.profiler=simple")),
