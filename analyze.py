@@ -12,10 +12,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.errors import ConfigError
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import write_text
-from prs_lightning.sweep import cli
+from prs_lightning.schema import check_analysis
+from prs_lightning.sweep import arguments, cli
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -23,7 +24,7 @@ def analyze(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "runs"):
         raise ConfigError("runs is not given: name the folder of run directories, as in runs=runs/paper_grid")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    check(config)
+    check_analysis(config, arguments.helpers(cfg))
     keep_freed_memory()
     import pandas as pd
 
@@ -77,23 +78,6 @@ def analyze(cfg: DictConfig) -> None:
     console = Console()
     console.print(board)
     console.print(f"report: {page}", soft_wrap=True)
-
-
-def check(config: dict[str, Any]) -> None:
-    """Refuse values that cannot work, before anything is read."""
-    at_least("bootstrap.draws", config["bootstrap"]["draws"], 100)
-    at_least("bootstrap.seed", config["bootstrap"]["seed"], 0)
-    if not 0.5 <= config["bootstrap"]["level"] < 1:
-        raise ConfigError(f"bootstrap.level={config['bootstrap']['level']} must lie in [0.5, 1), as 0.95 does")
-    if config["wandb"]["mode"] not in ("offline", "online", "disabled"):
-        raise ConfigError(f"wandb.mode={config['wandb']['mode']}: expected offline, online or disabled")
-    if isinstance(config["figures"], str) and config["figures"] not in ("all", "none"):
-        raise ConfigError(f"figures={config['figures']}: expected all, none or a list such as [4,4b,8]")
-    for key, value in config["sizes"].items():
-        if value is not None:
-            at_least(f"sizes.{key}", value, 1)
-    if (config["pair"]["a"] is None) != (config["pair"]["b"] is None):
-        raise ConfigError("pair: name both networks, pair.a=RUN@EPOCH pair.b=RUN@EPOCH, or neither")
 
 
 def say(line: str) -> None:

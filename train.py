@@ -20,7 +20,8 @@ from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import place, run_name
-from prs_lightning.sweep import cli
+from prs_lightning.schema import check_samples, check_training
+from prs_lightning.sweep import arguments, cli
 from prs_lightning.sweep.processes import decide
 
 if TYPE_CHECKING:  # torch
@@ -29,10 +30,10 @@ if TYPE_CHECKING:  # torch
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_training(plain, arguments.helpers(cfg))
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    options.check(plain)
     path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     run.check(config)
@@ -60,6 +61,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     quiet_lightning()
     data = instantiate(cfg.data, name=config["data"]["name"])
     facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
+    check_samples(config, train=facts["train"], test=facts["test"])
     seed_everything(cfg.seed, verbose=False)
     model = config["model"] | data.for_network(config["model"])
     network = network_of(model)

@@ -24,7 +24,7 @@ from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_plain
 from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.naming import CONFIG_FOLDER, model_name, place
-from prs_lightning.runs.options import check
+from prs_lightning.schema import check_samples, check_training
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 """Under which of these names a file may keep the state dict among other things."""
@@ -75,13 +75,14 @@ def import_network(
         for key, value in given.items():
             OmegaConf.update(composed, key, value, force_add=True)
         plain: Any = OmegaConf.to_container(composed, resolve=True)
-        check(plain)
+        check_training(plain)
         _, config = place(composed, whole.hydra)
     run = RunDirectory(into / (name or f"{config['data']['name']}-{model_name(config)}-{weights.stem}"))
     if run.status not in (None, Status.FAILED):
         raise RunError(f"{run.path} holds a run that is {run.status}: choose another --name or --into")
     datamodule = instantiate(composed.data, name=config["data"]["name"])
     facts = datamodule.found(files=files_digest(config["data"]))
+    check_samples(config, train=facts["train"], test=facts["test"])
     model = config["model"] | datamodule.for_network(config["model"])
     made = network_of(model)
     inner = made.network if isinstance(made, Wrapped) else made

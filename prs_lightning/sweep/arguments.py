@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, nearest
+from prs_lightning.errors import ConfigError
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep.ranges import RANGE
 
@@ -28,8 +28,6 @@ SWEEPING = ("launcher", "sweeper", "mode")
 HONOURED = (*SWEEPING, "searchpath", "verbose", "callbacks", "job_logging", "hydra_logging", "help", "hydra_help",
             "job.env_set", "job.env_copy")  # fmt: skip
 COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
-OPEN = ("grid_attacks", "thresholds")
-"""Entries of the config to which a user may add some."""
 OPTIONS = {
     "config_path": "it would replace all our files: --config-dir DIR adds yours to them",
     "config_name": "put it into DIR/experiment/NAME.yaml, and give --config-dir DIR experiment=NAME",
@@ -184,24 +182,25 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
         return
     primary, groups = _primary(hydra.job.config_name)
     _check_hydra(hydra, primary["hydra"])
+    known = primary.keys() - {"hydra"} | groups
+    # Before interpolations are resolved, which would fail in words of their own.
+    if missing := sorted(known - cfg.keys()):
+        raise ConfigError(f"{missing[0]} is needed: set it rather than delete it")
+    for name in sorted(groups | {key for key in known if isinstance(primary.get(key), dict)}):
+        if not OmegaConf.is_missing(cfg, name) and not OmegaConf.is_dict(cfg[name]):
+            what = "an option of the group" if name in groups else "a mapping"
+            raise ConfigError(f"{name}={cfg[name]}: expected {what} with keys of its own, as in conf/")
+
+
+def helpers(cfg: DictConfig) -> set[str]:
+    """The keys that interpolations read, of which some are there for nothing else: ``+depth=2 ++model.stem=${depth}``.
+
+    Args:
+        cfg: without interpolations resolved.
+    """
     text = OmegaConf.to_yaml(cfg)
-    for name, node in [("", primary), *primary.items()]:
-        if not isinstance(node, dict) or name in (*OPEN, "hydra"):
-            continue
-        known = node.keys() - {"hydra"} | (set() if name else groups)
-        there = {str(key) for key in (cfg[name] if name else cfg)} - {"hydra"}
-        prefix = f"{name}." if name else ""
-        if added := sorted(key for key in there - known if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)):
-            near = nearest(prefix + added[0], [prefix + key for key in known])
-            raise ConfigError(f"nothing reads {prefix}{added[0]}{near or ': leave it out'}")
-        if missing := sorted(known - there):
-            raise ConfigError(f"{prefix}{missing[0]} is needed: set it rather than delete it")
-    for name, callback in (cfg.get("callbacks") or {}).items():
-        if callback and not (isinstance(callback, DictConfig) and "_target_" in callback):
-            known_callbacks = [
-                key for key, each in cfg.callbacks.items() if isinstance(each, DictConfig) and "_target_" in each
-            ]
-            raise ConfigError(f"callbacks.{name} has no _target_{nearest(str(name), known_callbacks)}")
+    known = {*_primary("train")[0], *_primary("train")[1], *_primary("analyze")[0]}
+    return {key for key in map(str, cfg) if key not in known and re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)}
 
 
 def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:

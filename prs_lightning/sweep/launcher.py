@@ -19,10 +19,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, RunError, at_least
-from prs_lightning.runs import RunDirectory, Status, options
+from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import note_runs
 from prs_lightning.runs.naming import flatten, place
+from prs_lightning.schema import check_training
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.processes import ASKED_FULL_ERROR, RUNNABLE, Job, decide, full_error, kill, run_job
@@ -118,7 +119,7 @@ class SweepLauncher(Launcher):
                 given = [override for override in overrides if not override.startswith("sweep=")]
                 overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
             plain: Any = OmegaConf.to_container(composed, resolve=True)
-            options.check(plain)
+            check_training(plain, arguments.helpers(composed))
             path, config = place(composed, hydra)
             run = RunDirectory(path)
             run.check(config)
@@ -150,12 +151,9 @@ class ProcessLauncher(SweepLauncher):
     """
 
     def __init__(self, jobs: int | None = None, gpus: Any = "auto", jobs_per_gpu: int = 1) -> None:
-        if jobs_per_gpu < 1:
-            raise ConfigError(f"hydra.launcher.jobs_per_gpu={jobs_per_gpu} must be 1 or more")
         ids = visible_gpus() if gpus == "auto" else [str(gpu) for gpu in gpus or ()]
         self.slots = Counter(dict.fromkeys(ids, jobs_per_gpu))  # how many more jobs each GPU takes now
         self.at_once = max(1, self.slots.total()) if jobs is None else jobs
-        at_least("hydra.launcher.jobs", self.at_once, 1)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.stopping = False
 
