@@ -169,7 +169,7 @@ def _network(model: Mapping[str, Any], data: Mapping[str, Any], known: KnownSet)
 
 
 def of_samples(config: Mapping[str, Any], *, train: int, test: int) -> Iterator[str]:
-    """What does not fit the numbers of training and test samples."""
+    """What does not fit the numbers of training and test samples; a record's config will do."""
     limit = robustness_of(config).get("limit")
     if limit and limit > test:
         yield f"callbacks.robustness.limit={limit} exceeds the {test} test samples there are"
@@ -182,8 +182,8 @@ def of_samples(config: Mapping[str, Any], *, train: int, test: int) -> Iterator[
         return
     if (usable % size or size) == count:  # a last batch of one sample each may join the one before it
         return
-    epoch = ceil(ceil(usable / size) / trainer["accumulate_grad_batches"])
-    steps = {key: trainer[key] or 0 for key in ("max_steps", "min_steps")}
+    epoch = ceil(ceil(usable / size) / trainer.get("accumulate_grad_batches", 1))
+    steps = {key: trainer.get(key) or 0 for key in ("max_steps", "min_steps")}
     yield from within_an_epoch(steps, epoch=epoch, epochs=config["epochs"])
 
 
