@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from prs_lightning.errors import ConfigError, in_one_line
+from prs_lightning.errors import ConfigError, in_one_line, in_yaml
 
 NODES = ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "LSB_JOBID", "RANK")
 """Environment variables of which one says which node this is, wherever there are more than one."""
@@ -42,8 +42,6 @@ def refusal(error: BaseException, trainer: Mapping[str, Any]) -> str:
     >>> refusal(ValueError("Precision 17 is invalid."), {"precision": 17, "devices": 1})
     'trainer.precision=17: Precision 17 is invalid.'
     """
-    from prs_lightning.schema.values import shown
-
     text = in_one_line(error.__cause__ or error)
     words = set(re.findall(r"\w+", text.lower()))
     said = [name for name in trainer if name in words]
@@ -51,4 +49,4 @@ def refusal(error: BaseException, trainer: Mapping[str, Any]) -> str:
         name for name, value in trainer.items() if value not in (None, False, 1, -1) and str(value) in words
     ]
     given = meant or [name for name in ("accelerator", "devices", "strategy", "precision") if name in trainer]
-    return f"{', '.join(f'trainer.{name}={shown(trainer[name])}' for name in given)}: {text}"
+    return f"{', '.join(f'trainer.{name}={in_yaml(trainer[name])}' for name in given)}: {text}"

@@ -6,7 +6,10 @@ It needs neither torch nor, before it checks something, pydantic: what only answ
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
+
+CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 
 
 def check_training(config: Mapping[str, Any], helpers: Collection[str] = ()) -> None:

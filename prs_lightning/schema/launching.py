@@ -56,6 +56,14 @@ class Ray(Engine):
     ray: Keys = key("its `init` (address: null for a cluster of this machine, auto for one that runs) and `remote`")
 
 
+class Init(Part):
+    """How Ray is reached."""
+
+    model_config = Part.model_config | {"extra": "allow"}  # Ray has many more
+    address: Text | None = key("null: a cluster of this machine; auto: the one that runs", None)
+    include_dashboard: Flag | None = key("its page", None)
+
+
 class Remote(Part):
     """What a task of Ray asks for."""
 
@@ -115,9 +123,13 @@ def launcher(node: Mapping[str, Any]) -> Iterator[str]:
         part = ENGINES.get(str(values.get("engine")).rpartition(".")[2])
         known = values if part else {key: values[key] for key in Engine.model_fields if key in values}
         yield from problems(part or Engine, known, prefix)
-        remote = values["ray"].get("remote") if isinstance(values.get("ray"), Mapping) else None
-        if isinstance(remote, Mapping):
-            yield from problems(Remote, remote, f"{prefix}ray.remote.")
+        ray = values["ray"] if isinstance(values.get("ray"), Mapping) else {}
+        inside: dict[str, type[Part]] = {"init": Init, "remote": Remote}
+        for name, inner in inside.items():
+            if isinstance(ray.get(name), Mapping):
+                yield from problems(inner, ray[name], f"{prefix}ray.{name}.")
+            elif name in ray:
+                yield expected(f"{prefix}ray.{name}", ray[name], "a mapping, as in conf/hydra/launcher/ray.yaml")
 
 
 def sweeper_params(params: Any) -> Iterator[str]:

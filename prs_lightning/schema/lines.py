@@ -9,8 +9,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prs_lightning.errors import ConfigError, nearest
-from prs_lightning.schema.values import LARGEST, Expected, Part, Rule, alternatives, shown
+from prs_lightning.errors import ConfigError, in_yaml, nearest
+from prs_lightning.schema.values import LARGEST, Expected, Part, Rule, alternatives
 
 MOST = 3
 """How many problems are told at once."""
@@ -45,7 +45,7 @@ def problems(part: type[Part], value: Mapping[str, Any], prefix: str = "") -> li
 
 def expected(name: str, value: object, words: str, why: str = "") -> str:
     """The line about a value."""
-    return f"{name}={shown(value)}: expected {words}" + (f"; {why}" if why else "")
+    return f"{name}={in_yaml(value)}: expected {words}" + (f"; {why}" if why else "")
 
 
 def _line(part: type[Part], value: Any, error: Any, prefix: str) -> tuple[str, str]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any, NamedTuple
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, in_yaml
 from prs_lightning.schema.attacks import THREAT, refuse_taken, resolved
 from prs_lightning.schema.parts import Robustness
-from prs_lightning.schema.values import shown
 
 PAPERS_GRID = [50, 100, 150, 200, 250, 300]
 """The default of ``grid_epochs``: a shorter run has those of them that it reaches."""
@@ -80,7 +79,7 @@ def _epochs(config: Mapping[str, Any]) -> Iterator[str]:
         beyond = [epoch for epoch in epochs or () if epoch > last]
         if beyond and epochs != PAPERS_GRID and str(epochs) not in told:
             told.add(str(epochs))
-            yield f"{key}={shown(epochs)}: epoch {beyond[0]} is never reached: the run has epochs={last}"
+            yield f"{key}={in_yaml(epochs)}: epoch {beyond[0]} is never reached: the run has epochs={last}"
     if (every := config["trainer"]["check_val_every_n_epoch"]) > last:
         yield f"trainer.check_val_every_n_epoch={every}: nothing would be measured: the run has epochs={last}"
 
@@ -97,7 +96,7 @@ def _trainer(trainer: Mapping[str, Any], epochs: int) -> Iterator[str]:
         yield "trainer.benchmark=true: cuDNN would not be deterministic: set trainer.deterministic=false too"
     devices = trainer["devices"]
     if trainer["accelerator"] == "cpu" and (isinstance(devices, list) or devices in (-1, "-1")):
-        yield f"trainer.devices={shown(devices)}: expected a number with trainer.accelerator=cpu, or auto"
+        yield f"trainer.devices={in_yaml(devices)}: expected a number with trainer.accelerator=cpu, or auto"
 
 
 def processes(trainer: Mapping[str, Any]) -> int | None:
@@ -119,13 +118,13 @@ def _devices(config: Mapping[str, Any]) -> Iterator[str]:
 def _both(first: str, second: str, node: Mapping[str, Any]) -> Iterator[str]:
     values = [node.get(key.rpartition(".")[2]) for key in (first, second)]
     if (values[0] is None) != (values[1] is None):
-        yield f"{first}={shown(values[0])}, {second}={shown(values[1])}: expected both, or neither"
+        yield f"{first}={in_yaml(values[0])}, {second}={in_yaml(values[1])}: expected both, or neither"
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
     name, source, channels, classes = (data.get(key) for key in ("name", "source", "channels", "classes"))
     if source is None and name not in KNOWN:
-        yield f"data.name={shown(name)} is unknown: expected one of {', '.join(KNOWN)}, or a data.source"
+        yield f"data.name={in_yaml(name)} is unknown: expected one of {', '.join(KNOWN)}, or a data.source"
         return
     if source in ("folder", "npz") and not data.get("root"):
         yield f"data.root is not given: expected one, as in data.root=pets{'.npz' if source == 'npz' else ''}"
@@ -154,7 +153,7 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
 def _per_channel(name: str, node: Mapping[str, Any], channels: int | None) -> Iterator[str]:
     lengths = {key: len(node[key]) for key in ("mean", "std") if node.get(key)}
     if len({*lengths.values()}) > 1 or (channels and lengths and not {*lengths.values()} <= {1, channels}):
-        given = ", ".join(f"{name}.{key}={shown(node[key])}" for key in lengths)
+        given = ", ".join(f"{name}.{key}={in_yaml(node[key])}" for key in lengths)
         yield f"{given}: expected a number for each of the {channels or 'same'} channels"
 
 

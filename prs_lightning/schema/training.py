@@ -36,7 +36,7 @@ TARGETS: dict[str, type[Part]] = {
 }
 """What conf/ names, and its keys: so that nothing of it needs to be imported to be checked."""
 GROUPS = {
-    "model": ("prs_lightning.models", "any network: model=cnn6, or model._target_=my_package.MyNet"),
+    "model": ("prs_lightning.models", "as model=cnn6 has, or model._target_=my_package.MyNet"),
     "data": ("prs_lightning.data", "as in conf/data"),
     "callbacks": ("prs_lightning.callbacks", "as in conf/callbacks/default.yaml, or null for none"),
     "logger": ("lightning.pytorch.loggers", "as in conf/logger/csv.yaml"),

@@ -12,6 +12,8 @@ from unicodedata import category
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import CoreSchema, core_schema
 
+from prs_lightning.errors import in_yaml
+
 LARGEST = 2**31 - 1
 """Of whole numbers: what every library below takes."""
 
@@ -58,32 +60,13 @@ def only(*allowed: object, why: str = "", words: str = "") -> Rule:
     >>> only(None, 1.0).accepts(1.0), only(None, 1.0).accepts(1), only(True, False).words
     (True, False, 'true or false')
     """
-    said = words or alternatives([shown(each) for each in allowed])
+    said = words or alternatives([in_yaml(each) for each in allowed])
     return Rule(lambda value: any(type(value) is type(each) and value == each for each in allowed), said, why)
 
 
 def alternatives(words: list[str]) -> str:
     """``a, b or c``"""
     return " or ".join([*filter(None, [", ".join(words[:-1])]), words[-1]])
-
-
-def shown(value: object, most: int = 80) -> str:
-    """A value as one types it, without control characters, cut where it is long.
-
-    >>> shown([None, True, float("nan"), "a"]), shown({"a": ""}), shown("")
-    ('[null,true,nan,a]', "{a: ''}", "''")
-    """
-    text = _shown(value)
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_shown, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) + "}"
-    return {"None": "null", "True": "true", "False": "false", "": "''"}.get(str(value), str(value))
 
 
 def is_plain(text: str) -> bool:

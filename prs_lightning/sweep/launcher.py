@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
@@ -104,31 +104,42 @@ class SweepLauncher(Launcher):
             arguments.check(composed, loaded.hydra)
             return composed, loaded.hydra
 
+        common = {*job_overrides[0]}.intersection(*job_overrides) if job_overrides else set()
         for overrides in job_overrides:
-            # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
-            varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
-            loaded, hydra = load(*(override for override in overrides if not VARIED.fullmatch(override)))
-            composed = loaded.copy()
-            for key, value in varied:
-                composed[key] = int(value)
-            if composed.run_dir:
-                raise ConfigError(
-                    f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead"
-                )
-            if not composed.sweep:
-                given = [override for override in overrides if not override.startswith("sweep=")]
-                overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            plain: Any = OmegaConf.to_container(composed, resolve=True)
-            check_training(plain, arguments.helpers(composed))
-            path, config = place(composed, hydra)
-            run = RunDirectory(path)
-            run.check(config)
-            job = planned.setdefault(path, Job(tuple(overrides), run, config))
-            if job.config != config:
-                there, here = flatten(job.config), flatten(config)
-                keys = ", ".join(sorted(key for key in here if there.get(key, "") != here[key]))
-                raise ConfigError(f"jobs that differ in {keys} alone share {path}: give each its command and sweep=")
+            own = [override for override in overrides if override not in common]
+            try:
+                self._plan(overrides, load, planned)
+            except ConfigError as error:
+                if any(override in str(error) for override in own):
+                    raise
+                raise ConfigError(f"{' '.join(own)}: {error}" if own else str(error)) from error
         return list(planned.values())[before:]
+
+    def _plan(
+        self, overrides: Sequence[str], load: Callable[..., tuple[DictConfig, Any]], planned: dict[Path, Job]
+    ) -> None:
+        """Compose one job and check it."""
+        # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
+        varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
+        loaded, hydra = load(*(override for override in overrides if not VARIED.fullmatch(override)))
+        composed = loaded.copy()
+        for key, value in varied:
+            composed[key] = int(value)
+        if composed.run_dir:
+            raise ConfigError(f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead")
+        if composed.sweep is None:
+            given = [override for override in overrides if not override.startswith("sweep=")]
+            overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        check_training(plain, arguments.helpers(composed))
+        path, config = place(composed, hydra)
+        run = RunDirectory(path)
+        run.check(config)
+        job = planned.setdefault(path, Job(tuple(overrides), run, config))
+        if job.config != config:
+            there, here = flatten(job.config), flatten(config)
+            keys = ", ".join(sorted(key for key in here if there.get(key, "") != here[key]))
+            raise ConfigError(f"jobs that differ in {keys} alone share {path}: give each its command and sweep=")
 
 
 def visible_gpus() -> list[str]:
