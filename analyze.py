@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.memory import keep_freed_memory
+from prs_lightning.online import check_wandb
 from prs_lightning.runs import write_text
 from prs_lightning.schema import check_analysis
 from prs_lightning.sweep import arguments, cli
@@ -25,6 +26,8 @@ def analyze(cfg: DictConfig) -> None:
         raise ConfigError("runs is not given: name the folder of run directories, as in runs=runs/paper_grid")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     check_analysis(config, arguments.helpers(cfg))
+    if config["wandb"]["mode"] != "disabled":
+        check_wandb(config["wandb"])
     keep_freed_memory()
     import pandas as pd
 
@@ -68,7 +71,6 @@ def analyze(cfg: DictConfig) -> None:
     write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
     page = report.write_report(evidence, folder)
-    report.publish(evidence, folder)
     from rich.console import Console
     from rich.table import Table
 
@@ -78,6 +80,7 @@ def analyze(cfg: DictConfig) -> None:
     console = Console()
     console.print(board)
     console.print(f"report: {page}", soft_wrap=True)
+    report.publish(evidence, folder)
 
 
 def say(line: str) -> None:

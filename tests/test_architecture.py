@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import PROJECT
 
 FLOORS = (
-    {"errors", "measures", "measuring", "memory", "seeding", "bars", "network"},
+    {"errors", "measures", "measuring", "memory", "seeding", "bars", "network", "shortage", "online"},
     {"regions", "data", "dashboard", "schema"},
     {"models", "attacks"},
     {"runs", "measuring_pass"},

@@ -1,4 +1,4 @@
-"""What of the Trainer's arguments only this machine or Lightning itself can refuse, as one line. No torch here."""
+"""What only this machine, Lightning, or a class of the user's can refuse, as one line. No torch here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from prs_lightning.errors import ConfigError, in_one_line, in_yaml
+from prs_lightning.errors import ConfigError, RunError, in_one_line, in_yaml
 
 NODES = ("NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "LSB_JOBID", "RANK")
 """Environment variables of which one says which node this is, wherever there are more than one."""
@@ -30,6 +30,29 @@ def check_machine(trainer: Mapping[str, Any], *, device_type: str, world_size: i
             f"trainer.num_nodes={trainer['num_nodes']}, but nothing says which of them this is: start it "
             "with srun, hydra/launcher=slurm or torchrun, or set NODE_RANK and MASTER_ADDR on each"
         )
+
+
+def made(name: str, node: Any, /, **given: Any) -> Any:
+    """What Hydra makes of an entry with ``_target_``; what its constructor raises is one line.
+
+    Args:
+        name: its dotted key.
+        node: the entry.
+        given: more arguments.
+
+    Raises:
+        ConfigError: names the key, and the error; HYDRA_FULL_ERROR=1 shows where it was raised.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, **given)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ConfigError | RunError):
+            raise cause from error
+        raise ConfigError(f"{name}: {type(cause).__name__}: {in_one_line(cause)}") from error
 
 
 def refusal(error: BaseException, trainer: Mapping[str, Any]) -> str:

@@ -78,10 +78,16 @@ class ImageData(Part):
 
 
 class Measuring(Part):
-    """Scores, sparsity, cosine similarity."""
+    """Scores, sparsity."""
 
     train: Samples = key("not here", None)
     test: Samples = key("not here", None)
+
+
+class CosineSimilarity(Measuring):
+    """Of the rows of the last layer's weight."""
+
+    layer: Text | None = key("whose weight it is; null: found, the last linear layer", None)
 
 
 class Regions(Measuring):
@@ -101,6 +107,7 @@ class Robustness(Measuring):
     every: Count = key("every n-th epoch", 1)
     epochs: Epochs | None = key("at these epochs only", None)
     limit: Count | None = key("class-balanced subset of the test set; null: all", None)
+    batch_size: Count | None = key("images attacked at a time; changes no number; null: 128", None)
     audit: Flag = key("attack the survivors again with a margin loss", True)
     grid_epochs: Epochs = key("when the attacks of the grid run", ())
     grid_attacks: Keys | list[Text] = key("entries as in `grid_attacks`, or a list of names", ())

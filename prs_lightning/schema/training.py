@@ -25,7 +25,7 @@ TARGETS: dict[str, type[Part]] = {
     "prs_lightning.callbacks.scores.Scores": parts.Measuring,
     "prs_lightning.callbacks.regions.Regions": parts.Regions,
     "prs_lightning.callbacks.sparsity.Sparsity": parts.Measuring,
-    "prs_lightning.callbacks.cosine_similarity.CosineSimilarity": parts.Measuring,
+    "prs_lightning.callbacks.cosine_similarity.CosineSimilarity": parts.CosineSimilarity,
     "prs_lightning.callbacks.robustness.Robustness": parts.Robustness,
     RECORDS: parts.Records,
     "lightning.pytorch.callbacks.RichProgressBar": parts.Progress,
@@ -156,7 +156,7 @@ def _not_repeated(found: list[str]) -> Iterator[str]:
     told: set[tuple[str, str]] = set()
     for line in found:
         key, _, said = line.partition("=")
-        ways = {("", said or line), (key.rpartition(".")[2], said.partition(": expected")[0] or line)}
-        if not ways & told:
+        own = key.rpartition(".")[2].replace("max_epochs", "epochs"), said.partition(": expected")[0]
+        if own not in told:
             yield line
-        told |= ways
+        told |= {own} if own[1] else set()

@@ -110,7 +110,7 @@ def _check_overrides(overrides: Sequence[Override], options: Mapping[str, Any], 
         raise ConfigError("-m and hydra.mode=RUN contradict each other: leave one out")
     for override in overrides:
         line, key = str(override.input_line), override.key_or_group
-        _check_option(override)
+        check_option(override)
         _check_hydras_value(override)
         if key == "hydra.searchpath":
             searched += [str(path) for path in override.value() or ()]  # type: ignore[union-attr]
@@ -129,7 +129,7 @@ def _check_overrides(overrides: Sequence[Override], options: Mapping[str, Any], 
     _check_folders(searched)
 
 
-def _check_option(override: Override) -> None:
+def check_option(override: Override) -> None:
     """Refuse what is no option of a group: Hydra would fail, or take one twice, or none beside another."""
     group, line = override.key_or_group, str(override.input_line)
     if override.is_delete() or not (group in GROUPS or group.startswith("hydra/")):

@@ -17,6 +17,7 @@ from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import PART
 from prs_lightning.schema import check_launcher
 from prs_lightning.sweep import ranges
+from prs_lightning.sweep.arguments import check_option
 from prs_lightning.sweep.launcher import SweepLauncher
 from prs_lightning.sweep.processes import Job
 
@@ -74,7 +75,10 @@ class RangeSweeper(Sweeper):
             wanted: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
             check_launcher(wanted, config.hydra.sweeper.params)
             params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-            yield config, [*parser.parse_overrides([*params, *choice]), *others]
+            own = parser.parse_overrides([*params, *choice])
+            for each in own:
+                check_option(each)
+            yield config, [*own, *others]
 
     def options(self, group: str) -> list[str]:
         """The options of a group, the user's own among them."""
