@@ -15,7 +15,6 @@ from prs_lightning.schema.values import (
     NotNegative,
     Part,
     Place,
-    Positive,
     Rule,
     Text,
     key,
@@ -71,7 +70,7 @@ class Remote(Part):
     num_cpus: NotNegative | None = key("cores of each job", None)
     num_gpus: NotNegative | None = key("of each job; 0.25 lets four jobs share one", None)
     max_retries: Annotated[
-        Any, Rule(lambda value: type(value) is int and value >= -1, "an integer of -1 or more")
+        Any, Rule(lambda value: type(value) is int and -1 <= value < 2**31, "an integer of -1 or more")
     ] = key("0: the same command goes on", 0)  # fmt: skip
 
 
@@ -84,7 +83,7 @@ class Submitit(Engine):
     tasks_per_node: Count = key("one for each device")
     gpus_per_node: Natural | None = key("of each job")
     cpus_per_task: Count | None = key("cores")
-    mem_gb: Positive | None = key("memory")
+    mem_gb: Count | None = key("memory")
     timeout_min: Count = key("time limit of a job")
     stderr_to_stdout: Flag = key("one log instead of two", False)
 

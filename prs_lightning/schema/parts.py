@@ -26,6 +26,7 @@ from prs_lightning.schema.values import (
     Seed,
     Size,
     Text,
+    Within,
     Workers,
     key,
     only,
@@ -146,8 +147,8 @@ class CsvLogger(Part):
     """A table of all that is logged."""
 
     save_dir: Inside | None = key("a folder in the run directory")
-    name: Inside | FreeText | None = key("of the folder in it", "lightning_logs")
-    version: Natural | Text | None = key("of the session; null: the next", None)
+    name: Within | None = key("of the folder in it", "lightning_logs")
+    version: Natural | Within | None = key("of the session; null: the next", None)
     prefix: FreeText = key("of all names", "")
     flush_logs_every_n_steps: Count = key("how often the file is written", 100)
 
@@ -156,8 +157,8 @@ class TensorboardLogger(Part):
     """Event files of TensorBoard."""
 
     save_dir: Inside | None = key("a folder in the run directory")
-    name: Inside | FreeText | None = key("of the folder in it", "lightning_logs")
-    version: Natural | FreeText | None = key("of the session; '': one for all", None)
+    name: Within | None = key("of the folder in it", "lightning_logs")
+    version: Natural | Within | None = key("of the session; '': one for all", None)
     log_graph: Flag = key("log the network's graph", False)
     default_hp_metric: Flag = key("log a metric beside the config", True)
     prefix: FreeText = key("of all names", "")

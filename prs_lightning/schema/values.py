@@ -146,6 +146,9 @@ Text = Annotated[str, _holds(is_plain), Expected("a text without control charact
 FreeText = Annotated[str, _holds(lambda text: not text or is_plain(text)), Expected("a text, or '' for none")]
 Place = Annotated[str, _holds(is_path), Expected("a path")]
 Inside = Annotated[str, _holds(is_inside), Expected("a folder in the run directory: a relative path without ..")]
+Within = Annotated[
+    str, _holds(lambda text: not text or is_inside(text)), Expected("a relative path without .., or '' for none")
+]
 Name = Annotated[str, _holds(is_name), Expected("a name for a folder: no .. in it, and no / before it")]
 DataName = Annotated[
     str, Field(pattern=r"^\w[\w.-]*$", max_length=100), Expected("letters, digits, and _ . - between them")
