@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, in_yaml
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.online import check_wandb
 from prs_lightning.runs import write_text
@@ -28,6 +28,7 @@ def analyze(cfg: DictConfig) -> None:
     check_analysis(config, arguments.helpers(cfg))
     if config["wandb"]["mode"] != "disabled":
         check_wandb(config["wandb"])
+    wanted = wanted_figures(config["figures"])
     keep_freed_memory()
     import pandas as pd
 
@@ -38,19 +39,20 @@ def analyze(cfg: DictConfig) -> None:
     print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} messages", flush=True)
     for message in read.messages:
         say(message)
+    a, b = config["pair"]["a"], config["pair"]["b"]
+    named = selection.named_pair(read.rows, a, b) if a else None
     table.save(read, folder)
     selected = selection.select(read.rows, config["grid_epochs"], config["thresholds"])
     models = selected.models
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
-    if not config["pair"]["a"]:
+    pair, why = named, "named by the user"
+    if not named:
         pair, why = selection.choose_pair(
             models, config["pair"]["accuracy_tolerance"],
             lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
         )  # fmt: skip
-    else:
-        pair, why = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"]), "named by the user"
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -58,7 +60,7 @@ def analyze(cfg: DictConfig) -> None:
             read.rows, models, (lambda: networks.load_pair(runs, pair, config["data_root"])) if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
             sizes={name: size for name, size in config["sizes"].items() if size is not None},
-            only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
+            only=wanted,
             progress=say, why=None if pair else why,
         )  # fmt: skip
     else:
@@ -81,6 +83,22 @@ def analyze(cfg: DictConfig) -> None:
     console.print(board)
     console.print(f"report: {page}", soft_wrap=True)
     report.publish(evidence, folder)
+
+
+def wanted_figures(figures: str | list[Any]) -> list[str] | None:
+    """The numbers of the figures to make; None for all.
+
+    Raises:
+        ConfigError: a number that is no figure.
+    """
+    if isinstance(figures, str):
+        return None
+    from prs_lightning.analysis.figures.registry import NUMBERS
+
+    wanted = [str(number) for number in figures]
+    if unknown := sorted({*wanted} - {*NUMBERS}):
+        raise ConfigError(f"figures={in_yaml(unknown)}: expected some of {', '.join(NUMBERS)}")
+    return wanted
 
 
 def say(line: str) -> None:

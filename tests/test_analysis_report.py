@@ -198,7 +198,7 @@ def test_checkpoints_of_another_architecture_cost_the_figures_of_the_pair_alone(
         (["bootstrap.level=95"], "bootstrap.level=95: expected a number from 0.5"),
         (["wandb.mode=on"], "wandb.mode=on: expected"),
         (["figures=some"], "figures=some: expected all, none or a list"),
-        (["figures=[99]"], r"figures=\['99'\]"),
+        (["figures=[99]"], r"figures=\[99\]"),
         (["pair.a=x@1"], "pair: name both networks"),
         (["pair.a=x@1", "pair.b=x@2"], "no run is called x"),
         (["thresholds.mnist=95"], "thresholds.mnist=95: expected a number from 0 to 1"),

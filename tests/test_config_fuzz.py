@@ -203,7 +203,7 @@ def outcome(leaf: Leaf, value: str, folder: Path) -> str:
 
 
 def _names_it(leaf: Leaf, line: str) -> bool:
-    """Whether a line tells of the leaf: its key, or what lies beside it, or a key that the value itself brings along."""
+    """Whether a line tells of the leaf: its key, or what lies beside it, or a key that the value brings along."""
     return any(part in line for part in (*leaf.key.rpartition(".")[::2], "'a'"))
 
 

@@ -104,6 +104,8 @@ def foreign(group: str, name: str, node: Mapping[str, Any]) -> Iterator[str]:
         key: each for key, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     }
     for key, value in given.items():
+        if group == "model" and key in SHARED:  # null is filled in from the data
+            continue
         if key in known:
             yield from _unfit(f"{name}.{key}", value, known[key], found)
         elif not takes_all:
@@ -139,7 +141,8 @@ def _unfit(name: str, value: Any, parameter: inspect.Parameter, found: Any) -> I
     except ValidationError:
         from prs_lightning.schema.lines import expected
 
-        yield expected(name, value, getattr(kind, "__name__", str(kind)).replace("typing.", ""))
+        words = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+        yield expected(name, value, words.replace("typing.", "").replace("collections.abc.", ""))
     except (TypeError, ValueError):  # a value that JSON has no word for
         return
 

@@ -11,7 +11,7 @@ from prs_lightning.schema import parts
 from prs_lightning.schema.attacks import Entry
 from prs_lightning.schema.lines import expected, problems
 from prs_lightning.schema.relations import relations
-from prs_lightning.schema.targets import foreign
+from prs_lightning.schema.targets import SHARED, foreign
 from prs_lightning.schema.trainer import TARGET, Trainer
 from prs_lightning.schema.values import Count, Epochs, Expected, Flag, Keys, Name, Node, Part, Place, Seed, key
 from prs_lightning.schema.wandb import Wandb, WandbLogger
@@ -139,6 +139,8 @@ def _node(group: str, name: str, node: Any, beside: Iterable[str] = ()) -> Itera
         yield expected(f"{name}._target_", target, f"a dotted name, {where}")
     elif (part := TARGETS.get(target)) is None:
         yield from foreign(group, name, node)
+        if group == "model":
+            yield from problems(parts.Network, {key: node[key] for key in SHARED if key in node}, "model.")
         if group == "data" and "name" not in node:
             yield "data.name is needed: runs are named after it"
     elif not target.startswith(home) and part is not parts.Progress:

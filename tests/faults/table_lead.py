@@ -115,7 +115,8 @@ FAULTS = [
         command=("train", "logger=wandb", "wandb.tags=['']"),
     ),
     Fault(
-        "a long tag of W&B", End.REFUSED, "at most 64 characters", command=("train", "logger=wandb", f"wandb.tags=[{'t' * 65}]")
+        "a long tag of W&B", End.REFUSED, "at most 64 characters",
+        command=("train", "logger=wandb", f"wandb.tags=[{'t' * 65}]"),
     ),
     Fault(
         "a logger that cannot begin", End.INTERRUPTED, "CSVLogger cannot begin .*logger=none",
