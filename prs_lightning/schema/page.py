@@ -52,8 +52,9 @@ def _sections() -> Iterator[str]:
         )
     base, usual = _file("callbacks/base"), _file("callbacks/default")
     for name, node in {**base, **usual}.items():
-        if name != "defaults" and TARGETS[node["_target_"]] is not parts.Measuring:
-            yield from _section(f"callbacks.{name}", TARGETS[node["_target_"]], node, f"callbacks.{name}.")
+        own = TARGETS.get(node["_target_"]) if name != "defaults" else None
+        if own not in (None, parts.Measuring):
+            yield from _section(f"callbacks.{name}", own, node, f"callbacks.{name}.")
     yield from _section(
         "grid_attacks: what an attack of the grid may differ in",
         Entry,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from prs_lightning.schema.attacks import NORMS
 from prs_lightning.schema.values import (
     Count,
     DataName,
@@ -116,7 +117,7 @@ class Robustness(Measuring):
     std: Deviations | None = key("likewise", None)
     step_size: Radius = key("alpha, in pixel units", 2 / 255)
     steps: Count = key("number of steps", 20)
-    norm: Annotated[Any, only("linf")] = key("of the ball", "linf")
+    norm: Annotated[Any, only(*NORMS)] = key("of the ball", "linf")
     loss: Annotated[
         Any, only("cross_entropy", why="others are entries of grid_attacks")
     ] = key("what is maximised", "cross_entropy")  # fmt: skip
