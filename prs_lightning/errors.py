@@ -69,12 +69,43 @@ def from_the_disk(error: BaseException) -> BaseException | None:
 
 
 def in_one_line(error: object) -> str:
-    """What an error says, without its line breaks.
+    """What an error says, without its line breaks, and ``printable``.
 
     >>> in_one_line(ValueError("first\\n  second"))
     'first second'
     """
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: object) -> str:
+    """A text of others for a terminal or a page: what moves the cursor, colours, turns or hides is spelled out.
+
+    >>> print(printable("red " + chr(27) + "[31m, turned " + chr(0x202E) + ", undecodable " + chr(0xDCFF)))
+    red \\x1b[31m, turned \\u202e, undecodable \\udcff
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_yaml(value: object, most: int = 80) -> str:
+    """A value as one types it, without control characters, cut where it is long.
+
+    >>> in_yaml([None, True, float("nan"), "a"]), in_yaml({"a": ""}), in_yaml("")
+    ('[null,true,nan,a]', "{a: ''}", "''")
+    """
+    text = _yaml(value)
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
+    return {"None": "null", "True": "true", "False": "false", "": "''"}.get(str(value), str(value))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

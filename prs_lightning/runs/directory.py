@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,17 +19,15 @@ from typing import Any
 
 import yaml
 
-from prs_lightning.errors import DiskError, Interrupted, RunError, from_the_disk, in_one_line
+from prs_lightning.errors import DiskError, Interrupted, RunError, from_the_disk
 from prs_lightning.runs.data_files import refuse_other_files
 from prs_lightning.runs.locking import held, is_held
 from prs_lightning.runs.naming import config_digest, differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
+from prs_lightning.runs.reading import config_of, damaged, mapping_of
 from prs_lightning.runs.rows import as_text, copy_of, is_whole, kept_rows, metrics_text, parsed
 from prs_lightning.runs.writing import refused, set_aside, sweep_parts, write_text
 
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
-
-SWEEP_FILE = "sweep.json"
 SWEEP_LOCK = ".sweep.lock"
 INTERRUPTING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """Signals that schedulers and terminals send before they kill: a run that they end goes on when called again."""
@@ -44,6 +42,7 @@ class Status(StrEnum):
     FINISHED = "finished"
     LEFT = "left"
     ELSEWHERE = "running elsewhere"
+    UNREADABLE = "unreadable"
     START = "start"
     RESUME = "resume"
     RETRY = "retry"
@@ -79,7 +78,7 @@ class RunDirectory:
         Raises:
             RunError: the file is damaged.
         """
-        return _mapping(self.config_file, lambda text: yaml.load(text, Loader))
+        return config_of(self.config_file)
 
     def record(self) -> dict[str, Any]:
         """run.json; empty if there is none.
@@ -87,7 +86,7 @@ class RunDirectory:
         Raises:
             RunError: the file is damaged, or says a status that there is not.
         """
-        record = _mapping(self.record_file, json.loads)
+        record = mapping_of(self.record_file, json.loads)
         if record and record.get("status") not in IN_RECORD:
             raise damaged(self.record_file, f"status {record.get('status')!r}")
         return record
@@ -113,7 +112,8 @@ class RunDirectory:
     @property
     def identity(self) -> str | None:
         """What this run and all copies of its directory are known by; None where no run was started."""
-        return self.record().get("wandb_id")
+        said = self.record().get("wandb_id")
+        return said if isinstance(said, str) and said else None
 
     def rows(self) -> list[dict[str, str]]:
         """The rows as written, of the copy if that is whole; a measure that was not taken at an epoch is ''.
@@ -278,23 +278,6 @@ class RunDirectory:
         write_text(file, text)
 
 
-def damaged(file: Path, why: object) -> RunError:
-    """What to tell of a file of a run that cannot be used."""
-    return RunError(f"{file} is damaged ({why}): restore it; the command that trained the run makes it anew if it can")
-
-
-def _mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        found = parse(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # no UTF-8, no JSON: ValueErrors
-        raise damaged(file, error.strerror if isinstance(error, OSError) else in_one_line(error)) from error
-    if not isinstance(found, dict):
-        raise damaged(file, "empty" if found is None else f"a {type(found).__name__}")
-    return found
-
-
 def _reason(error: BaseException) -> str:
     """Why a run ended, in one line."""
     if isinstance(error, Interrupted):
@@ -309,28 +292,6 @@ def is_global_zero() -> bool:
     """Whether this process is the one that writes: rank 0 of however many there are."""
     ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")]
     return int(next((rank for rank in ranks if rank is not None), 0)) == 0
-
-
-def find_runs(folder: str | Path) -> list[RunDirectory]:
-    """Every run directory under ``folder``, sorted by path."""
-    return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
-
-
-def note_runs(runs: Sequence[RunDirectory]) -> None:
-    """Add the runs that a sweep is to make to ``sweep.json`` of their folders."""
-    for folder in {run.path.parent for run in runs}:
-        names = [run.path.name for run in runs if run.path.parent == folder]
-        folder.mkdir(parents=True, exist_ok=True)
-        with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
-            sweep_parts(folder, r"sweep\.json")
-            all_names = list(dict.fromkeys([*noted_runs(folder), *names]))
-            write_text(folder / SWEEP_FILE, json.dumps({"runs": all_names}, indent=2) + "\n")
-
-
-def noted_runs(folder: Path) -> list[str]:
-    """Names of the runs that sweeps in ``folder`` were to make."""
-    file = folder / SWEEP_FILE
-    return json.loads(file.read_text())["runs"] if file.exists() else []
 
 
 def _now() -> str:
