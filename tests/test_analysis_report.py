@@ -182,7 +182,7 @@ def test_checkpoints_of_another_architecture_cost_the_figures_of_the_pair_alone(
 
     runs = write_grid(tmp_path, data=("mnist5k",), batch_sizes=(64, 2048), seeds=range(1), epochs=2, grid=(2,))
     for run, content in zip(runs, ({"architecture": "VGG11", "state_dict": {}}, {"weights": 1}), strict=True):
-        run.checkpoints.mkdir()
+        run.checkpoints.mkdir(exist_ok=True)
         torch.save(content, run.checkpoint(2))
     analyze(config(tmp_path, "figures=[2a,4,7a]"))
     page = (tmp_path / "report" / "report.html").read_text()
