@@ -12,10 +12,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, at_least, printable
+from prs_lightning.errors import ConfigError, in_yaml, printable
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.online import check_wandb
-from prs_lightning.sweep import cli
+from prs_lightning.schema import check_analysis
+from prs_lightning.sweep import arguments, cli
 
 
 def analyze(cfg: DictConfig) -> None:
@@ -23,9 +24,10 @@ def analyze(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "runs"):
         raise ConfigError("runs is not given: name the folder of run directories, as in runs=runs/paper_grid")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    check(config)
+    check_analysis(config, arguments.helpers(cfg))
     if config["wandb"]["mode"] != "disabled":
         check_wandb(config["wandb"])
+    wanted = wanted_figures(config["figures"])
     keep_freed_memory()
     import pandas as pd
 
@@ -38,16 +40,17 @@ def analyze(cfg: DictConfig) -> None:
     print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} messages", flush=True)
     for message in read.messages:
         say(message)
+    a, b = config["pair"]["a"], config["pair"]["b"]
+    named = selection.named_pair(read.rows, a, b) if a else None
     table.save(read, folder)
     selected = selection.select(read.rows, config["grid_epochs"], config["thresholds"])
     models = selected.models
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     written.write_csv(folder / "statistics.csv", statistics.table)
-    if not config["pair"]["a"]:
+    pair, why = named, "named by the user"
+    if not named:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
-    else:
-        pair, why = selection.named_pair(read.rows, config["pair"]["a"], config["pair"]["b"]), "named by the user"
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -55,7 +58,7 @@ def analyze(cfg: DictConfig) -> None:
             read.rows, models, (lambda: networks.load_pair(runs, pair, config["data_root"])) if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
             sizes={name: size for name, size in config["sizes"].items() if size is not None},
-            only=None if config["figures"] == "all" else [str(number) for number in config["figures"]],
+            only=wanted,
             progress=say, why=None if pair else why,
         )  # fmt: skip
     else:
@@ -81,21 +84,20 @@ def analyze(cfg: DictConfig) -> None:
     report.publish(evidence, folder)
 
 
-def check(config: dict[str, Any]) -> None:
-    """Refuse values that cannot work, before anything is read."""
-    at_least("bootstrap.draws", config["bootstrap"]["draws"], 100)
-    at_least("bootstrap.seed", config["bootstrap"]["seed"], 0)
-    if not 0.5 <= config["bootstrap"]["level"] < 1:
-        raise ConfigError(f"bootstrap.level={config['bootstrap']['level']} must lie in [0.5, 1), as 0.95 does")
-    if config["wandb"]["mode"] not in ("offline", "online", "disabled"):
-        raise ConfigError(f"wandb.mode={config['wandb']['mode']}: expected offline, online or disabled")
-    if isinstance(config["figures"], str) and config["figures"] not in ("all", "none"):
-        raise ConfigError(f"figures={config['figures']}: expected all, none or a list such as [4,4b,8]")
-    for key, value in config["sizes"].items():
-        if value is not None:
-            at_least(f"sizes.{key}", value, 1)
-    if (config["pair"]["a"] is None) != (config["pair"]["b"] is None):
-        raise ConfigError("pair: name both networks, pair.a=RUN@EPOCH pair.b=RUN@EPOCH, or neither")
+def wanted_figures(figures: str | list[Any]) -> list[str] | None:
+    """The numbers of the figures to make; None for all.
+
+    Raises:
+        ConfigError: a number that is no figure.
+    """
+    if isinstance(figures, str):
+        return None
+    from prs_lightning.analysis.figures.registry import NUMBERS
+
+    wanted = [str(number) for number in figures]
+    if unknown := sorted({*wanted} - {*NUMBERS}):
+        raise ConfigError(f"figures={in_yaml(unknown)}: expected some of {', '.join(NUMBERS)}")
+    return wanted
 
 
 def say(line: str) -> None:

@@ -21,7 +21,8 @@ from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.mending import mend_record, restore_rows
 from prs_lightning.runs.naming import place
-from prs_lightning.sweep import cli
+from prs_lightning.schema import check_samples, check_training
+from prs_lightning.sweep import arguments, cli
 from prs_lightning.sweep.processes import decide
 
 if TYPE_CHECKING:  # torch
@@ -30,10 +31,10 @@ if TYPE_CHECKING:  # torch
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_training(plain, arguments.helpers(cfg))
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    options.check(plain)
     path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
     if not cfg.dry_run:
@@ -52,7 +53,6 @@ def train(cfg: DictConfig) -> None:
 
 def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     """Train in ``run``, from its last checkpoint if it has one."""
-    from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
     from prs_lightning import online
@@ -65,8 +65,9 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
 
     keep_freed_memory()
     quiet_lightning()
-    data = instantiate(cfg.data, name=config["data"]["name"])
+    data = options.made("data", cfg.data, name=config["data"]["name"])
     facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
+    check_samples(config, train=facts["train"], test=facts["test"])
     seed_everything(cfg.seed, verbose=False)
     model = config["model"] | data.for_network(config["model"])
     network = network_of(model)
@@ -110,8 +111,12 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
     from prs_lightning.runs.limits import Limits, check_stopping
     from prs_lightning.runs.loggers import make_logger
 
+    made = options.made
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    callbacks = [Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
+    callbacks = [
+        Limits(chosen["max_time"]),
+        *(made(f"callbacks.{key}", each) for key, each in cfg.callbacks.items() if each),
+    ]
     check_stopping(callbacks, chosen["check_val_every_n_epoch"])
     if (bar := chosen["enable_progress_bar"]) is None:  # Lightning would show one where callbacks.progress=null
         bar = any(isinstance(each, ProgressBar) for each in callbacks)

@@ -79,6 +79,25 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def in_yaml(value: object, most: int = 80) -> str:
+    """A value as one types it, without control characters, cut where it is long.
+
+    >>> in_yaml([None, True, float("nan"), "a"]), in_yaml({"a": ""}), in_yaml("")
+    ('[null,true,nan,a]', "{a: ''}", "''")
+    """
+    text = _yaml(value)
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
+    return {"None": "null", "True": "true", "False": "false", "": "''"}.get(str(value), str(value))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``: did you mean ...?`` with the names that are most like ``name``; nothing if none is.
 

@@ -118,8 +118,6 @@ def test_a_job_wants_as_many_gpus_as_it_has_devices() -> None:
     assert wanted({"devices": 2, "accelerator": "cpu"}) == ProcessLauncher(gpus=[]).gpus_wanted({"devices": 2}) == 0
     with pytest.raises(ConfigError, match=r"trainer\.devices=3, but the sweep has 2 GPUs: 0, 1"):
         wanted({"devices": 3})
-    with pytest.raises(ConfigError, match="jobs_per_gpu=0"):
-        ProcessLauncher(gpus=[], jobs_per_gpu=0)
 
 
 def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:

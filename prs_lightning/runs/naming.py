@@ -19,8 +19,8 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
+from prs_lightning.schema import CONFIG_FOLDER
 
-CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 PART = "base"
 """The file of a group that its others include, and which is no option."""
 
