@@ -37,7 +37,7 @@ def inert(text: str) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse, before anything is computed, a folder that files cannot be written into; it is made if it is not there.
+    """Refuse, before anything is computed, a folder that files cannot be written into; nothing is left of the trial.
 
     Raises:
         RunError: names the folder.
@@ -46,12 +46,13 @@ def check_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return
+            pass
     except OSError as error:
+        raise RunError(f"cannot write into {folder} ({error.strerror}): choose another, output=FOLDER") from error
+    finally:
         for each in made:
             with suppress(OSError):
                 each.rmdir()
-        raise RunError(f"cannot write into {folder} ({error.strerror}): choose another, output=FOLDER") from error
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
