@@ -91,7 +91,7 @@ def _cells(column: pd.Series) -> pa.Array:
 def _numbers(values: np.ndarray) -> pa.Array:
     """Numbers as Python writes them: Arrow does in this range, but for the ``.0`` of whole ones."""
     size = np.abs(values)
-    whole = (size < 1e9) & (values % 1 == 0) & ~((values == 0) & np.signbit(values))
+    whole = (size < 1e9) & (values == np.floor(values)) & ~((values == 0) & np.signbit(values))
     texts = pc.cast(pa.array(values), pa.string())
     texts = pc.if_else(pa.array(whole), pc.binary_join_element_wise(texts, ".0", ""), texts)
     (others,) = np.nonzero(~whole & ~((size >= 1e-4) & (size < 1e9)))
