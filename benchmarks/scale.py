@@ -225,6 +225,11 @@ measuring pass and the attacks use batches of 200 and need less. CUDA's own cont
 
 Several jobs fit on one GPU (`hydra.launcher.jobs_per_gpu`); a small network alone leaves it partly idle.
 
+## Reading the runs
+
+`status` and `analyze.py` are timed on 2,000 run directories of 300 epochs by `python -m benchmarks.many_runs`, in
+[benchmarks.md](benchmarks.md#analysis-of-2000-runs).
+
 ## What was left out
 
 Start-up of each job (about 10 s), reading and resizing images (once a run), W&B, and AutoAttack, which is not among the

@@ -46,6 +46,7 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runs, batch_sizes=(64, 2048), seeds=range(6), epochs=20, grid=(5, 10, 15, 20), within=0.0, between=-0.8,
         run_noise=0.02, collapsed=(2,),
     )  # fmt: skip
+    written[4].rows_file.unlink()
     text = written[4].metrics_file.read_text()
     write_text(written[4].metrics_file, text[: len(text) - 20])
     failed = {"test/accuracy": np.array([0.5]), "prs/ratio": np.array([0.9])}
@@ -170,7 +171,9 @@ def test_one_run_still_makes_a_report(tmp_path: Path) -> None:
 def test_runs_that_share_nothing_still_make_a_report(tmp_path: Path) -> None:
     write_run(tmp_path, {"prs/ratio": np.array([0.1, 0.2])}, seed=0)  # no test accuracy
     write_run(tmp_path, {"train/loss": np.array([1.0])}, seed=1)
-    write_run(tmp_path, {"train/loss": np.array([1.0])}, seed=2).metrics_file.unlink()
+    without = write_run(tmp_path, {"train/loss": np.array([1.0])}, seed=2)
+    without.metrics_file.unlink()
+    without.rows_file.unlink()
     analyze(config(tmp_path, "figures=[2b,4,5]"))
     page = (tmp_path / "report" / "report.html").read_text()
     assert "of which\n0 pass" in page
@@ -182,7 +185,7 @@ def test_checkpoints_of_another_architecture_cost_the_figures_of_the_pair_alone(
 
     runs = write_grid(tmp_path, data=("mnist5k",), batch_sizes=(64, 2048), seeds=range(1), epochs=2, grid=(2,))
     for run, content in zip(runs, ({"architecture": "VGG11", "state_dict": {}}, {"weights": 1}), strict=True):
-        run.checkpoints.mkdir()
+        run.checkpoints.mkdir(exist_ok=True)
         torch.save(content, run.checkpoint(2))
     analyze(config(tmp_path, "figures=[2a,4,7a]"))
     page = (tmp_path / "report" / "report.html").read_text()

@@ -101,6 +101,22 @@ def test_the_pair_is_the_one_of_brute_force(models: list[tuple[str, str, float, 
         assert ("as none are within 0.02" in why) == (allowed > 0.02)
 
 
+def test_the_pair_of_many_models_is_the_one_of_brute_force() -> None:
+    """More models than are compared at a time."""
+    rng = np.random.default_rng(0)
+    prs, accuracy = rng.random(700).round(3), rng.random(700).round(2)
+    models = pd.DataFrame({
+        "run": [f"run-{number}" for number in range(700)], "epoch": 1, "data": "mnist", "model": "cnn6",
+        "prs/ratio": prs, "test/accuracy": accuracy,
+    })  # fmt: skip
+    pair, _ = choose_pair(models, 0.02)
+    assert pair is not None
+    best = max(
+        (prs[a] - prs[b], -a, -b) for a in range(700) for b in range(700) if abs(accuracy[a] - accuracy[b]) <= 0.02
+    )
+    assert [network.run for network in pair] == [f"run-{-number}" for number in best[1:]]
+
+
 def test_no_pair_says_why() -> None:
     frame = pd.DataFrame({"run": ["r0", "r1"], "epoch": 1, "data": "d", "model": "m", "test/accuracy": [0.5, 0.9]})
     assert choose_pair(frame)[1] == "fewer than two models have a prs/ratio"
@@ -131,7 +147,7 @@ def test_the_checkpoint_is_the_grids_or_the_last_one_of_a_finished_run(tmp_path:
     run = write_run(tmp_path, {"test/accuracy": np.ones(4)})
     name = run.path.name
     assert checkpoint_path(tmp_path, name, 4) is None
-    run.checkpoints.mkdir()
+    run.checkpoints.mkdir(exist_ok=True)
     run.last_checkpoint.write_bytes(b"last")
     assert checkpoint_path(tmp_path, name, 4) == run.last_checkpoint
     assert checkpoint_path(tmp_path, name, 3) is None

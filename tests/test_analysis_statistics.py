@@ -29,6 +29,7 @@ from prs_lightning.analysis.statistics import (
     ols,
     partial_spearman,
     spearman,
+    spearman_of_each,
 )
 from prs_lightning.analysis.table import read_runs
 from prs_lightning.measures import DEAD_UNITS, PRS_RATIO, ROBUST_ACCURACY
@@ -285,3 +286,39 @@ def test_holm_corrects_over_the_panels_of_one_relation() -> None:
     table = panel_statistics(models, [FIGURE_4], draws=100).table
     np.testing.assert_allclose(table["ols_p_holm"], holm(table["ols_p"].to_numpy()))
     assert (table["ols_p_holm"] > table["ols_p"]).sum() == 3
+
+
+@given(st.integers(0, 10_000), st.integers(3, 40), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_spearman_of_each_run_is_that_of_the_run_alone_to_the_bit(seed: int, length: int, digits: int) -> None:
+    rng = np.random.default_rng(seed)
+    runs = np.concatenate([np.repeat(np.arange(5), length), np.repeat(5, 2), np.repeat(6, length + 1)])
+    x, y = rng.random(len(runs)), rng.random(len(runs)).round(digits)
+    y[:length] = 0.5
+    order = rng.permutation(len(runs))
+    x, y, runs = x[order], y[order], runs[order]
+    alone = [spearman(x[runs == run], y[runs == run]) for run in range(7)]
+    np.testing.assert_array_equal(spearman_of_each(x, y, runs), alone)
+
+
+def test_relations_that_share_ranks_have_the_draws_of_each_alone(tmp_path: Path) -> None:
+    """Models without a measure leave a relation to draws of its own."""
+    write_grid(tmp_path, batch_sizes=(64, 2048), seeds=range(3), epochs=4, grid=(2, 4))
+    models = select(read_runs(tmp_path).rows).models
+    models.loc[models.index[:3], DEAD_UNITS] = np.nan
+    relations = [
+        FIGURE_4,
+        Relation("7b", DEAD_UNITS),
+        Relation("4b", "robust/pgd20_audited"),
+        Relation("4", ROBUST_ACCURACY),
+    ]
+    together = panel_statistics(models, relations, draws=120, seed=4)
+    for relation in relations:
+        alone = panel_statistics(models, [relation], draws=120, seed=4)
+        columns = [name for name in COLUMNS if not name.endswith("_holm")]
+        chosen = together.table[together.table["relation"] == relation.title]
+        pd.testing.assert_frame_equal(
+            chosen[columns].iloc[:1].reset_index(drop=True), alone.table[columns], check_exact=True
+        )
+        for (_, there), (_, expected) in zip(together.draws[relation.title], alone.draws[relation.title], strict=False):
+            np.testing.assert_array_equal(there, expected)

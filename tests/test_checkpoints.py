@@ -27,7 +27,7 @@ from prs_lightning.runs.checkpoints import (
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     run = RunDirectory(tmp_path)
-    run.checkpoints.mkdir()
+    run.checkpoints.mkdir(exist_ok=True)
     return run
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from prs_lightning.analysis.panels import panel_statistics
 from prs_lightning.analysis.selection import select
-from prs_lightning.analysis.table import read_runs
+from prs_lightning.analysis.table import read_runs, save
 from prs_lightning.errors import RunError
 from prs_lightning.runs import RunDirectory, find_runs
 from prs_lightning.runs.__main__ import main, status_of
@@ -67,16 +67,22 @@ def test_a_run_behind_links_is_found_once_under_its_shortest_name(tmp_path: Path
 def test_circles_end_and_links_to_nothing_are_named(tmp_path: Path, runs: list[RunDirectory]) -> None:
     folder = tmp_path / "runs"
     for name, target in {
-        "self": folder, "up": tmp_path, "root": Path("/"), "gone": tmp_path / "gone", "ring": folder / "ring",
-    }.items():  # fmt: skip
+        "self": folder,
+        "up": tmp_path,
+        "root": Path("/"),
+        "gone": tmp_path / "gone",
+        "ring": folder / "ring",
+    }.items():
         (folder / name).symlink_to(target)
     (runs[0].path / "back").symlink_to(folder)
     found = survey(folder)
     assert [run.path.name for run in found.runs] == [run.path.name for run in runs]
     assert sorted(found.messages) == [
-        "gone is a link that leads nowhere", "ring is a link that leads nowhere",
-        "root links to a folder that it lies in: not followed", "up links to a folder that it lies in: not followed",
-    ]  # fmt: skip
+        "gone is a link that leads nowhere",
+        "ring is a link that leads nowhere",
+        "root links to a folder that it lies in: not followed",
+        "up links to a folder that it lies in: not followed",
+    ]
 
 
 def test_of_copies_the_longest_counts_then_the_finished_then_the_shortest_path(tmp_path: Path) -> None:
@@ -136,7 +142,20 @@ def test_a_folder_that_cannot_be_read_is_named(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff\xfe", b'{"runs": 5}', b'{"runs": [5]}', b'{"runs": ["../x"]}', b'{"run": []}', None],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"runs": 5}',
+        b'{"runs": [5]}',
+        b'{"runs": ["../x"]}',
+        b'{"run": []}',
+        b'{"runs": [""]}',
+        b'{"runs": [".."]}',
+        b'{"runs": ["a\\u0000"]}',
+        None,
+    ],
 )
 def test_a_damaged_note_is_named_kept_aside_and_written_anew(
     tmp_path: Path, runs: list[RunDirectory], content: bytes | None, capsys: pytest.CaptureFixture[str]
@@ -193,3 +212,24 @@ def test_an_identity_is_a_word(tmp_path: Path, runs: list[RunDirectory]) -> None
     for run in runs:
         run.record_file.write_text(json.dumps(run.record() | {"wandb_id": 5}))
     assert len(names(tmp_path / "runs")) == 2
+
+
+def test_names_that_no_text_can_hold(
+    tmp_path: Path, runs: list[RunDirectory], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs[0].path.rename(os.fsdecode(os.fsencode(tmp_path / "runs") + b"/\xff"))
+    assert main(["status", str(tmp_path / "runs")]) is None
+    table = read_runs(tmp_path / "runs")
+    save(table, tmp_path / "report")
+    assert table.rows["run"].unique().tolist() == [runs[1].path.name, r"\udcff"]
+    assert "its name is no UTF-8" in " ".join(table.messages)
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "a\0b", "/etc/passwd"])
+def test_what_is_no_folder_is_one_line(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "sync"):
+        assert main([command, folder]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is no folder" in line
+    with pytest.raises(RunError, match="is no folder"):
+        read_runs(folder)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory, Status
@@ -80,6 +81,21 @@ def test_noted_jobs_add_up(tmp_path: Path) -> None:
     note_runs(runs[:2])
     note_runs(runs[1:])
     assert noted_runs(tmp_path) == ["a", "b", "c"]
+
+
+def test_a_sweep_says_that_its_note_was_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_with(tmp_path / "a", "finished")
+    run.write_rows([{"epoch": 1}])
+    (tmp_path / "sweep.json").write_text("{")
+    launcher = ProcessLauncher(jobs=1)
+    launcher.config = OmegaConf.create({"retry_failed": False, "dry_run": True})
+    launcher.start([Job((), run, {"epochs": 1, "trainer": {}})])
+    assert (tmp_path / "sweep.json").read_text() == "{"  # a plan writes nothing
+    launcher.config.dry_run = False
+    launcher.start([Job((), run, {"epochs": 1, "trainer": {}})])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sweep.json is damaged" in line
+    assert noted_runs(tmp_path) == ["a"]
 
 
 def test_each_job_has_its_own_gpus_and_the_least_used_come_first() -> None:

@@ -62,7 +62,7 @@ def _usual(content: bytes) -> pa.Table | None:
         return None
     columns = {name: table[name].to_numpy() for name in names}
     epochs = columns["epoch"]
-    whole = (epochs >= 1) & (epochs < EPOCHS) & (epochs % 1 == 0)  # NaN is none of these
+    whole = (epochs >= 1) & (epochs < EPOCHS) & (epochs == np.floor(epochs))  # NaN is none of these
     if not whole.all() or (np.diff(epochs) <= 0).any() or any(np.isinf(column).any() for column in columns.values()):
         return None
     return table.set_column(names.index("epoch"), "epoch", pa.array(epochs.astype(np.int64)))

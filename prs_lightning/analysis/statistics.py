@@ -69,7 +69,7 @@ def spearman_of_each(x: Array, y: Array, runs: NDArray[np.intp]) -> Array:
         chosen = np.flatnonzero(lengths == length)
         values = pairs[:, starts[chosen, None] + np.arange(length)]  # (2, runs, models)
         ranks = stats.rankdata(values, axis=-1) - (length + 1) / 2
-        (xx, xy), (_, yy) = np.einsum("irn,jrn->ijr", ranks, ranks) / (length - 1)
+        (xx, xy), (_, yy) = np.einsum("irn,jrn->ijr", ranks, ranks) * (1 / (length - 1))  # as numpy scales it
         constant = np.ptp(values, axis=-1) <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=-1))
         with np.errstate(invalid="ignore", divide="ignore"):
             found[chosen] = np.where(constant.any(axis=0), NAN, np.clip(xy / np.sqrt(xx) / np.sqrt(yy), -1, 1))

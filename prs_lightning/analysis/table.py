@@ -5,6 +5,7 @@ A file that is damaged costs what cannot be read of it and leaves a message; not
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rich.progress import track
 
 from prs_lightning.analysis.measured import IDENTITY, NO_ROWS, read_metrics
 from prs_lightning.analysis.written import write_csv
-from prs_lightning.errors import RunError, in_one_line
+from prs_lightning.errors import RunError, in_one_line, printable
 from prs_lightning.runs import RunDirectory, Status, write_atomically
 from prs_lightning.runs.finding import Found, survey
 from prs_lightning.runs.naming import architecture, flatten
@@ -51,9 +52,11 @@ def find(folder: str | Path) -> Found:
     Raises:
         RunError: the folder is absent or holds no run directory.
     """
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):
         raise RunError(f"runs={folder} is no folder: expected one that holds run directories")
     found = survey(folder)
+    if not found.runs and found.messages:
+        raise RunError(f"runs={folder}: {'; '.join(found.messages)}")
     if not found.runs:
         raise RunError(f"runs={folder} holds no run directories: train some with python train.py runs={folder}")
     return found
@@ -76,7 +79,7 @@ def read_runs(
     messages, entries, settings, metrics = [*found.messages], [], [], []
     for run in _shown(found.runs, progress):
         told: list[str] = []
-        name = run.path.relative_to(folder).as_posix()
+        name = _in_utf8(run.path.relative_to(folder).as_posix(), told)
         entry, config = _read_entry(run, name, told)
         measured = read_metrics(run, told)
         last = measured["epoch"][-1].as_py() if len(measured) else 0
@@ -112,6 +115,14 @@ def _shown(runs: Sequence[RunDirectory], progress: Callable[[str], object]) -> I
         yield run
 
 
+def _in_utf8(name: str, told: list[str]) -> str:
+    """The name of a run; one that no file can hold is spelled out."""
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        told.append("its name is no UTF-8: what lies in it is read, but no figure is made of its networks")
+        return printable(name)
+    return name
+
+
 def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
     """The run's row among the runs, and the rest of its config as text."""
     config = flatten(_told_instead(run.config, run.config_file, told))
@@ -120,13 +131,14 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
     if not isinstance(versions, Mapping):
         told.append(f"run.json: versions={in_one_line(versions)[:40]} is no mapping")
         versions = {}
+    versions = {package: in_one_line(version) for package, version in versions.items()}
     given = {key: config.pop(key, record.get(key) if key == "seed" else None) for key in NUMBERS}
     texts = {key: record.get(key) for key in ("git_commit", "reason", "started", "ended")}
     texts = {key: None if value is None else in_one_line(value) for key, value in texts.items()}
     entry = {
         "run": name,
-        "data": str(config.pop("data.name", "unknown")),
-        "model": model_name(str(config.pop("model._target_", "unknown"))),
+        "data": in_one_line(config.pop("data.name", "unknown")),
+        "model": model_name(in_one_line(config.pop("model._target_", "unknown"))),
         **{key: _number(key, value, told) for key, value in given.items()},
         "status": str(_status(run, record)),
         "git_commit": texts.pop("git_commit"),

@@ -37,7 +37,7 @@ def inert(text: str) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse, before anything is computed, a folder that files cannot be written into; it is made if it is not there.
+    """Refuse, before anything is computed, a folder that files cannot be written into; nothing is left of the trial.
 
     Raises:
         RunError: names the folder.
@@ -46,12 +46,13 @@ def check_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return
+            pass
     except OSError as error:
+        raise RunError(f"cannot write into {folder} ({error.strerror}): choose another, output=FOLDER") from error
+    finally:
         for each in made:
             with suppress(OSError):
                 each.rmdir()
-        raise RunError(f"cannot write into {folder} ({error.strerror}): choose another, output=FOLDER") from error
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
@@ -90,7 +91,7 @@ def _cells(column: pd.Series) -> pa.Array:
 def _numbers(values: np.ndarray) -> pa.Array:
     """Numbers as Python writes them: Arrow does in this range, but for the ``.0`` of whole ones."""
     size = np.abs(values)
-    whole = (size < 1e9) & (values % 1 == 0) & ~((values == 0) & np.signbit(values))
+    whole = (size < 1e9) & (values == np.floor(values)) & ~((values == 0) & np.signbit(values))
     texts = pc.cast(pa.array(values), pa.string())
     texts = pc.if_else(pa.array(whole), pc.binary_join_element_wise(texts, ".0", ""), texts)
     (others,) = np.nonzero(~whole & ~((size >= 1e-4) & (size < 1e9)))

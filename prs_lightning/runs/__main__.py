@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -71,7 +72,7 @@ def _state(run: RunDirectory) -> tuple[Status, str]:
     except RunError as error:
         return Status.UNREADABLE, in_one_line(str(error).replace(f"{run.path}/", ""))
     if status is None:
-        there = run.metrics_file.exists()
+        there = os.path.lexists(run.metrics_file)
         return (Status.UNREADABLE, "run.json is missing") if there else (Status.LEFT, "not started")
     if status == Status.RUNNING:
         epoch = epochs_in(rows_text(run)) + 1
@@ -114,7 +115,7 @@ def sync(folder: Path) -> int:
         messages += [f"{run.path.relative_to(folder)}: {why}"] if status == Status.UNREADABLE else []
     for message in messages:
         print(printable(message), flush=True)
-    folders = [str(part) for path in finished for part in sorted(path.glob("wandb/offline-run-*"))]  # as written
+    folders = [str(part) for path in finished for part in sorted(path.absolute().glob("wandb/offline-run-*"))]
     if not folders:
         print(printable(f"{folder} holds no finished run with offline W&B data"))
         return 0
@@ -144,7 +145,7 @@ def import_run(chosen: argparse.Namespace) -> None:
             print(f"{name:<28} {float(value):.6g}")
     told = ", ".join(f"{key}={value}" for key, value in normalised.items())
     print(f"normalised with {told}: is test/accuracy what you know of this network?")
-    print(f"run: {run.path}")
+    print(printable(f"run: {run.path}"))
 
 
 def parser() -> argparse.ArgumentParser:

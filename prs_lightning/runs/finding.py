@@ -57,7 +57,7 @@ def survey(folder: str | Path) -> Found:
         RunError: there is no such folder.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # which no name makes raise
         raise RunError(f"{folder} is no folder: expected one that holds runs, such as runs/sweep")
     told: list[str] = []
     paths, sweeps = [], []
@@ -211,9 +211,14 @@ def noted_runs(folder: Path) -> list[str]:
     if not (noted := mapping_of(file, json.loads)):
         return []
     names = noted.get("runs")
-    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not isinstance(names, list) or not all(map(_is_a_name, names)):
         raise RunError(f"{file} holds no list of names under runs: the next sweep there writes it anew")
     return names
+
+
+def _is_a_name(name: object) -> bool:
+    """Whether it can be the name of a directory, and of nothing outside its folder."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", os.sep, "\0"} & {*name}
 
 
 def note_runs(runs: Iterable[RunDirectory]) -> list[str]:

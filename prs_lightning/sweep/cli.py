@@ -18,7 +18,7 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, in_one_line, nearest
+from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, in_one_line, nearest, printable
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
@@ -77,7 +77,7 @@ def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
     except Exception as error:
         if (line := one_line(error, config_name)) is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
         sys.exit(1)
 
 
