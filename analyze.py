@@ -12,10 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, in_yaml
+from prs_lightning.errors import ConfigError, in_yaml, printable
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.online import check_wandb
-from prs_lightning.runs import write_text
 from prs_lightning.schema import check_analysis
 from prs_lightning.sweep import arguments, cli
 
@@ -32,10 +31,12 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, networks, panels, report, selection, table
+    from prs_lightning.analysis import claims, networks, panels, report, selection, table, written
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
-    read = table.read_runs(runs)
+    found = table.find(runs)
+    written.check_folder(folder)
+    read = table.read_runs(runs, found, progress=say)
     print(f"{len(read.runs)} runs, {len(read.rows)} rows; {len(read.messages)} messages", flush=True)
     for message in read.messages:
         say(message)
@@ -46,13 +47,10 @@ def analyze(cfg: DictConfig) -> None:
     models = selected.models
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
-    write_text(folder / "statistics.csv", statistics.table.to_csv(index=False))
+    written.write_csv(folder / "statistics.csv", statistics.table)
     pair, why = named, "named by the user"
     if not named:
-        pair, why = selection.choose_pair(
-            models, config["pair"]["accuracy_tolerance"],
-            lambda run, epoch: networks.checkpoint_path(runs, run, epoch) is not None,
-        )  # fmt: skip
+        pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -70,18 +68,19 @@ def analyze(cfg: DictConfig) -> None:
         statistics, read.rows[read.rows["run"].isin(models["run"])],
         groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
-    write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
+    written.write_csv(folder / "claims.csv", pd.DataFrame(judged))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
     page = report.write_report(evidence, folder)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     board = Table("claim", "verdict", "effect", title="scoreboard")
     for claim in judged:
-        board.add_row(claim.claim, claim.verdict, report.effect(claim).replace("[", r"\["))
+        board.add_row(*(Text(cell) for cell in (claim.claim, claim.verdict, report.effect(claim))))
     console = Console()
     console.print(board)
-    console.print(f"report: {page}", soft_wrap=True)
+    console.print(Text(f"report: {printable(page)}"), soft_wrap=True)
     report.publish(evidence, folder)
 
 
@@ -103,7 +102,7 @@ def wanted_figures(figures: str | list[Any]) -> list[str] | None:
 
 def say(line: str) -> None:
     """A line of progress, at once."""
-    print(f"  {line}", flush=True)
+    print(f"  {printable(line)}", flush=True)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.directory import is_global_zero
+from prs_lightning.runs.mending import mend_record, restore_rows
 from prs_lightning.runs.naming import place
 from prs_lightning.schema import check_samples, check_training
 from prs_lightning.sweep import arguments, cli
@@ -36,11 +37,14 @@ def train(cfg: DictConfig) -> None:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
+    if not cfg.dry_run:
+        mend_record(run, config)
     run.check(config)
     if cfg.dry_run:
         print(f"{decide(run, retry_failed=True)}: {run.path}")
         return
     if run.status == "finished":
+        restore_rows(run, config)
         print(f"{run.path} is finished: nothing to train")
     else:
         fit(cfg, config, run)
@@ -124,7 +128,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
         trainer = instantiate(
             cfg.trainer,
             default_root_dir=str(run.path),
-            plugins=[AtomicCheckpointIO(model)],
+            plugins=[AtomicCheckpointIO(model, run)],
             callbacks=callbacks,
             logger=[make_logger(name, each, config, run) for name, each in cfg.logger.items()] or False,
             enable_progress_bar=bar,

@@ -87,6 +87,8 @@ def import_network(
         check_training(plain)
         _, config = place(composed, whole.hydra)
     run = RunDirectory(into / (name or f"{config['data']['name']}-{model_name(config)}-{weights.stem}"))
+    if outer := next((each for each in run.path.absolute().parents if (each / "run.json").exists()), None):
+        raise RunError(f"{outer} is a run itself, and no folder of runs: choose another --into or --name")
     if run.status not in (None, Status.FAILED):
         raise RunError(f"{run.path} holds a run that is {run.status}: choose another --name or --into")
     datamodule = options.made("data", composed.data, name=config["data"]["name"])
@@ -106,7 +108,7 @@ def import_network(
         measures = measured(composed, made, datamodule, run.path)
         run.write_rows([{"epoch": epoch, "step": ""} | measures])
         content = {"state_dict": made.state_dict(), "epoch": epoch - 1, "hyper_parameters": dict(made.hparams)}
-        AtomicCheckpointIO(model).save_checkpoint(content, run.checkpoint(epoch))
+        AtomicCheckpointIO(model, run).save_checkpoint(content, run.checkpoint(epoch))
     return run
 
 

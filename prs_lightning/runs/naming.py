@@ -172,6 +172,27 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     return sorted(key for key in changed if not is_bookkeeping(key))
 
 
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Equal for configs without ``differing_keys``.
+
+    >>> config_digest({"seed": 1, "runs": "here"}) == config_digest({"seed": 1.0, "runs": "there", "sweep": None})
+    True
+    >>> config_digest({"seed": 1}) == config_digest({"seed": 2})
+    False
+    """
+    kept = {key: value for key, value in _renamed(config).items() if value is not None and not is_bookkeeping(key)}
+    return hashlib.sha256(json.dumps(_comparable(kept), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _comparable(value: Any) -> Any:
+    """Numbers that are equal look alike: 1, 1.0 and true."""
+    if isinstance(value, Mapping):
+        return {str(key): _comparable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_comparable(each) for each in value]
+    return float(value) if isinstance(value, int) else value
+
+
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A flat config whose callbacks have the package that they lie in now; old run directories have none."""
     values = flatten(config)

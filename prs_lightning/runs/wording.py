@@ -11,7 +11,7 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.errors import ConfigError, RunError, in_one_line, nearest
+from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, in_one_line, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 
 MENDABLE = re.compile(
@@ -28,6 +28,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     for cause in causes:
         if isinstance(cause, ConfigError | RunError):
             return in_one_line(cause)
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            return in_one_line(DiskError(cause.filename or "what was to be written", cause))
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,9 +20,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, printable
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import note_runs
+from prs_lightning.runs.finding import note_runs
 from prs_lightning.runs.naming import flatten, place
 from prs_lightning.schema import check_training
 from prs_lightning.sweep import arguments
@@ -61,9 +62,10 @@ class SweepLauncher(Launcher):
         if self.config.dry_run:
             for job, decision in decisions.items():
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
-                print(f"{word:<22} {job.run.path}")
+                print(printable(f"{word:<22} {job.run.path}"))
             return
-        note_runs([job.run for job in jobs])
+        for line in note_runs([job.run for job in jobs]):
+            print(f"warning: {line}", file=sys.stderr)
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         try:
@@ -134,7 +136,8 @@ class SweepLauncher(Launcher):
         check_training(plain, arguments.helpers(composed))
         path, config = place(composed, hydra)
         run = RunDirectory(path)
-        run.check(config)
+        if run.damage is None:  # its job makes anew what was harmed, or says why it cannot
+            run.check(config)
         job = planned.setdefault(path, Job(tuple(overrides), run, config))
         if job.config != config:
             there, here = flatten(job.config), flatten(config)

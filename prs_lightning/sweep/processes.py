@@ -17,7 +17,9 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import INTERRUPTING, SWEEP_LOCK, held
+from prs_lightning.runs.directory import INTERRUPTING, SWEEP_LOCK
+from prs_lightning.runs.locking import held
+from prs_lightning.runs.rows import metrics_text
 
 LOG_FILE = "train.log"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -41,8 +43,7 @@ class Job:
     @property
     def epochs_done(self) -> int:
         """Rows of metrics.csv, counted without parsing."""
-        file = self.run.metrics_file
-        return file.read_bytes().count(b"\n") - 1 if file.exists() else 0
+        return max(0, (metrics_text(self.run.metrics_file) or "").count("\n") - 1)
 
     def overrides_at(self, path: Path) -> list[str]:
         """The overrides of an ordinary single run in the directory ``path``."""
@@ -56,6 +57,8 @@ def decide(run: RunDirectory, *, retry_failed: bool = False) -> Status:
     """
     if run.locked:
         return Status.ELSEWHERE
+    if run.damage is not None or (run.status == Status.FINISHED and not run.rows_are_whole):
+        return Status.RESUME  # the job makes anew what was harmed, or says why it cannot
     failed = Status.RETRY if retry_failed else Status.FAILED
     known = {Status.FAILED: failed, Status.INTERRUPTED: Status.RESUME, Status.FINISHED: Status.FINISHED}
     return known.get(run.status or Status.LEFT, Status.START)
@@ -110,7 +113,7 @@ def run_job(
     with held(job.run.path / SWEEP_LOCK) as claimed:
         if not claimed:
             return Status.ELSEWHERE
-        before = job.run.record()
+        before = {} if job.run.damage else job.run.record()
         with (job.run.path / LOG_FILE).open("ab") as log:
             # To the system, the thread that started a process is the parent with which it dies: this one stays.
             process = subprocess.Popen(
@@ -135,7 +138,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _outcome(job: Job, code: int, before: Mapping[str, Any], stopped: bool) -> Status:
-    run, record = job.run, job.run.record()
+    run, record = job.run, {} if job.run.damage else job.run.record()
     status = record.get("status") if record != before else None
     if run.locked:  # by a run that was started by hand
         return Status.ELSEWHERE
