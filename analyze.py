@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, in_yaml, printable
+from prs_lightning.errors import ConfigError, printable
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.online import check_wandb
 from prs_lightning.schema import check_analysis
@@ -27,7 +27,11 @@ def analyze(cfg: DictConfig) -> None:
     check_analysis(config, arguments.helpers(cfg))
     if config["wandb"]["mode"] != "disabled":
         check_wandb(config["wandb"])
-    wanted = wanted_figures(config["figures"])
+    wanted = None if isinstance(config["figures"], str) else [str(number) for number in config["figures"]]
+    if wanted:
+        from prs_lightning.analysis.figures.registry import refuse_unknown
+
+        refuse_unknown(wanted)
     keep_freed_memory()
     import pandas as pd
 
@@ -82,22 +86,6 @@ def analyze(cfg: DictConfig) -> None:
     console.print(board)
     console.print(Text(f"report: {printable(page)}"), soft_wrap=True)
     report.publish(evidence, folder)
-
-
-def wanted_figures(figures: str | list[Any]) -> list[str] | None:
-    """The numbers of the figures to make; None for all.
-
-    Raises:
-        ConfigError: a number that is no figure.
-    """
-    if isinstance(figures, str):
-        return None
-    from prs_lightning.analysis.figures.registry import NUMBERS
-
-    wanted = [str(number) for number in figures]
-    if unknown := sorted({*wanted} - {*NUMBERS}):
-        raise ConfigError(f"figures={in_yaml(unknown)}: expected some of {', '.join(NUMBERS)}")
-    return wanted
 
 
 def say(line: str) -> None:

@@ -68,6 +68,7 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     data = options.made("data", cfg.data, name=config["data"]["name"])
     facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
     check_samples(config, train=facts["train"], test=facts["test"])
+    data.check_test_limit((config["callbacks"].get("robustness") or {}).get("limit"))
     seed_everything(cfg.seed, verbose=False)
     model = config["model"] | data.for_network(config["model"])
     network = network_of(model)

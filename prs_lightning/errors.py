@@ -95,8 +95,7 @@ def in_yaml(value: object, most: int = 80) -> str:
     >>> in_yaml([None, True, float("nan"), "a"]), in_yaml({"a": ""}), in_yaml("")
     ('[null,true,nan,a]', "{a: ''}", "''")
     """
-    text = _yaml(value)
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    text = printable(_yaml(value))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -14,15 +14,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import hydra
 import pytest
 import yaml
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 import analyze as analyze_script
 import train as train_script
+from prs_lightning.errors import ConfigError
+from prs_lightning.models import network_of
+from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.naming import flatten
 from prs_lightning.sweep import cli
 from tests.conftest import PROJECT
@@ -66,7 +71,7 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     "data/.*:data.memory_limit": ZERO | {BIG},
     "data/.*:data.workers": NULL | ZERO,
     "data/torchvision:data.dataset": {"abc"},
-    "data/torchvision:data.arguments": NULL | {"{a:1}"},
+    "data/torchvision:data.arguments": NULL,
     "experiment/mini_grid:(data.train_limit|data.test_limit|callbacks.robustness.limit|hydra.launcher.jobs)": NULL,
     "experiment/quickstart:callbacks.robustness.limit": NULL,
     "experiment/.*:hydra.sweeper.params.seed": ZERO,
@@ -79,7 +84,6 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     "hydra/launcher/slurm:hydra.launcher.(signal_delay_s|max_num_timeout)": ZERO,
     "hydra/launcher/slurm:hydra.launcher.(partition|qos|account|constraint)": NULL | TEXT,
     "hydra/launcher/slurm:hydra.launcher.setup": NULL | {"[a]"},
-    "hydra/launcher/slurm:hydra.launcher.additional_parameters": {"{a:1}"},
     "hydra/launcher/ray:hydra.launcher.ray.init.address": NULL | TEXT,
     "hydra/launcher/ray:hydra.launcher.ray.init.include_dashboard": NULL | FLAG,
     "hydra/launcher/ray:hydra.launcher.ray.remote.num_.pus": NULL | ZERO | {BIG},
@@ -204,7 +208,8 @@ def outcome(leaf: Leaf, value: str, folder: Path) -> str:
 
 def _names_it(leaf: Leaf, line: str) -> bool:
     """Whether a line tells of the leaf: its key, or what lies beside it, or a key that the value brings along."""
-    return any(part in line for part in (*leaf.key.rpartition(".")[::2], "'a'"))
+    above, _, own = leaf.key.rpartition(".")
+    return any(part in line for part in (above, own, above.replace(".", "="), "'a'"))
 
 
 EVERY = [(leaf, value) for leaf in leaves() for value in VALUES]
@@ -233,7 +238,7 @@ def test_the_list_of_what_is_fine_fits_some_leaf_each() -> None:
 
 
 def test_a_sample_of_all(tmp_path: Path) -> None:
-    found = walk(EVERY[5::17], tmp_path)
+    found = walk(EVERY[5::19], tmp_path)
     assert found.keys() == {"accepted", "clear"}, found
 
 
@@ -241,3 +246,31 @@ def test_a_sample_of_all(tmp_path: Path) -> None:
 def test_every_leaf_times_every_value(tmp_path: Path) -> None:
     found = walk(EVERY, tmp_path)
     assert found.keys() == {"accepted", "clear"}, found
+
+
+MADE = re.compile("(callbacks|data|model|trainer|logger/csv|train)(/.*)?")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Lightning, about what is unusual
+def test_what_is_accepted_can_be_made(tmp_path: Path) -> None:
+    """The data, the network and the Trainer with its callbacks; what only this machine lacks is one line."""
+    chosen = [(leaf, value) for leaf, value in EVERY if MADE.fullmatch(leaf.file) and is_fine(leaf, value)]
+    assert len(chosen) > 100
+    lines = []
+    for leaf, value in chosen:
+        words = [word for word in leaf.command if not word.startswith(f"{leaf.key}=")]
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            quiet = [] if leaf.file.startswith("logger") else ["logger=none"]
+            cfg = hydra.compose("train", [*words, *quiet, f"{leaf.key}={value}"])
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        network = {"channels": 3, "classes": 10, "mean": [0.5], "std": [0.5]}
+        model = config["model"] | {key: found for key, found in network.items() if config["model"].get(key) is None}
+        try:
+            options.made("data", cfg.data, name=config["data"]["name"])
+            network_of(model)
+            train_script.make_trainer(cfg, config, RunDirectory(tmp_path / "run"), model)
+        except ConfigError as told:
+            lines.append(f"{leaf.key}={value}: {told}")
+    assert [line for line in lines if not line.partition(": ")[2].startswith(line.partition("=")[0])] == []
+    assert not (tmp_path / "run").exists()

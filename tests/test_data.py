@@ -25,6 +25,7 @@ from prs_lightning.data import (
 )
 from prs_lightning.data.batches import refuses_one
 from prs_lightning.data.datasets import MD5
+from prs_lightning.data.torchvision_sets import load_torchvision
 from prs_lightning.errors import ConfigError, RunError
 from tests.conftest import DIGITS
 
@@ -216,3 +217,22 @@ def test_values_that_do_not_fit_the_data_are_refused(change: dict, message: str)
     data = ImageData(**{"batch_size": 10, "step_size": 0.01, **DIGITS, **change})
     with pytest.raises(ConfigError, match=message):
         data.setup()
+
+
+def test_a_download_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", offline)
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
+    for name in ("mnist", "cifar10"):
+        with pytest.raises(RunError, match="could not be downloaded"):
+            load(name, tmp_path / "a" / "data")
+    with pytest.raises(RunError, match="could not be made ready"):
+        load_torchvision("CIFAR100", tmp_path / "a" / "data", channels=None, size=None)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").write_text("kept")
+    with pytest.raises(RunError):
+        load("mnist", tmp_path / "data")
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "mine"]

@@ -95,7 +95,7 @@ def test_without_a_pair_the_reason_stands_in_place_of_its_figures(tmp_path: Path
 
 
 def test_an_unknown_number_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\['99'\].*expected some of 1, 2a"):
+    with pytest.raises(ConfigError, match=r"figures=\[99\]: expected some of 1, 2a"):
         make(tmp_path, table(), only=["4", "99"])
 
 

@@ -133,8 +133,23 @@ def test_what_does_not_fit_leaves_no_trace(
             ["--arguments", "depth=1"],
             "model.depth: tests.any_networks.Convolutional has no such argument: did you mean width?",
         ),
-        ("weights.pth", ["--data", "mnist6k"], "Could not find 'data/mnist6k'"),
+        ("weights.pth", ["--data", "mnist6k"], "data=mnist6k is unknown: did you mean mnist5k"),
         ("weights.pth", ["--epoch", "0"], "epoch=0 must be an integer of 1 or more"),
+        ("weights.pth", ["--overrides", "epochs=3"], "--overrides epochs=3: give --epoch"),
+        (
+            "weights.pth",
+            ["--overrides", "wandb.mode=online"],
+            "--overrides wandb.mode=online: expected a key of data, ",
+        ),
+        ("weights.pth", ["--overrides", "trainer"], "--overrides trainer: expected a key"),
+        ("weights.pth", ["--overrides", "trainer=["], "'trainer=[' cannot be read"),
+        (
+            "weights.pth",
+            ["--overrides", "callbacks.robustnes.limit=3"],
+            "no key 'callbacks.robustnes.limit': did you mean",
+        ),
+        ("weights.pth", ["--overrides", "trainer.devices=0"], "trainer.devices=0: expected a number of 1 or more"),
+        ("weights.pth", ["--overrides", "callbacks.robustness.limit=41"], "limit=41 exceeds the 40 test samples"),
     ]
     for file, given, words in cases:
         place = ["import", str(tmp_path / file), "--network", "tests.any_networks:Convolutional", "--epoch", "7"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -52,7 +55,8 @@ def load(name: str, root: str | Path, size: tuple[int, int] | None = (32, 32)) -
     data_set = getattr(torchvision.datasets, class_name)
     verify(class_name, Path(root))
     try:  # what is there already is taken as it is
-        loaded = [data_set(root=root, train=train, download=True) for train in (True, False)]
+        with leaving_no_folders(Path(root) / class_name):
+            loaded = [data_set(root=root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise RunError(_how_to_get(name, root)) from error
     verify(class_name, Path(root))
@@ -96,6 +100,20 @@ def _divided(images: Tensor, labels: Tensor, count: int) -> tuple[Split, Split]:
 def _as_images(pixels: Tensor, size: tuple[int, int] | None) -> Tensor:
     """uint8 (N, H, W) or (N, H, W, C) as (N, C, *size)."""
     return resized(pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous(), size)
+
+
+@contextmanager
+def leaving_no_folders(folder: Path) -> Iterator[None]:
+    """Where what is done inside fails, take away the folders that it made down to ``folder`` and below."""
+    new = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for top in new[-1:]:
+            for place, _, _ in os.walk(top, topdown=False):
+                with suppress(OSError):  # there is something in it
+                    os.rmdir(place)
+        raise
 
 
 def verify(class_name: str, root: Path) -> None:

@@ -14,7 +14,7 @@ from prs_lightning.data.batches import MeasuringBatches, TrainingBatches, refuse
 from prs_lightning.data.choice import DataChoice, Loaded, load_data
 from prs_lightning.data.facts import channel_statistics
 from prs_lightning.data.sources import SplitSource
-from prs_lightning.data.splits import Split, to_unit_range
+from prs_lightning.data.splits import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import ConfigError, RunError, at_least
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,16 @@ class ImageData(LightningDataModule):
         self.prepare_data()
         shared = ("channels", "classes", "mean", "std")
         return {key: self.facts[key] for key in shared if key in model and model[key] is None}
+
+    def check_test_limit(self, limit: int | None) -> None:
+        """Refuse a class-balanced subset of the test set that cannot be: attacks would find it after an epoch.
+
+        Raises:
+            ConfigError: fewer samples in a class than its share.
+        """
+        split = self.test if self.prepared is None else self.prepared.test
+        if limit is not None and split is not None:
+            balanced_subset(split.labels, limit)
 
     def some_images(self) -> Tensor:
         """Two training images in [0, 1], (2, C, H, W), once the data are prepared."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prs_lightning.data.datasets import verify
+from prs_lightning.data.datasets import leaving_no_folders, verify
 from prs_lightning.data.pixels import Pixels
 from prs_lightning.data.splits import Split
 from prs_lightning.data.stored import StoredImages
@@ -70,7 +70,7 @@ def load_torchvision(
         options["download"] = True
     splits = []
     pixels: Pixels | None = None
-    with _one_at_a_time(Path(root)):
+    with leaving_no_folders(Path(root)), _one_at_a_time(Path(root)):
         datasets = [_made(kind, split, options, parameters) for split in ("train", "test")]
         verify(class_name, Path(root))
     for dataset in datasets:
@@ -191,5 +191,9 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
         return
     try:
         yield
+    except BaseException:
+        if all(each.is_dir() or each == Path(lock.lock_file) for each in root.rglob("*")):  # nothing came of it
+            Path(lock.lock_file).unlink(missing_ok=True)
+        raise
     finally:
         lock.release()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,17 @@ from prs_lightning.runs import RunDirectory, Status, options
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_plain
 from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.naming import CONFIG_FOLDER, model_name, place
+from prs_lightning.runs.wording import one_line
 from prs_lightning.schema import check_samples, check_training
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 """Under which of these names a file may keep the state dict among other things."""
+OVERRIDES = ("data", "model", "callbacks", "trainer", "grid_attacks")
+"""What of the config an imported network has."""
+INSTEAD = {
+    "epochs": "give --epoch", "grid_epochs": "give --epoch", "batch_size": "give --batch-size", "seed": "give --seed",
+    "runs": "give --into", "run_dir": "give --into and --name", "sweep": "give --into",
+}  # fmt: skip
 MODEL = "cnn6"
 """The option whose keys, those of every network, the config of a foreign one starts from."""
 
@@ -68,8 +77,8 @@ def import_network(
     target = network.replace(":", ".")
     given = {"epochs": epoch, "grid_epochs": [epoch], "batch_size": batch_size or 1, "seed": seed or 0}
     given |= {"model._target_": target} | {f"model.{key}": value for key, value in _parsed(arguments).items()}
-    with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        chosen = [f"model={MODEL}", f"data={data}", "logger=none", *overrides]
+    with _in_our_words(), hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        chosen = [f"model={MODEL}", f"data={data}", "logger=none", *_read(overrides)]
         whole = hydra.compose("train", chosen, return_hydra_config=True)
         composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
         for key, value in given.items():
@@ -85,6 +94,7 @@ def import_network(
     datamodule = options.made("data", composed.data, name=config["data"]["name"])
     facts = datamodule.found(files=files_digest(config["data"]))
     check_samples(config, train=facts["train"], test=facts["test"])
+    datamodule.check_test_limit((config["callbacks"].get("robustness") or {}).get("limit"))
     model = config["model"] | datamodule.for_network(config["model"])
     made = network_of(model)
     inner = made.network if isinstance(made, Wrapped) else made
@@ -100,6 +110,31 @@ def import_network(
         content = {"state_dict": made.state_dict(), "epoch": epoch - 1, "hyper_parameters": dict(made.hparams)}
         AtomicCheckpointIO(model, run).save_checkpoint(content, run.checkpoint(epoch))
     return run
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Errors about what was typed as ConfigError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigError | RunError) or (line := one_line(error, "train")) is None:
+            raise
+        raise ConfigError(line) from error
+
+
+def _read(overrides: Sequence[str]) -> Sequence[str]:
+    """The overrides, if each is of something that an imported network has.
+
+    Raises:
+        ConfigError: one that another argument stands for, or that would be ignored.
+    """
+    for text in overrides:
+        part = re.split(r"[.=]", text.lstrip("+~"))[0]
+        if part not in OVERRIDES or "=" not in text.lstrip("~"):
+            where = INSTEAD.get(part, f"expected a key of {', '.join(OVERRIDES)}, as trainer.accelerator=cpu")
+            raise ConfigError(f"--overrides {text}: {where}")
+    return overrides
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -126,7 +127,7 @@ def data_name(data: Mapping[str, Any]) -> str:
         wanted, example = ("dataset", "CIFAR100") if "dataset" in data else ("root", "a/folder/or/file")
         if not data.get(wanted):
             raise ConfigError(f"data.{wanted} is not given: expected one, as in data.{wanted}={example}")
-        path = Path(data["root"]).absolute()
+        path = Path(os.path.abspath(data["root"]))  # so that .. has a name
         of_files = path.stem if data.get("source") == "npz" else path.name
         name = re.sub(r"[^\w.-]+", "_", str(data["dataset"]).lower() if "dataset" in data else of_files)
     if not re.fullmatch(r"\w[\w.-]*", str(name)):

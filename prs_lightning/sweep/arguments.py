@@ -145,7 +145,8 @@ def check_option(override: Override) -> None:
         if not names or not all(isinstance(name, str) and name for name in names):
             there = sorted(file.stem for file in (CONFIG_FOLDER / group).glob("*.yaml") if file.stem != PART)
             null = ", or null" if group == "experiment" else ""
-            raise ConfigError(f"{line}: expected an option by its name{null}; there are: {', '.join(there)}")
+            known = f"; there are: {', '.join(there)}" if there else ""
+            raise ConfigError(f"{line}: expected an option by its name{null}{known}")
         if len(names) > 1 and (group not in SEVERAL or len({*names}) < len(names) or "none" in names):
             one = "one option; with -m, several with commas between them"
             raise ConfigError(

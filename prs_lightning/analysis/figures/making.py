@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prs_lightning.analysis import relations
-from prs_lightning.analysis.figures.registry import FIGURES, NUMBERS, Entry, Figure, Sizes
+from prs_lightning.analysis.figures.registry import FIGURES, Entry, Figure, Sizes, refuse_unknown
 from prs_lightning.analysis.figures.style import paper_style
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import ConfigError, RunError, in_one_line
@@ -78,8 +78,7 @@ def make_all(
     Raises:
         ConfigError: a number in ``only`` that is no figure.
     """
-    if unknown := sorted(set(only or ()) - set(NUMBERS)):
-        raise ConfigError(f"figures={unknown}: expected some of {', '.join(NUMBERS)}")
+    refuse_unknown(only or ())
     keys = _keys(rows, models, repr((key, sizes)))
 
     @cache

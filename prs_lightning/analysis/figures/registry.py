@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from importlib import import_module
@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from prs_lightning.analysis.figures.style import paper_style
+from prs_lightning.errors import ConfigError, in_yaml
 
 Drawing = tuple[str, Canvas, pd.DataFrame]
 """What a function under ``@figure`` returns: the caption, the drawing, and every number in it, a row per point."""
@@ -83,6 +84,12 @@ def registered() -> Iterator[Entry]:
 
 FIGURES = sorted(registered(), key=lambda entry: (int(re.sub(r"\D", "", entry.number)), entry.number))
 NUMBERS = tuple(entry.number for entry in FIGURES)
+
+
+def refuse_unknown(numbers: Sequence[str]) -> None:
+    """Raise ConfigError for a number that is no figure."""
+    if unknown := sorted({*numbers} - {*NUMBERS}):
+        raise ConfigError(f"figures={in_yaml(unknown)}: expected some of {', '.join(NUMBERS)}")
 
 
 @dataclass(frozen=True)
