@@ -7,6 +7,11 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
+from prs_lightning.signals import is_global_zero, stand
+
+if __name__ == "__main__":
+    stand()  # before the imports below, which take their time
+
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -14,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, Interrupted, in_one_line
+from prs_lightning.errors import ConfigError, in_one_line
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
-from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import place, run_name
 from prs_lightning.sweep import cli
 from prs_lightning.sweep.processes import decide
@@ -54,7 +58,9 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from prs_lightning.bars import quiet_lightning
     from prs_lightning.models import check_network, network_of
     from prs_lightning.runs.checkpoints import checkpoint_to_resume
-    from prs_lightning.runs.limits import early_stop, interruptible, known_monitor
+    from prs_lightning.runs.limits import early_stop, known_monitor
+    from prs_lightning.runs.ranks import one_end
+    from prs_lightning.signals import interruptible
 
     keep_freed_memory()
     quiet_lightning()
@@ -75,14 +81,12 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
         ):
             for each in trainer.loggers:
                 each.log_hyperparams(config)
-            with known_monitor():
+            with one_end(trainer, run), known_monitor():
                 trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
-            if (reason := early_stop(trainer)) and trainer.is_global_zero:
+                asked = config["trainer"]
+                reason = early_stop(trainer, epochs=asked["max_epochs"], steps=asked["max_steps"])
+            if reason and trainer.is_global_zero:
                 run.update_record(reason=reason)
-    except Interrupted:
-        if not trainer.is_global_zero:
-            sys.exit(0)  # or Lightning would kill the first process, which makes the record
-        raise
     finally:
         if "wandb" in sys.modules:  # or the next job of this process would go on in this run
             sys.modules["wandb"].finish()
@@ -103,9 +107,10 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
 
     from prs_lightning.runs.checkpoints import AtomicCheckpointIO
     from prs_lightning.runs.limits import Limits, check_stopping
+    from prs_lightning.runs.ranks import OneEnd, watch_ranks
 
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    callbacks = [Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
+    callbacks = [OneEnd(), Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
     check_stopping(callbacks, chosen["check_val_every_n_epoch"])
     if (bar := chosen["enable_progress_bar"]) is None:  # Lightning would show one where callbacks.progress=null
         bar = any(isinstance(each, ProgressBar) for each in callbacks)
@@ -124,6 +129,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
         )
     except InstantiationException as error:
         raise ConfigError(options.refusal(error, chosen)) from error
+    watch_ranks(trainer, run)
     if chosen["profiler"]:  # into the run directory: Lightning would only log it
         trainer.profiler.dirpath, trainer.profiler.filename = str(run.path / "profile"), "report"
     options.check_machine(chosen, device_type=trainer.strategy.root_device.type, world_size=trainer.world_size)

@@ -15,11 +15,18 @@ class RunError(RuntimeError):
 
 
 class Interrupted(SystemExit):
-    """A run ends before it was trained as configured, and goes on when called again: the message says why."""
+    """A run ends before it was trained as configured, and goes on when called again: the message says why.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"interrupted: {reason}; the same command goes on")  # what Python prints, with exit code 1
-        self.reason = reason
+    Args:
+        reason: in one line.
+        code: exit code of the program: 128 + its number if a signal ended it.
+    """
+
+    code: int
+
+    def __init__(self, reason: str, code: int = 1) -> None:
+        super().__init__(f"interrupted: {reason}; the same command goes on")
+        self.reason, self.code = reason, code
 
 
 def in_one_line(error: object) -> str:

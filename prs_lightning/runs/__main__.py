@@ -23,6 +23,7 @@ from rich.text import Text
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory, Status, find_runs
 from prs_lightning.runs.directory import SWEEP_FILE, noted_runs
+from prs_lightning.signals import closing_line
 
 ORDER = (Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
 
@@ -131,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     """The command line of ``prs_lightning.runs``, and its exit code."""
     chosen = parser().parse_args(arguments)
     try:
-        return chosen.task(chosen)
+        with closing_line():
+            return chosen.task(chosen)
     except (RunError, ConfigError, HydraException) as error:
         print(f"error: {' '.join(str(error).partition('Config search path')[0].split())}", file=sys.stderr)
         return 1

@@ -29,8 +29,6 @@ from prs_lightning.runs.provenance import git_commit, versions
 
 SWEEP_FILE = "sweep.json"
 SWEEP_LOCK = ".sweep.lock"
-INTERRUPTING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""Signals that schedulers and terminals send before they kill: a run that they end goes on when called again."""
 
 
 class Status(StrEnum):
@@ -199,7 +197,7 @@ class RunDirectory:
                 yield
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-                end = {"status": Status.INTERRUPTED if interrupted else Status.FAILED, "reason": _reason(error)}
+                end = {"status": Status.INTERRUPTED if interrupted else Status.FAILED, "reason": reason_of(error)}
                 raise
             finally:
                 try:
@@ -218,7 +216,7 @@ class RunDirectory:
             write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why a run ended, in one line."""
     if isinstance(error, Interrupted):
         return error.reason
@@ -226,12 +224,6 @@ def _reason(error: BaseException) -> str:
         by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
         return "SIGINT (Ctrl-C)" if by_hand else "interrupted"
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def is_global_zero() -> bool:
-    """Whether this process is the one that writes: rank 0 of however many there are."""
-    ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")]
-    return int(next((rank for rank in ranks if rank is not None), 0)) == 0
 
 
 def find_runs(folder: str | Path) -> list[RunDirectory]:
