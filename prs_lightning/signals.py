@@ -88,7 +88,7 @@ def stand() -> None:
     die_with_parent()
     keep_writing()
     _take()
-    atexit.register(_say_at_the_end)  # the first that is registered is the last that runs
+    atexit.register(_leave)  # the first that is registered is the last that runs
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # C writes it, also while no Python runs
@@ -236,12 +236,22 @@ def _force(error: BaseException) -> None:
             with suppress(Exception):
                 words(error)
         _say(error)
-        os._exit(error.code if isinstance(error, Interrupted) else 1)
+        os._exit(_code(error))
 
 
-def _say_at_the_end() -> None:
-    if isinstance(_Ending.error, Interrupted):
-        _say(_Ending.error)
+def _leave() -> None:
+    """At the very end of a program that does not end well: what was lost with other processes may hang from here on."""
+    if (error := _Ending.error) is not None:
+        if isinstance(error, Interrupted):
+            _say(error)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(_code(error))
+
+
+def _code(error: BaseException) -> int:
+    return error.code if isinstance(error, Interrupted) else 1
 
 
 def _say(error: BaseException) -> None:
@@ -259,7 +269,7 @@ def _let_go() -> None:
         if (number := getattr(signal, name, None)) and signal.getsignal(number) is _interrupt:
             # Ctrl-C reaches all that belong to the terminal; the parent sees to its workers itself.
             signal.signal(number, signal.SIG_IGN if name == "SIGINT" else signal.SIG_DFL)
-    atexit.unregister(_say_at_the_end)
+    atexit.unregister(_leave)
 
 
 def _raise_again(lost: Any) -> None:
