@@ -79,12 +79,11 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
             interruptible(),
             run.recording(config, seed=cfg.seed, data=facts) if trainer.is_global_zero else nullcontext(),
         ):
-            for each in trainer.loggers:
-                each.log_hyperparams(config)
             with one_end(trainer, run), known_monitor():
+                for each in trainer.loggers:
+                    each.log_hyperparams(config)
                 trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
-                asked = config["trainer"]
-                reason = early_stop(trainer, epochs=asked["max_epochs"], steps=asked["max_steps"])
+                reason = early_stop(trainer, epochs=cfg.trainer.max_epochs, steps=cfg.trainer.max_steps)
             if reason and trainer.is_global_zero:
                 run.update_record(reason=reason)
     finally:

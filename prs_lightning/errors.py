@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -44,6 +43,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("epoch", ["epochs", "seed"])
     ': did you mean epochs?'
     """
+    import difflib  # a program's first moments need none of it
+
     near = difflib.get_close_matches(name, [*known], n=3, cutoff=0.5)
     return f": did you mean {' or '.join(near)}?" if near else ""
 

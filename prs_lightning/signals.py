@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from prs_lightning.errors import Interrupted, in_one_line
@@ -94,17 +94,17 @@ def stand() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # C writes it, also while no Python runs
     threading.Thread(target=_enforce, args=(reader,), daemon=True, name="ending").start()
     os.register_at_fork(after_in_child=_let_go)
-    sys.unraisablehook = _raise_again
+    sys.unraisablehook, sys.excepthook = _raise_again, _hide
 
 
 @contextmanager
 def closing_line() -> Iterator[None]:
     """Around the whole of a program: if it is interrupted, by a signal or otherwise, that is its last line."""
-    stand()
     try:
         yield
     except Interrupted as error:
-        end_with(error)
+        if _Ending.standing:
+            end_with(error)
         raise
 
 
@@ -146,6 +146,11 @@ def patience(seconds: float) -> Iterator[None]:
 def listen_again() -> None:
     """Let the next signal raise too; usually only the first does, so that none disturbs how records are closed."""
     _Ending.error = None
+
+
+def interrupted() -> Interrupted | None:
+    """That by which this process ends already, whatever other errors it meets on its way out; None if it does not."""
+    return _Ending.error if isinstance(_Ending.error, Interrupted) else None
 
 
 def met() -> int | None:
@@ -270,6 +275,12 @@ def _let_go() -> None:
             # Ctrl-C reaches all that belong to the terminal; the parent sees to its workers itself.
             signal.signal(number, signal.SIG_IGN if name == "SIGINT" else signal.SIG_DFL)
     atexit.unregister(_leave)
+
+
+def _hide(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An import that a signal cut may leave by another error: the signal is why the program ends."""
+    if interrupted() is None:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _raise_again(lost: Any) -> None:

@@ -116,10 +116,11 @@ class OneEnd(Callback):
     cause: BaseException | None = None  # where it is another than what was raised
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        signals.end_with(exception)  # a signal would only disturb what follows
         launcher = trainer.strategy.launcher
         ranks = launcher if isinstance(launcher, Ranks) else None
-        cause = cause_of(exception, ranks)
+        if (cause := signals.interrupted()) is None:
+            signals.end_with(exception)  # a signal would only disturb what follows
+            cause = cause_of(exception, ranks)
         if cause is not exception:
             self.cause = cause
             signals.end_with(cause)
@@ -173,7 +174,7 @@ def one_end(trainer: Trainer, run: RunDirectory) -> Iterator[None]:
             yield
     except BaseException as error:
         (ended,) = (each for each in trainer.callbacks if isinstance(each, OneEnd))  # type: ignore[attr-defined]
-        cause = ended.cause or cause_of(error, None)
+        cause = ended.cause or signals.interrupted() or cause_of(error, None)
         signals.end_with(cause)
         if not trainer.is_global_zero:
             leave_note(run, trainer.global_rank, cause)

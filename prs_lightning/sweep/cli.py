@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prs_lightning.errors import ConfigError, RunError, in_one_line, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
-from prs_lightning.signals import closing_line
+from prs_lightning.signals import closing_line, interrupted
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.processes import FULL_ERROR, full_error
 
@@ -73,6 +73,8 @@ def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
         with full_error("1" if hydra_raises else "0"):
             yield
     except Exception as error:
+        if (end := interrupted()) is not None:
+            raise end from None
         if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)

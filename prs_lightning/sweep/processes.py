@@ -174,13 +174,17 @@ def reason(code: int, tail: Sequence[str]) -> str:
 
     >>> reason(-9, [])
     'killed by SIGKILL'
+    >>> reason(143, [])
+    'SIGTERM'
     >>> reason(1, ["...", "error: no room"])
     'no room'
     >>> reason(1, ["Traceback (most recent call last):", "ValueError: no such", "layer", "full_key: trainer"])
     'ValueError: no such layer'
     """
+    if code < 0:
+        return f"killed by {name_of(-code)}"
     if number := ended_by(code):
-        return f"killed by {name_of(number)}"
+        return name_of(number)
     if lines := [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]:
         return lines[-1]
     begins = [place for place, line in enumerate(tail) if ERROR.match(line)]
