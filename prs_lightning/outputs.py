@@ -55,3 +55,10 @@ def keep_writing() -> None:
             setattr(sys, name, new)
         elif stream is None:
             setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
+
+
+def refused() -> OSError | None:
+    """Why standard output could not be written, although somebody wants to read it; None if it could."""
+    raw = getattr(sys.stdout, "buffer", None)
+    problem = getattr(getattr(raw, "raw", raw), "problem", None)
+    return problem if problem is not None and problem.errno not in GONE else None

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.outputs import refused
 from prs_lightning.runs import RunDirectory, Status, find_runs
 from prs_lightning.runs.directory import SWEEP_FILE, noted_runs
 from prs_lightning.signals import closing_line
@@ -72,7 +73,8 @@ def sync(folder: Path) -> int:
         print(f"{folder} holds no finished run with offline W&B data")
         return 0
     # wandb itself passes over what was uploaded before.
-    return subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=False).returncode
+    return 128 - code if code < 0 else code  # killed by a signal
 
 
 def import_run(chosen: argparse.Namespace) -> None:
@@ -133,7 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     chosen = parser().parse_args(arguments)
     try:
         with closing_line():
-            return chosen.task(chosen)
+            code = chosen.task(chosen)
+            sys.stdout.flush()
+            if problem := refused():
+                raise RunError(f"cannot write to the standard output: {problem.strerror}")
+            return code
     except (RunError, ConfigError, HydraException) as error:
         print(f"error: {' '.join(str(error).partition('Config search path')[0].split())}", file=sys.stderr)
         return 1

@@ -148,7 +148,10 @@ def cause_of(error: BaseException, ranks: Ranks | None) -> BaseException:
     if worker:
         codes = [-each for each in signal.valid_signals() if signal.strsignal(each) == (worker[1] or "").strip()]
         return end_of_a_process("a process that reads images", codes[0]) if codes else error
-    if ranks and ranks.ranks and all(rank.poll() is None for rank in ranks.ranks):
+    codes = [rank.poll() for rank in ranks.ranks] if ranks else []
+    if 0 in codes:
+        return RunError(f"rank {codes.index(0) + 1} left in the middle of training, with exit code 0")
+    if codes and not any(codes):
         return error  # nobody is gone: it is its own
     return Interrupted(f"{GONE} ({in_one_line(error)[:200]})")
 
