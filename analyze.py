@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.memory import keep_freed_memory
+from prs_lightning.online import check_wandb
 from prs_lightning.runs import write_text
 from prs_lightning.sweep import cli
 
@@ -29,6 +30,8 @@ def analyze(cfg: DictConfig) -> None:
         raise ConfigError("runs is not given: name the folder of run directories, as in runs=runs/paper_grid")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     check(config)
+    if config["wandb"]["mode"] != "disabled":
+        check_wandb(config["wandb"])
     keep_freed_memory()
     import pandas as pd
 
@@ -72,7 +75,6 @@ def analyze(cfg: DictConfig) -> None:
     write_text(folder / "claims.csv", pd.DataFrame(judged).to_csv(index=False))
     evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
     page = report.write_report(evidence, folder)
-    report.publish(evidence, folder)
     from rich.console import Console
     from rich.table import Table
 
@@ -82,6 +84,7 @@ def analyze(cfg: DictConfig) -> None:
     console = Console()
     console.print(board)
     console.print(f"report: {page}", soft_wrap=True)
+    report.publish(evidence, folder)
 
 
 def check(config: dict[str, Any]) -> None:

@@ -12,18 +12,17 @@ from prs_lightning.signals import is_global_zero, stand
 if __name__ == "__main__":
     stand()  # before the imports below, which take their time
 
-import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, in_one_line
+from prs_lightning.errors import ConfigError
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
-from prs_lightning.runs.naming import place, run_name
+from prs_lightning.runs.naming import place
 from prs_lightning.sweep import cli
 from prs_lightning.sweep.processes import decide
 
@@ -55,11 +54,14 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
+    from prs_lightning import online
     from prs_lightning.bars import quiet_lightning
     from prs_lightning.models import check_network, network_of
+    from prs_lightning.runs import loggers
     from prs_lightning.runs.checkpoints import checkpoint_to_resume
     from prs_lightning.runs.limits import early_stop, known_monitor
     from prs_lightning.runs.ranks import one_end
+    from prs_lightning.shortage import naming_the_batch
     from prs_lightning.signals import interruptible
 
     keep_freed_memory()
@@ -79,16 +81,14 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
             interruptible(),
             run.recording(config, seed=cfg.seed, data=facts) if trainer.is_global_zero else nullcontext(),
         ):
-            with one_end(trainer, run), known_monitor():
-                for each in trainer.loggers:
-                    each.log_hyperparams(config)
+            with one_end(trainer, run), known_monitor(), naming_the_batch("training", "batch_size", cfg.batch_size):
+                loggers.begin(trainer.loggers, config)
                 trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
                 reason = early_stop(trainer, epochs=cfg.trainer.max_epochs, steps=cfg.trainer.max_steps)
             if reason and trainer.is_global_zero:
                 run.update_record(reason=reason)
     finally:
-        if "wandb" in sys.modules:  # or the next job of this process would go on in this run
-            sys.modules["wandb"].finish()
+        online.end()
 
 
 def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, model: dict[str, Any]) -> Trainer:
@@ -106,6 +106,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
 
     from prs_lightning.runs.checkpoints import AtomicCheckpointIO
     from prs_lightning.runs.limits import Limits, check_stopping
+    from prs_lightning.runs.loggers import make_logger
     from prs_lightning.runs.ranks import OneEnd, watch_ranks
 
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
@@ -133,38 +134,6 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
         trainer.profiler.dirpath, trainer.profiler.filename = str(run.path / "profile"), "report"
     options.check_machine(chosen, device_type=trainer.strategy.root_device.type, world_size=trainer.world_size)
     return trainer
-
-
-def make_logger(name: str, node: DictConfig, config: dict[str, Any], run: RunDirectory) -> Any:
-    """A logger that keeps what it writes in the run directory, under the run's name.
-
-    Raises:
-        ConfigError: its package is not installed, or it refuses its arguments.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    if not (isinstance(node, DictConfig) and "_target_" in node):
-        raise ConfigError(f"logger={name} names no _target_: expected an entry as in conf/logger/csv.yaml")
-    group = config["sweep"] or run_name(config).rsplit("-bs", 1)[0]
-    here = run.path.absolute()
-    facts = {
-        "name": here.name,
-        "run_name": here.name,
-        "id": run.wandb_id(),
-        "group": group,
-        "tracking_uri": f"sqlite:///{here / 'mlflow.db'}",
-        "artifact_location": str(here / "mlruns"),
-    }
-    given = {key: value for key, value in facts.items() if key in node and node[key] is None}
-    if "save_dir" in node:
-        given["save_dir"] = str(run.path / (node.save_dir or "."))
-    try:
-        return instantiate(node, **given)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise ConfigError(f"logger={name} needs {name}: pip install {name}, or logger=none") from error
-        raise ConfigError(f"logger={name}: {in_one_line(error.__cause__ or error)}") from error
 
 
 def show(run: RunDirectory) -> None:

@@ -17,6 +17,7 @@ from prs_lightning.data.trainers import epoch_is_measured, given, same_buffers, 
 from prs_lightning.measuring import log_measure, now
 from prs_lightning.measuring_pass import Observer, Watched, look_at, measuring_pass, try_out
 from prs_lightning.network import MeasuredNetwork, as_measured
+from prs_lightning.shortage import naming_the_batch
 
 
 class Measuring(pl.Callback, Observer):
@@ -77,7 +78,8 @@ class Measuring(pl.Callback, Observer):
             return
         with self._watching(trainer, pl_module) as watched:
             bar = partial(measuring_bar, trainer.progress_bar_callback)
-            measuring_pass(watched, callbacks, rank=trainer.global_rank, world=trainer.world_size, bar=bar)
+            with naming_the_batch("measuring", watched.train.batch_key, watched.train.batch_size):
+                measuring_pass(watched, callbacks, rank=trainer.global_rank, world=trainer.world_size, bar=bar)
             for callback in callbacks:
                 callback.measured(trainer, pl_module, watched)
         self.seconds = now(pl_module.device) - start

@@ -20,6 +20,7 @@ from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.measuring import log_measure
 from prs_lightning.measuring_pass import Watched
 from prs_lightning.regions.layers import Tap
+from prs_lightning.shortage import naming_the_batch
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Robustness(Measuring):
         epochs: measure at these epochs only; overrides ``every``.
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
+        batch_size: images attacked at a time; None: 128. No number depends on it.
         grid_epochs, grid_attacks: at these epochs, also these attacks: see ``prs_lightning.attacks.schedule``.
         mean, std: per channel, where the data are normalised: attacks then work on the images in [0, 1] behind
             them, and epsilon and step size are in pixel units all the same. None: the network takes images in [0, 1].
@@ -49,6 +51,7 @@ class Robustness(Measuring):
         epochs: Sequence[int] | None = None,
         limit: int | None = None,
         audit: bool = True,
+        batch_size: int | None = None,
         grid_epochs: Sequence[int] = (),
         grid_attacks: Mapping[str, Any] | Sequence[str] = (),
         mean: Sequence[float] | None = None,
@@ -64,7 +67,7 @@ class Robustness(Measuring):
         at_least("callbacks.robustness.every", every, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         model = ThreatModel(epsilon=epsilon, **threat)
-        self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model))
+        self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model), batch_size or 128)
         self.targets: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -89,14 +92,15 @@ class Robustness(Measuring):
         grid = epoch in self.grid_epochs
         if not (due or grid):
             return
-        values = self.attacks.measure(
-            self.targets,
-            epoch,
-            grid=grid,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            total=partial(trainer.strategy.reduce, reduce_op="sum"),
-            bar=partial(attack_bar, trainer.progress_bar_callback),
-        )
+        with naming_the_batch("attacking", "callbacks.robustness.batch_size", self.attacks.batch_size):
+            values = self.attacks.measure(
+                self.targets,
+                epoch,
+                grid=grid,
+                rank=trainer.global_rank,
+                world=trainer.world_size,
+                total=partial(trainer.strategy.reduce, reduce_op="sum"),
+                bar=partial(attack_bar, trainer.progress_bar_callback),
+            )
         for name, value in values.items():
             log_measure(pl_module, f"robust/{name}", value)

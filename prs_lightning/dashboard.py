@@ -12,8 +12,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, in_one_line
 from prs_lightning.measures import AUDITED_ACCURACY, COLUMNS, GROUPS, PRS_RATIO, ROBUST_ACCURACY
+from prs_lightning.online import check_wandb
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -68,12 +69,16 @@ def main(arguments: list[str] | None = None) -> None:
         if not entity or not project or "/" in project:
             raise ConfigError(f"{chosen.project} is no project: expected ENTITY/PROJECT")
         view = dashboard(entity, project)
+        if chosen.only_print:
+            print(view._to_model().model_dump_json(indent=2, by_alias=True, exclude_none=True))
+            return
+        check_wandb({"mode": "online", "project": project, "entity": entity})
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    if chosen.only_print:
-        print(view._to_model().model_dump_json(indent=2, by_alias=True, exclude_none=True))
-    else:
+    try:
         print(view.save_as_new_view().url)
+    except Exception as error:  # of all kinds: it is other people's code
+        sys.exit(f"error: W&B did not take the dashboard ({in_one_line(error)})")
 
 
 if __name__ == "__main__":

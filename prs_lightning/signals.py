@@ -104,7 +104,9 @@ def closing_line() -> Iterator[None]:
         yield
     except Interrupted as error:
         if _Ending.standing:
-            end_with(error)
+            end_with(error)  # said after all that others have to say
+        else:
+            print(error, file=sys.stderr)
         raise
 
 

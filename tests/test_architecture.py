@@ -14,7 +14,19 @@ import pytest
 from tests.conftest import PROJECT
 
 FLOORS = (
-    {"errors", "outputs", "signals", "measures", "measuring", "memory", "seeding", "bars", "network"},
+    {
+        "errors",
+        "outputs",
+        "signals",
+        "measures",
+        "measuring",
+        "memory",
+        "seeding",
+        "bars",
+        "network",
+        "shortage",
+        "online",
+    },
     {"regions", "data", "dashboard"},
     {"models", "attacks"},
     {"runs", "measuring_pass"},

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from art.attacks.evasion import HopSkipJump, ProjectedGradientDescent
 from torch import Tensor, nn
 
 from prs_lightning.attacks import fgsm, pgd
+from prs_lightning.attacks.art import art_attack, auto_attack, square
 from prs_lightning.attacks.ball import LinfBall, check_inside
+from prs_lightning.attacks.engine import AttackResult
 from prs_lightning.errors import ConfigError, RunError
 from tests.attacked import digits, trained
 
@@ -123,3 +129,51 @@ def test_an_attack_that_leaves_the_ball_raises(monkeypatch: pytest.MonkeyPatch) 
     outside = LinfBall(0.5).excess(images, clean)
     with pytest.raises(RunError, match=r"row 1 .*2 rows"):
         check_inside(outside, 0.5)
+
+
+def flat(height: int, width: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear network on images of that size, which it all classifies as given."""
+    torch.manual_seed(0)
+    network, images = (
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, 10)).eval(),
+        torch.rand(8, 3, height, width),
+    )
+    return network, images, network(images).argmax(1)
+
+
+@pytest.mark.parametrize("size", [(8, 24), (24, 8)])
+def test_arts_square_attack_takes_rectangles(size: tuple[int, int]) -> None:
+    network, images, labels = flat(*size)
+    found = square(network, images, labels, epsilon=0.1, max_iter=30)
+    assert found.adversarial.shape == images.shape
+    assert (found.adversarial - images).abs().max() <= 0.1 + 1e-6
+    assert torch.equal(network(found.adversarial).argmax(1) == labels, found.correct_after)
+    assert found.robust_accuracy < 1, "it attacks what the network sees"
+
+
+@pytest.mark.parametrize("attack", [square, auto_attack])
+def test_an_epsilon_of_zero_is_clean_accuracy_also_with_art(attack: Callable[..., AttackResult]) -> None:
+    network, images, labels = flat(8, 8)
+    found = attack(network, images, torch.where(torch.arange(8) < 2, (labels + 1) % 10, labels), epsilon=0.0)
+    assert found.robust_accuracy == 0.75
+    assert torch.equal(found.adversarial, images)
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "says"),
+    [
+        (HopSkipJump, {}, "ART's HopSkipJump cannot be made .*takes eps"),
+        (ProjectedGradientDescent, {"colour": 3}, "ART's ProjectedGradientDescent cannot be made .*'colour'"),
+        (ProjectedGradientDescent, {"max_iter": -3}, "max_iter.*nonnegative"),
+        ("pgd", {}, "ART's pgd cannot be made"),
+    ],
+)  # fmt: skip
+def test_what_art_refuses_is_one_line(attack: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        art_attack(*flat(8, 8), attack, epsilon=0.1, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_where_art_fails_it_is_named_with_the_images() -> None:
+    with pytest.raises(RunError, match=r"ART's SquareAttack failed on images \(3, 2, 2\): ValueError"):
+        square(*flat(2, 2), epsilon=0.001)

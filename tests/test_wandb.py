@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Callback, Trainer
 from wandb.proto import wandb_internal_pb2
 
 from prs_lightning.runs import RunDirectory
@@ -86,3 +89,25 @@ def test_the_runs_of_a_sweep_are_one_group_and_a_resumed_one_goes_on(run_train: 
     found = starts(records(run))
     assert len(found) == 2
     assert {each.run_id for each in found} == {run.record()["wandb_id"]}
+
+
+class KillService(Callback):
+    """Kills W&B's own process after the first epoch, as the system does where memory is short."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 0:
+            children = {
+                child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()
+            }
+            (service,) = [child for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
+            os.kill(int(service), signal.SIGKILL)
+
+
+def test_a_service_that_dies_leaves_the_run_whole(run_train: RunTrain, tmp_path: Path) -> None:
+    killing = "+callbacks.kill={_target_: tests.test_wandb.KillService}"
+    done = run_train(NETWORK, "callbacks=none", "logger=wandb", killing, f"run_dir={tmp_path / 'run'}")
+    run = RunDirectory(tmp_path / "run")
+    assert (run.status, len(run.rows())) == ("finished", 2)
+    assert "warning: WandbLogger logs no more (Connection lost); the run goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "test/accuracy" in done.stdout, "what was measured is shown"

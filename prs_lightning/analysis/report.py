@@ -20,6 +20,7 @@ from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
+from prs_lightning.errors import RunError, in_one_line
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
 
@@ -194,6 +195,9 @@ def publish(evidence: Evidence, folder: Path) -> None:
     """Log figures and tables to a W&B run of job type ``analyze``, as the config's ``wandb`` says.
 
     An offline run is kept in ``folder``; nothing is imported or written where the mode is ``disabled``.
+
+    Raises:
+        RunError: W&B failed; the report is there all the same.
     """
     if evidence.config["wandb"]["mode"] == "disabled":
         return
@@ -205,16 +209,19 @@ def publish(evidence: Evidence, folder: Path) -> None:
         "models": evidence.selection.models,
         "runs": evidence.table.runs,
     }
-    with wandb.init(
-        **evidence.config["wandb"], job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}",
-        dir=str(folder), config=evidence.config, settings=wandb.Settings(console="off", silent=True),
-    ) as run:  # fmt: skip
-        logged: dict[str, Any] = {}
-        for name, table in tables.items():
-            # Text and numbers only: W&B infers a column's type from its values and refuses mixtures.
-            plain = table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.astype(str))
-            logged[f"tables/{name}"] = wandb.Table(dataframe=plain)
-        for made in evidence.figures:
-            if made.png:
-                logged[f"figures/{made.number}"] = wandb.Image(str(made.png), caption=made.caption)
-        run.log(logged)
+    try:
+        with wandb.init(
+            **evidence.config["wandb"], job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}",
+            dir=str(folder), config=evidence.config, settings=wandb.Settings(console="off", silent=True),
+        ) as run:  # fmt: skip
+            logged: dict[str, Any] = {}
+            for name, table in tables.items():
+                # Text and numbers only: W&B infers a column's type from its values and refuses mixtures.
+                plain = table.apply(lambda each: each if pd.api.types.is_numeric_dtype(each) else each.astype(str))
+                logged[f"tables/{name}"] = wandb.Table(dataframe=plain)
+            for made in evidence.figures:
+                if made.png:
+                    logged[f"figures/{made.number}"] = wandb.Image(str(made.png), caption=made.caption)
+            run.log(logged)
+    except Exception as error:  # of all kinds: it is other people's code
+        raise RunError(f"the report is whole, but W&B did not take it ({in_one_line(error)})") from error

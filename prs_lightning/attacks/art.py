@@ -19,6 +19,7 @@ from prs_lightning.attacks.ball import check_inside
 from prs_lightning.attacks.engine import AttackResult
 from prs_lightning.attacks.network import AttackedNetwork, check_classes, check_images
 from prs_lightning.attacks.threat_model import ThreatModel, check_count
+from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.measuring import float32
 
 
@@ -49,8 +50,8 @@ def art_attack(
         parameters: more keyword arguments of the attack, for example ``max_iter=100``.
 
     Raises:
-        ConfigError: images, labels or a network that cannot work.
-        RunError: an adversarial image outside the ball.
+        ConfigError: images, labels or a network that cannot work; an attack that takes no ``eps`` or not what is given.
+        RunError: an adversarial image outside the ball; an attack that fails on these images.
     """
     check_images(images, labels)
     check_count("batch_size", batch_size)
@@ -62,25 +63,14 @@ def art_attack(
     check_classes(labels, logits.shape[1])
     correct = logits.argmax(1) == labels
     attacked = (correct if among is None else among).nonzero().flatten()
-    if len(attacked):
-        function = nn.Module().eval()  # owns nothing: ART clears gradients and sets modes of whatever it is given
-        function.forward = network.forward
+    if len(attacked) and epsilon:  # with none every image stays as it is, which ART refuses
         # ART takes the current GPU, whatever the network is on.
         with _random_state(seed), float32(images.device), torch.enable_grad(), torch.cuda.device_of(images):
-            classifier = PyTorchClassifier(
-                function,
-                loss=nn.CrossEntropyLoss(),
-                input_shape=tuple(images.shape[1:]),
-                nb_classes=logits.shape[1],
-                clip_values=(0.0, 1.0),
-                device_type="cpu" if images.device.type == "cpu" else "gpu",
-            )
-            made = attack(classifier, **parameters | {"eps": epsilon, "batch_size": batch_size})
-            for part in (made, *getattr(made, "attacks", ())):  # no progress bars, also where it is made of others
-                if hasattr(part, "verbose"):
-                    part.verbose = False
-            found = made.generate(adversarial[attacked].cpu().numpy(), labels[attacked].cpu().numpy())
-        adversarial[attacked] = torch.from_numpy(found).to(adversarial)
+            found = _by_art(
+                network, adversarial[attacked], labels[attacked], attack,
+                classes=logits.shape[1], **parameters | {"eps": epsilon, "batch_size": batch_size},
+            )  # fmt: skip
+        adversarial[attacked] = found
     correct_after, excess = torch.zeros_like(correct), torch.zeros(len(labels), device=images.device)
     for rows in attacked.split(batch_size):
         excess[rows] = ball.excess(adversarial[rows], images[rows])
@@ -90,6 +80,48 @@ def art_attack(
     check_inside(excess, epsilon)
     unknown = torch.zeros_like(correct)
     return AttackResult(adversarial, correct, correct_after, unknown, unknown, torch.full_like(labels, -1))
+
+
+def _by_art(
+    network: AttackedNetwork, images: Tensor, labels: Tensor, attack: Any, *, classes: int, **parameters: Any
+) -> Tensor:
+    """What ART's ``attack`` makes of images (N, ...).
+
+    Rectangles lie in a square that the network does not see the rest of: ART's Square attack knows nothing else.
+    """
+    name, shape = getattr(attack, "__name__", attack), tuple(images.shape[1:])
+    height, width = shape[-2:] if len(shape) == 3 else (0, 0)
+    margin = (0, max(height - width, 0), 0, max(width - height, 0))
+    seen = (..., slice(height), slice(width)) if any(margin) else (...,)
+    given = torch.nn.functional.pad(images, margin) if any(margin) else images
+    function = nn.Module().eval()  # owns nothing: ART clears gradients and sets modes of whatever it is given
+    function.forward = lambda padded: network.forward(padded[seen])
+    classifier = PyTorchClassifier(
+        function,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(given.shape[1:]),
+        nb_classes=classes,
+        clip_values=(0.0, 1.0),
+        device_type="cpu" if images.device.type == "cpu" else "gpu",
+    )
+    try:
+        made = attack(classifier, **parameters)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"ART's {name} cannot be made ({in_one_line(error)}): expected a class of art.attacks.evasion that takes "
+            "eps, and arguments that it knows"
+        ) from error
+    parts = (made, getattr(made, "_attack", None), *getattr(made, "attacks", ()))  # some are made of others
+    for part in parts:  # no progress bars
+        if hasattr(part, "verbose"):
+            part.verbose = False
+    try:
+        found = made.generate(given.cpu().numpy(), labels.cpu().numpy())
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
+        raise RunError(
+            f"ART's {name} failed on images {shape}: {type(error).__name__}, {in_one_line(error)}"
+        ) from error
+    return torch.from_numpy(found).to(images)[seen]
 
 
 auto_attack = partial(art_attack, attack=AutoAttack)

@@ -110,6 +110,8 @@ class EpochAttacks:
     - ``masking_gap``: the first minus the third;
     - at the grid's epochs the robust accuracy under each of ``grid``, by name.
 
+    ``batch_size`` images are attacked at a time.
+
     Raises:
         ConfigError: a threat model that is not what ``pgd{steps}`` says, or an attack of the grid that takes one of
             these names.
@@ -120,8 +122,10 @@ class EpochAttacks:
     limit: int | None = None
     audit: bool = True
     grid: Mapping[str, GridAttack] | None = None
+    batch_size: int = 128
 
     def __post_init__(self) -> None:
+        at_least("callbacks.robustness.batch_size", self.batch_size, 1)
         if self.limit is not None:
             at_least("callbacks.robustness.limit", self.limit, 1)
         for key, meant in (("loss", "cross_entropy"), ("random_start", True)):
@@ -170,13 +174,14 @@ class EpochAttacks:
             chosen = balanced_subset(test.labels, self.limit)
         mine = chosen[rank::world]
         samples = Samples(lambda rows: test.gather(mine[rows]), test.labels[mine], mine)
-        correct, zero = look_at_gradients(AttackedNetwork(model, device), samples)
+        correct, zero = look_at_gradients(AttackedNetwork(model, device), samples, batch_size=self.batch_size)
 
         def by_art(threat: ThreatModel) -> Tensor:
             """ART draws for a batch, not for a sample: processes share out whole groups, each with its own seed."""
             from prs_lightning.attacks.art import auto_attack  # imports ART, which takes seconds
 
             options: dict[str, Any] = {"epsilon": threat.epsilon, "eps_step": threat.step_size}
+            options["batch_size"] = self.batch_size
             withstood = [torch.zeros(0, dtype=torch.bool, device=device)]
             for number, rows in list(enumerate(chosen.split(GROUP)))[rank::world]:
                 images, seed = test.gather(rows), mixed_seed(self.seed, epoch, number)
@@ -198,7 +203,13 @@ class EpochAttacks:
             generator = keyed_generator(self.seed, epoch)
             with bar(f"{self.name} audit" if name == audited else name) as progress:
                 result = gradient_attack(
-                    model, samples, attack.threat, generator=generator, among=among, progress=progress
+                    model,
+                    samples,
+                    attack.threat,
+                    generator=generator,
+                    among=among,
+                    batch_size=self.batch_size,
+                    progress=progress,
                 )
             found[name] = result.correct_after
         shares = total(torch.stack([flags.sum() for flags in found.values()]).double()) / len(chosen)

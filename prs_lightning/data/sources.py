@@ -43,6 +43,10 @@ PROBED = 8
 class Source(Protocol):
     """``len(source)`` samples; ``batches`` gives those of one process in order, ``gather`` those of some rows."""
 
+    batch_size: int
+    batch_key: str
+    """What a user sets to change ``batch_size``."""
+
     def __len__(self) -> int: ...
 
     def batches(self, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,6 +58,8 @@ class Source(Protocol):
 
 class SplitSource:
     """A split, in memory or stored."""
+
+    batch_key = "data.measuring_batch_size"
 
     def __init__(self, split: Split, batch_size: int = 200) -> None:
         self.split, self.batch_size = split, batch_size
@@ -81,6 +87,8 @@ class DatasetSource:
             again.
     """
 
+    batch_key = "the loader's batch_size"
+
     def __init__(self, dataset: Dataset[Any], name: str, loader: DataLoader[Any] | None = None) -> None:
         self.dataset, self.name = dataset, name
         self.length = _length(dataset, name)
@@ -94,6 +102,7 @@ class DatasetSource:
             self.settings |= {"batch_size": loader.batch_size or 200}
             if loader.num_workers:
                 self.settings["multiprocessing_context"] = loader.multiprocessing_context
+        self.batch_size: int = self.settings["batch_size"]
         refuse_random(self, name)
 
     def __len__(self) -> int:

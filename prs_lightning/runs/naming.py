@@ -31,6 +31,7 @@ BOOKKEEPING = (
     "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
     "trainer.max_time", "trainer.profiler", "trainer.detect_anomaly", "trainer.enable_autolog_hparams",
     "callbacks.progress", "callbacks.scores",
+    "callbacks.robustness.batch_size",
 )  # fmt: skip
 
 # The Trainer's arguments that every record holds, as the first ones did; the others stand in it where they are changed.

@@ -31,10 +31,11 @@ from prs_lightning.runs.directory import RunDirectory, Status, reason_of, write_
 LOOK_SECONDS = 0.2
 NOTICE_SECONDS = 2.0
 """How long an end takes at most to be seen by others: the exit of a process, a signal that goes to all of them."""
-LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|store->|Socket|DataLoader worker", re.I)
+LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|store->|Socket", re.I)
 """What a RuntimeError says where another process is gone."""
 GONE = "another process of this training is gone"
-WORKER = re.compile(r"DataLoader worker .*(?:killed by signal: (\w[\w ]*)|exited unexpectedly)")
+WORKER = re.compile(r"DataLoader worker .*killed by signal: ([\w ]+)")
+ASKED_TO_END = {str(signal.strsignal(number)): number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
 
 class Ranks(_SubprocessScriptLauncher):
@@ -118,7 +119,8 @@ class OneEnd(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         launcher = trainer.strategy.launcher
         ranks = launcher if isinstance(launcher, Ranks) else None
-        if (cause := signals.interrupted()) is None:
+        cause: BaseException | None = signals.interrupted()
+        if cause is None:
             signals.end_with(exception)  # a signal would only disturb what follows
             cause = cause_of(exception, ranks)
         if cause is not exception:
@@ -135,20 +137,18 @@ def cause_of(error: BaseException, ranks: Ranks | None) -> BaseException:
         return signals.interruption(signal.SIGINT) if by_hand else Interrupted(f"sys.exit({error.code}) was called")
     if not isinstance(error, RuntimeError):
         return error
-    worker = WORKER.search(f"{error} {error.__cause__}")
-    if not (worker or (ranks and is_of_other_processes(error))):
+    if (worker := WORKER.search(f"{error} {error.__cause__}")) and (number := ASKED_TO_END.get(worker[1].strip())):
+        return end_of_a_process("a process that reads images", -number)
+    if not (ranks and is_of_other_processes(error)):
         return error
     end = time.monotonic() + NOTICE_SECONDS
     while time.monotonic() < end:
-        if number := signals.met():  # what ended the other was sent to all
-            return signals.interruption(number)
-        if ranks and (cause := ranks.why()):
+        if met := signals.met():  # what ended the other was sent to all
+            return signals.interruption(met)
+        if cause := ranks.why():
             return cause
         time.sleep(LOOK_SECONDS)
-    if worker:
-        codes = [-each for each in signal.valid_signals() if signal.strsignal(each) == (worker[1] or "").strip()]
-        return end_of_a_process("a process that reads images", codes[0]) if codes else error
-    codes = [rank.poll() for rank in ranks.ranks] if ranks else []
+    codes = [rank.poll() for rank in ranks.ranks]
     if 0 in codes:
         return RunError(f"rank {codes.index(0) + 1} left in the middle of training, with exit code 0")
     if codes and not any(codes):
