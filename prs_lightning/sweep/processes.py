@@ -195,5 +195,6 @@ def reason(code: int, tail: Sequence[str]) -> str:
 def log_tail(run: RunDirectory, lines: int = 12) -> list[str]:
     """The last lines of the run's log that are not empty."""
     file = run.path / LOG_FILE
-    text = file.read_bytes()[-20_000:].decode(errors="replace") if file.exists() else ""
+    ours = file.is_file() and not file.is_symlink()
+    text = file.read_bytes()[-20_000:].decode(errors="replace") if ours else ""
     return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-lines:]
