@@ -291,4 +291,6 @@ def _raise_again(lost: Any) -> None:
         sys.__unraisablehook__(lost)
         return
     again, _Ending.error = lost.exc_value, None
-    threading.Thread(target=end_main, args=(again,), daemon=True, name="again").start()
+    timer = threading.Timer(0.1, end_main, (again,))  # in here it would be dropped, too
+    timer.daemon = True
+    timer.start()
