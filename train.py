@@ -22,8 +22,10 @@ from prs_lightning.errors import ConfigError
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
+from prs_lightning.runs.mending import mend_record, restore_rows
 from prs_lightning.runs.naming import place
-from prs_lightning.sweep import cli
+from prs_lightning.schema import check_samples, check_training
+from prs_lightning.sweep import arguments, cli
 from prs_lightning.sweep.processes import decide
 
 if TYPE_CHECKING:  # torch
@@ -32,17 +34,20 @@ if TYPE_CHECKING:  # torch
 
 def train(cfg: DictConfig) -> None:
     """Compose, seed, instantiate, fit."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_training(plain, arguments.helpers(cfg))
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    options.check(plain)
     path, config = place(cfg, HydraConfig.get())
     run = RunDirectory(path)
+    if not cfg.dry_run:
+        mend_record(run, config)
     run.check(config)
     if cfg.dry_run:
         print(f"{decide(run, retry_failed=True)}: {run.path}")
         return
     if run.status == "finished":
+        restore_rows(run, config)
         print(f"{run.path} is finished: nothing to train")
     else:
         fit(cfg, config, run)
@@ -51,7 +56,6 @@ def train(cfg: DictConfig) -> None:
 
 def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     """Train in ``run``, from its last checkpoint if it has one."""
-    from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
 
     from prs_lightning import online
@@ -66,8 +70,9 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
 
     keep_freed_memory()
     quiet_lightning()
-    data = instantiate(cfg.data, name=config["data"]["name"])
+    data = options.made("data", cfg.data, name=config["data"]["name"])
     facts = data.found(files=files_digest(config["data"]), before=run.record().get("data"))
+    check_samples(config, train=facts["train"], test=facts["test"])
     seed_everything(cfg.seed, verbose=False)
     model = config["model"] | data.for_network(config["model"])
     network = network_of(model)
@@ -109,8 +114,13 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
     from prs_lightning.runs.loggers import make_logger
     from prs_lightning.runs.ranks import OneEnd, watch_ranks
 
+    made = options.made
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    callbacks = [OneEnd(), Limits(chosen["max_time"]), *(instantiate(each) for each in cfg.callbacks.values() if each)]
+    callbacks = [
+        OneEnd(),
+        Limits(chosen["max_time"]),
+        *(made(f"callbacks.{key}", each) for key, each in cfg.callbacks.items() if each),
+    ]
     check_stopping(callbacks, chosen["check_val_every_n_epoch"])
     if (bar := chosen["enable_progress_bar"]) is None:  # Lightning would show one where callbacks.progress=null
         bar = any(isinstance(each, ProgressBar) for each in callbacks)
@@ -121,7 +131,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
         trainer = instantiate(
             cfg.trainer,
             default_root_dir=str(run.path),
-            plugins=[AtomicCheckpointIO(model)],
+            plugins=[AtomicCheckpointIO(model, run)],
             callbacks=callbacks,
             logger=[make_logger(name, each, config, run) for name, each in cfg.logger.items()] or False,
             enable_progress_bar=bar,

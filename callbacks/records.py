@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from prs_lightning.callbacks.measuring import all_measuring
 from prs_lightning.data.trainers import epoch_is_measured, epoch_is_whole
 from prs_lightning.measures import COLUMNS
 from prs_lightning.measuring import now, shortest, taken_measures
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.checkpoints import keep_previous
+from prs_lightning.runs.mending import rows_to_go_on_from
+from prs_lightning.runs.rows import as_text
 from prs_lightning.seeding import mixed_seed
 
 
@@ -30,14 +34,18 @@ class Records(Checkpoint):
     def __init__(self, *, grid_epochs: Sequence[int] = ()) -> None:
         self.grid_epochs = set(grid_epochs)
         self.times: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.run = RunDirectory(trainer.default_root_dir)
+        self.run, self.rows = RunDirectory(trainer.default_root_dir), []
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rows"] = as_text(self.rows)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Rows beyond the checkpoint that a resumed run goes on from are written again by it.
-        rows = self.run.rows()
-        self.rows: list[dict[str, Any]] = [{**row} for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.rows = [{**row} for row in rows_to_go_on_from(self.run, checkpoint)]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning keeps the last value of each metric; a measure that is not taken this epoch must stay empty.
@@ -67,6 +75,6 @@ class Records(Checkpoint):
             self.run.write_rows(self.rows)
         if epoch in self.grid_epochs:
             trainer.save_checkpoint(self.run.checkpoint(epoch), weights_only=True)
-        if trainer.is_global_zero and self.run.last_checkpoint.exists():
-            self.run.last_checkpoint.replace(self.run.previous_checkpoint)
+        if trainer.is_global_zero:
+            keep_previous(self.run)
         trainer.save_checkpoint(self.run.last_checkpoint)

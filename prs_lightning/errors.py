@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
+"""Errors of a disk that is full, refuses or is gone for a while: what it stopped goes on later."""
+
+TORCH_WRITERS = ("inline_container", "PytorchStreamWriter")
+"""What writes an archive for torch.save, as it calls itself in its errors."""
 
 
 class ConfigError(ValueError):
@@ -11,6 +18,14 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot start, go on or be written: the message names the file or the step and what to do."""
+
+
+class DiskError(RunError):
+    """A write that the disk refuses: what it stopped is interrupted, not failed, and goes on when there is room."""
+
+    def __init__(self, what: object, error: BaseException) -> None:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else in_one_line(error)
+        super().__init__(f"cannot write {what}: {why}; make room, then the same command goes on")
 
 
 class Interrupted(SystemExit):
@@ -28,13 +43,65 @@ class Interrupted(SystemExit):
         self.reason, self.code = reason, code
 
 
+def from_the_disk(error: BaseException) -> BaseException | None:
+    """What the disk said, if that is why ``error`` came; torch says so in a RuntimeError of its own.
+
+    >>> from_the_disk(OSError(errno.ENOSPC, "No space left on device"))
+    OSError(28, 'No space left on device')
+    >>> from_the_disk(ValueError("no such layer"))
+    """
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    for each in chain:
+        if isinstance(each, OSError) and each.errno in DISK:
+            return each
+    torchs = isinstance(error, RuntimeError) and (
+        "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
+    )
+    return error if torchs else None
+
+
 def in_one_line(error: object) -> str:
-    """What an error says, without its line breaks.
+    """What an error says, without its line breaks, and ``printable``.
 
     >>> in_one_line(ValueError("first\\n  second"))
     'first second'
     """
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: object) -> str:
+    """A text of others for a terminal or a page: what moves the cursor, colours, turns or hides is spelled out.
+
+    >>> print(printable("red " + chr(27) + "[31m, turned " + chr(0x202E) + ", undecodable " + chr(0xDCFF)))
+    red \\x1b[31m, turned \\u202e, undecodable \\udcff
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_yaml(value: object, most: int = 80) -> str:
+    """A value as one types it, without control characters, cut where it is long.
+
+    >>> in_yaml([None, True, float("nan"), "a"]), in_yaml({"a": ""}), in_yaml("")
+    ('[null,true,nan,a]', "{a: ''}", "''")
+    """
+    text = _yaml(value)
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
+    return {"None": "null", "True": "true", "False": "false", "": "''"}.get(str(value), str(value))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ python -m tests.synthetic_runs FOLDER          # 180 runs of 300 epochs: the pap
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -102,7 +103,7 @@ def write_run(
     ]
     run.write_rows(rows)
     run.update_record(
-        status=status, reason=reason, seed=seed, git_commit=COMMIT, started="2026-01-01T00:00:00+00:00",
+        status=status, reason=reason, seed=seed, git_commit=COMMIT, wandb_id=uuid.uuid4().hex[:12], started="2026-01-01T00:00:00+00:00",
         ended="2026-01-01T01:00:00+00:00", versions={"python": "3.11.2", "torch": "2.14.0", "lightning": "2.6.6"},
     )  # fmt: skip
     return run

@@ -193,15 +193,15 @@ def test_checkpoints_of_another_architecture_cost_the_figures_of_the_pair_alone(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["bootstrap.draws=5"], "bootstrap.draws=5 must be an integer of 100 or more"),
-        (["sizes.group=0"], "sizes.group=0 must be an integer of 1 or more"),
-        (["bootstrap.level=95"], "bootstrap.level=95 must lie in"),
+        (["bootstrap.draws=5"], "bootstrap.draws=5: expected an integer of 100 or more"),
+        (["sizes.group=0"], "sizes.group=0: expected an integer of 1 or more"),
+        (["bootstrap.level=95"], "bootstrap.level=95: expected a number from 0.5"),
         (["wandb.mode=on"], "wandb.mode=on: expected"),
         (["figures=some"], "figures=some: expected all, none or a list"),
-        (["figures=[99]"], r"figures=\['99'\]"),
+        (["figures=[99]"], r"figures=\[99\]"),
         (["pair.a=x@1"], "pair: name both networks"),
         (["pair.a=x@1", "pair.b=x@2"], "no run is called x"),
-        (["thresholds.mnist=95"], "expected test accuracies"),
+        (["thresholds.mnist=95"], "thresholds.mnist=95: expected a number from 0 to 1"),
     ],
 )
 def test_values_that_cannot_work_are_refused_in_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:

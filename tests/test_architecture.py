@@ -14,20 +14,22 @@ import pytest
 from tests.conftest import PROJECT
 
 FLOORS = (
-    {
-        "errors",
-        "outputs",
-        "signals",
-        "measures",
-        "measuring",
-        "memory",
-        "seeding",
-        "bars",
-        "network",
-        "shortage",
-        "online",
-    },
-    {"regions", "data", "dashboard"},
+    set(
+        [
+            "errors",
+            "outputs",
+            "signals",
+            "measures",
+            "measuring",
+            "memory",
+            "seeding",
+            "bars",
+            "network",
+            "shortage",
+            "online",
+        ]
+    ),
+    {"regions", "data", "dashboard", "schema"},
     {"models", "attacks"},
     {"runs", "measuring_pass"},
     {"sweep", "analysis"},
@@ -127,6 +129,10 @@ def loaded(*names: str) -> set[str]:
 
 def test_what_reads_runs_and_answers_help_needs_no_torch() -> None:
     assert not loaded(*NO_TORCH) & {"torch", "lightning"}
+
+
+def test_only_a_check_of_the_config_needs_pydantic() -> None:
+    assert not loaded(*NO_TORCH, "prs_lightning.schema", "prs_lightning.schema.targets") & {"pydantic"}
 
 
 def test_regions_of_any_torch_module_need_no_lightning() -> None:

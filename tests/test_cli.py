@@ -96,7 +96,7 @@ def test_a_directory_of_another_config_and_a_finished_one(run_train: RunTrain, t
     assert before == {file: file.stat().st_mtime_ns for file in run.path.rglob("*")}
 
 
-def test_a_full_disk_fails_the_run_in_one_line(run_train: RunTrain, tmp_path: Path) -> None:
+def test_a_full_disk_interrupts_the_run_in_one_line(run_train: RunTrain, tmp_path: Path) -> None:
     """A limit on the size of a file makes the checkpoint (2 MB and more) fail as a full disk does."""
     done = run_train(
         "callbacks=none", "epochs=1", f"run_dir={tmp_path / 'run'}", check=False, file_size_limit=1_000_000
@@ -106,8 +106,8 @@ def test_a_full_disk_fails_the_run_in_one_line(run_train: RunTrain, tmp_path: Pa
     assert "cannot write" in done.stderr
     assert not list(tmp_path.rglob("*.part"))
     run = RunDirectory(tmp_path / "run")
-    assert run.status == "failed"
-    assert "cannot write" in run.record()["reason"]
+    assert run.status == "interrupted"
+    assert "make room, then the same command goes on" in run.record()["reason"]
     run_train("callbacks=none", "epochs=1", f"run_dir={tmp_path / 'run'}")
     assert run.status == "finished"
 

@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prs_lightning.runs import RunDirectory
+from prs_lightning.runs.loggers import make_logger
 from prs_lightning.sweep.cli import CONFIG_FOLDER
-from train import make_logger
 
 FOLDER = Path(CONFIG_FOLDER)
 PARTS = {"base"}

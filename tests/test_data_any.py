@@ -290,7 +290,7 @@ def colour_after_grey(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (corrupt, {}, r"train/red/03.png cannot be read as an image \(.*\): mend or delete it"),
+        (corrupt, {}, r"train/red/03.png cannot be read as an image \(.*\): mend it, or take it out of the folder"),
         (sixteen_bits, {}, r"train/red/03.png has mode I;16: expected 8 bits"),
         (colour_after_grey, {}, r"green/01.png has colour, but the first image has none: give data.channels=3"),
         (lambda root: (root / "test").rename(root / "tests"), {}, "pets/test is missing: expected train/ and test/"),

@@ -128,7 +128,11 @@ def test_what_does_not_fit_leaves_no_trace(
             "differs in shape: hidden.weight is (12, 400), expected (5, 400), hidden.bias",
         ),
         ("weights.pth", ["--arguments", "width"], "--arguments width: expected key=value"),
-        ("weights.pth", ["--arguments", "depth=1"], "unexpected keyword argument 'depth'"),
+        (
+            "weights.pth",
+            ["--arguments", "depth=1"],
+            "model.depth: tests.any_networks.Convolutional has no such argument: did you mean width?",
+        ),
         ("weights.pth", ["--data", "mnist6k"], "Could not find 'data/mnist6k'"),
         ("weights.pth", ["--epoch", "0"], "epoch=0 must be an integer of 1 or more"),
     ]

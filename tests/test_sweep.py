@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prs_lightning.runs import find_runs
-from prs_lightning.runs.directory import SWEEP_FILE
+from prs_lightning.runs.finding import SWEEP_FILE
 from tests.sweeping import (
     SLEEPY,
     SMALL,

@@ -15,7 +15,9 @@ import pytest
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs import __main__ as status
-from prs_lightning.runs.directory import SWEEP_LOCK, held, note_runs, noted_runs
+from prs_lightning.runs.directory import SWEEP_LOCK
+from prs_lightning.runs.finding import note_runs, noted_runs
+from prs_lightning.runs.locking import held
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.launcher import ProcessLauncher, visible_gpus
 from prs_lightning.sweep.processes import PARENT, Job, decide, log_tail, run_job
@@ -33,7 +35,22 @@ def run_with(path: Path, said: str) -> RunDirectory:
     [("finished", "finished"), ("failed", "failed"), ("interrupted", "resume"), ("running", "resume")],
 )
 def test_the_decision_follows_from_the_record(tmp_path: Path, said: str, decision: str) -> None:
-    assert decide(run_with(tmp_path, said)) == decision
+    run = run_with(tmp_path, said)
+    run.write_rows([{"epoch": 1}])
+    assert decide(run) == decision
+
+
+def test_a_run_that_was_harmed_is_left_to_its_job(tmp_path: Path) -> None:
+    """Which makes anew what was harmed, or says why it cannot."""
+    run = run_with(tmp_path, "finished")
+    run.write_rows([{"epoch": 1}])
+    run.metrics_file.write_text("epoch\n")
+    assert decide(run) == "resume"
+    run.write_rows([{"epoch": 1}])
+    run.record_file.write_text("[")
+    assert decide(run) == "resume"
+    run.mark(Status.FAILED, {"seed": 1}, "nobody knows")
+    assert (run.status, (tmp_path / "run.json.aside").read_text()) == ("failed", "[")
 
 
 def test_failed_runs_are_tried_again_only_when_asked_for(tmp_path: Path) -> None:
@@ -101,8 +118,6 @@ def test_a_job_wants_as_many_gpus_as_it_has_devices() -> None:
     assert wanted({"devices": 2, "accelerator": "cpu"}) == ProcessLauncher(gpus=[]).gpus_wanted({"devices": 2}) == 0
     with pytest.raises(ConfigError, match=r"trainer\.devices=3, but the sweep has 2 GPUs: 0, 1"):
         wanted({"devices": 3})
-    with pytest.raises(ConfigError, match="jobs_per_gpu=0"):
-        ProcessLauncher(gpus=[], jobs_per_gpu=0)
 
 
 def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +197,7 @@ def test_status_names_every_run_with_its_reason(tmp_path: Path, capsys: pytest.C
     for name, said in {"a": "finished", "b": "failed", "c": "interrupted", "d": "running"}.items():
         run_with(folder / name, said)
     note_runs([RunDirectory(folder / name) for name in "abcde"])
-    assert status.status_of(folder) == [
+    assert status.status_of(folder)[0] == [
         ("failed", "b", "it broke"),
         ("interrupted", "c", "its process 1 is gone without a word; the same command goes on"),
         ("interrupted", "d", "its process 1 is gone without a word; the same command goes on"),

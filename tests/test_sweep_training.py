@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from prs_lightning.runs import find_runs
+from prs_lightning.runs.rows import parsed as rows_of
+from prs_lightning.sweep.processes import LOG_FILE
 from tests.sweeping import REAL, end, kill, measures, processes_in, start, statuses, sweep, wait_for
 
 SOAK_KILLS = 10
@@ -83,6 +86,36 @@ def test_a_lost_rank_interrupts_its_job_only(tmp_path: Path) -> None:
     assert sorted(map(str, statuses(folder).values())) == ["finished", "interrupted"]
     assert len(list(folder.rglob("run.json"))) == 2, "one directory per job, not per rank"
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_a_sweep_goes_on_where_runs_were_harmed(tmp_path: Path) -> None:
+    """Of two finished runs one lost its rows, and the other's record is garbage: the same command makes them anew."""
+    folder, command = tmp_path / "runs", (*TINY, "seed=0..1", "epochs=1")
+    assert sweep(REAL, folder, *command)[0] == 0
+    before = measures(folder)
+    first, second = find_runs(folder)
+    first.metrics_file.write_bytes(b"")
+    second.record_file.write_text("[")
+    code, output = sweep(REAL, folder, *command)
+    assert code == 0, output
+    assert measures(folder) == before
+    assert len(rows_of(first.metrics_file.read_text())) == 1
+    assert "its rows are restored" in (first.path / LOG_FILE).read_text()
+    assert "run.json damaged or gone: made anew" in (second.path / LOG_FILE).read_text()
+
+
+def test_after_a_full_disk_the_same_command_goes_on(tmp_path: Path) -> None:
+    """A limit on the size of files, which the job inherits: no checkpoint can be written."""
+    folder, command = tmp_path / "runs", (*TINY, "seed=0", "epochs=1")
+    process = start(REAL, folder, *command)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    code, output = end(process)
+    assert code == 1
+    assert "error: 1 interrupted of 1 runs" in output
+    assert list(statuses(folder).values()) == ["interrupted"]
+    code, output = sweep(REAL, folder, *command)
+    assert code == 0, output
+    assert list(statuses(folder).values()) == ["finished"]
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ from prs_lightning.data import ImageData, Split
 from prs_lightning.errors import ConfigError
 from prs_lightning.runs import RunDirectory, limits, options
 from prs_lightning.runs.naming import RECORDED
+from prs_lightning.schema.trainer import Trainer as Schema
+from prs_lightning.schema.values import seconds
 from prs_lightning.seeding import keyed_generator, mixed_seed
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 from tests.conftest import SMALL, digit_data
@@ -36,7 +38,7 @@ ARGUMENTS = inspect.signature(Trainer.__init__).parameters.keys() - {"self"}
 
 def test_the_table_and_the_config_know_every_argument_of_this_lightning() -> None:
     listed = yaml.safe_load((Path(CONFIG_FOLDER) / "trainer" / "default.yaml").read_text())
-    assert options.TRAINER.keys() == ARGUMENTS, "decide what becomes of it, and prove it here"
+    assert Schema.model_fields.keys() == ARGUMENTS, "decide what becomes of it, and prove it here"
     assert listed.keys() - {"_target_"} == ARGUMENTS
     defaults = {name: each.default for name, each in inspect.signature(Trainer.__init__).parameters.items()}
     assert {name: value for name, value in listed.items() if name not in RECORDED} == {
@@ -327,5 +329,5 @@ def test_epochs_that_are_not_measured_have_no_measures(usual: RunDirectory, tmp_
 
 
 def test_durations() -> None:
-    assert options.seconds("01:02:03:04") == 86400 + 2 * 3600 + 3 * 60 + 4
+    assert seconds("01:02:03:04") == 86400 + 2 * 3600 + 3 * 60 + 4
     assert limits.Limits().seconds == math.inf

@@ -82,7 +82,9 @@ def test_a_run_directory_is_complete(undisturbed: RunDirectory) -> None:
         "robust/zero_gradient", "time/train_s", "time/measure_s",
     ):  # fmt: skip
         assert all(row[name] for row in rows), name
-    assert {file.name for file in undisturbed.checkpoints.iterdir()} == {"epoch-001.ckpt", "last.ckpt", "previous.ckpt"}
+    assert {file.name for file in undisturbed.checkpoints.iterdir()} == {
+        *("epoch-001.ckpt", "last.ckpt", "previous.ckpt", "rows.json")
+    }
     assert "optimizer_states" not in read_checkpoint(undisturbed.checkpoint(1))
 
 

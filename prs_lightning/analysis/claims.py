@@ -13,7 +13,7 @@ from scipy import stats
 from prs_lightning import measures
 from prs_lightning.analysis.panels import Statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, Relation, label
-from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array, interval, spearman
+from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array, interval, spearman_of_each
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided on this data"
 
@@ -167,8 +167,9 @@ def _mean(values: Array, level: float) -> tuple[float, float, float]:
 
 def _trend(rows: pd.DataFrame, column: str, sign: int, level: float) -> tuple[float, float, float, int]:
     """``sign`` times Spearman with the epoch in each run: the mean over runs, its interval, and how many runs."""
-    by_run = rows.reindex(columns=["run", "epoch", column]).dropna().groupby("run")
-    trends = np.array([sign * spearman(*run[["epoch", column]].to_numpy(float).T) for _, run in by_run])
+    known = rows.reindex(columns=["run", "epoch", column]).dropna()
+    codes, _ = pd.factorize(known["run"], sort=True)
+    trends = sign * spearman_of_each(known["epoch"].to_numpy(float), known[column].to_numpy(float), codes)
     trends = trends[~np.isnan(trends)]
     effect, low, high = np.clip(_mean(trends, level), -1, 1).tolist()
     return effect, low, high, len(trends)

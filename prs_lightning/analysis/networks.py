@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +74,12 @@ def checkpoint_path(runs: Path, run: str, epoch: int) -> Path | None:
         if last.exists() and directory.record()["status"] == "finished" and int(directory.config()["epochs"]) == epoch:
             return last
     return None
+
+
+def available(runs: Path) -> Callable[[str, int], bool]:
+    """Tells of (run, epoch) whether its weights are there."""
+    with_checkpoints = cache(lambda run: (runs / run / "checkpoints").is_dir())
+    return lambda run, epoch: with_checkpoints(run) and checkpoint_path(runs, run, epoch) is not None
 
 
 def pair_key(runs: Path, pair: Pair) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from prs_lightning.analysis import statistics
 from prs_lightning.analysis.relations import PAPER_SLOPES, RELATIONS, Relation, label
@@ -53,6 +54,11 @@ def panel_statistics(
     """Every statistic of every panel of ``Selection.models``; what cannot be computed is NaN and ``note`` says why."""
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[tuple[int, Array]]] = {}
+    relations = list(relations)
+    panels = [
+        (str(model), str(data), group, RankCovariances(group, relations, draws, seed))
+        for (model, data), group in models.groupby(["model", "data"], sort=True)
+    ]
     for relation in relations:
         empty = {
             "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
@@ -62,10 +68,10 @@ def panel_statistics(
             rows.append(empty | {"note": f"not measured: {', '.join(label(name) for name in missing)}"})
             continue
         progress(f"statistics: {relation.title}")
-        for (model, data), group in models.groupby(["model", "data"], sort=True):
+        for model, data, group, covariances in panels:
             known = group.dropna(subset=[relation.x, relation.y])
-            row, resampled = _panel(relation, known, draws, seed, level)
-            paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, str(model), str(data)), NAN)
+            row, resampled = _panel(relation, known, covariances, level)
+            paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, model, data), NAN)
             rows.append(empty | {"model": model, "data": data, "n_models": len(known), "paper_slope": paper} | row)
             if resampled:
                 kept.setdefault(relation.title, []).append((row["n_runs"], resampled["spearman"]))
@@ -77,8 +83,35 @@ def panel_statistics(
     return Statistics(table, kept)
 
 
+class RankCovariances:
+    """The draws of one panel, and in them the covariances of ranks of all that its relations name.
+
+    Relations that are known of the same models share them: ranking the PRS ratio and the controls anew for each would
+    be most of the time of an analysis.
+    """
+
+    def __init__(self, group: pd.DataFrame, relations: Iterable[Relation], draws: int, seed: int) -> None:
+        self.group, self.draws, self.seed = group, draws, seed
+        self.relations = [each for each in relations if {each.x, each.y} <= {*group.columns}]
+        self.made: dict[bytes, tuple[list[str], Array, Array]] = {}
+
+    def of(self, known: pd.DataFrame, runs: NDArray[np.intp], names: Iterable[str]) -> tuple[Array, Array]:
+        """The counts of runs in the draws, and the covariances of ``names``, all known of the models ``known``."""
+        key = known.index.to_numpy().tobytes()
+        if key not in self.made:
+            alike = [each for each in self.relations if len(self.group.dropna(subset=[each.x, each.y])) == len(known)]
+            wanted = dict.fromkeys(name for each in alike for name in (each.x, each.y, *CONTROLS, *each.controls))
+            there = [name for name in wanted if name in known and not known[name].isna().any()]
+            counts = statistics.drawn_runs(runs, draws=self.draws, seed=self.seed)
+            columns = [known[name].to_numpy(float) for name in there]
+            self.made[key] = there, counts, statistics.rank_covariances(columns, runs, counts)
+        there, counts, covariances = self.made[key]
+        places = [there.index(name) for name in names]
+        return counts, covariances[:, places][:, :, places]
+
+
 def _panel(
-    relation: Relation, known: pd.DataFrame, draws: int, seed: int, level: float
+    relation: Relation, known: pd.DataFrame, covariances: RankCovariances, level: float
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """What there is to say of the models with x and y, and the draws if there are runs enough."""
     x, y = known[relation.x].to_numpy(float), known[relation.y].to_numpy(float)
@@ -117,7 +150,9 @@ def _panel(
     resampled: dict[str, Array] = {}
     if len(names) >= MINIMUM_RUNS:
         row["between_low"], row["between_high"] = statistics.between_interval(x, y, runs, level)
-        resampled = statistics.cluster_bootstrap(x, y, runs, controls, draws=draws, seed=seed)
+        varying = [name for name, values in zip(wanted, controls, strict=True) if not statistics.is_constant(values)]
+        counts, ranks = covariances.of(known, runs, (relation.x, relation.y, *varying))
+        resampled = statistics.resampled(x, y, runs, counts, ranks)
     for name, drawn in resampled.items():
         row[f"{name}_low"], row[f"{name}_high"] = statistics.interval(drawn, len(names), level)
     return row | {"reading": reading(row), "note": "; ".join(notes)}, resampled

@@ -20,6 +20,7 @@ from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
+from prs_lightning.analysis.text import code_span, html_block, in_html, in_markdown, markdown_block
 from prs_lightning.errors import RunError, in_one_line
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
@@ -55,13 +56,16 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
     here = Path(__file__).parent
     content = _content(evidence) | {"css": (here / "report.css").read_text()}
     for markup, name in (("html.jinja", "report.html"), ("markdown.jinja", "report.md")):
+        shown, block = (in_html, html_block) if markup == "html.jinja" else (in_markdown, markdown_block)
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=markup == "html.jinja",
+            loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=True, finalize=shown,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         environment.filters |= {
             "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
-            "cell": lambda text: " ".join(str(text).split()).replace("|", "\\|"),
+            "cell": shown,
+            "code": code_span,
+            "block": block,
             "effect": effect,
             "place": lambda value: f"{60 + 55 * np.clip(value, -1, 1):.1f}",  # of [-1, 1], on the page's axis
         }

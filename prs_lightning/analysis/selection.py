@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from prs_lightning.analysis.statistics import Array
 from prs_lightning.errors import ConfigError
 from prs_lightning.measures import PRS_RATIO, TEST_ACCURACY
 from prs_lightning.runs.naming import is_bookkeeping
@@ -145,23 +146,34 @@ def choose_pair(
     there = known[[available(run, epoch) for run, epoch in zip(known["run"], known["epoch"], strict=True)]]
     if len(there) < 2:
         return None, f"{len(there)} of {len(known)} models have a checkpoint: the figures of two networks need two"
-    # Sorted, so that among equals the first of the first architecture and data set is taken.
-    columns = ["data", "model", PRS_RATIO, TEST_ACCURACY]
-    places = there.sort_values(["data", "model"])[columns].reset_index(names="place")
-    pairs = places.merge(places, on=["data", "model"], suffixes=(" a", " b"))
-    gap = pairs[f"{PRS_RATIO} a"] - pairs[f"{PRS_RATIO} b"]
-    apart = (pairs[f"{TEST_ACCURACY} a"] - pairs[f"{TEST_ACCURACY} b"]).abs()
-    nearest = apart[gap > 0].min()
-    if np.isnan(nearest):
+    nearest = min((apart[gap > 0].min(initial=np.inf) for *_, gap, apart in _differences(there)), default=np.inf)
+    if np.isinf(nearest):
         return None, "no two models of one architecture and data set differ in PRS ratio"
     # Without models as near as wanted, the nearest ones there are: the figures then say how far apart they lie.
-    best = gap[apart <= max(tolerance, nearest)].idxmax()
+    largest, best = 0.0, (there.iloc[0], there.iloc[0])
+    for some, panel, gap, apart in _differences(there):
+        gap[apart > max(tolerance, nearest)] = -np.inf
+        row, column = np.unravel_index(gap.argmax(), gap.shape)
+        if gap[row, column] > largest:
+            largest, best = float(gap[row, column]), (some.iloc[row], panel.iloc[column])
     within = f"models within {tolerance} of test accuracy"
     if nearest > tolerance:
         within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
-    reason = f"the largest difference in PRS ratio ({gap[best]:.3g}) among {within}"
-    a, b = (_network(there.loc[pairs.loc[best, f"place {letter}"]]) for letter in "ab")
-    return (a, b), reason
+    reason = f"the largest difference in PRS ratio ({largest:.3g}) among {within}"
+    return (_network(best[0]), _network(best[1])), reason
+
+
+def _differences(models: pd.DataFrame, at_once: int = 200) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, Array, Array]]:
+    """For some models after the others, and all of their panel: the differences in PRS ratio and in test accuracy.
+
+    Panels are sorted, so that among equals the first of the first architecture and data set is taken. All pairs of
+    12,000 models at once would not fit the memory.
+    """
+    for _, panel in models.groupby(["data", "model"], sort=True, observed=True):
+        prs, accuracy = (panel[name].to_numpy(float) for name in (PRS_RATIO, TEST_ACCURACY))
+        for start in range(0, len(panel), at_once):
+            part = slice(start, start + at_once)
+            yield panel.iloc[part], panel, prs[part, None] - prs, np.abs(accuracy[part, None] - accuracy)
 
 
 def _network(row: pd.Series) -> Network:

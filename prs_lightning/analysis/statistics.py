@@ -7,6 +7,7 @@ OLS p-value counts models; the others here count runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from statsmodels.regression.linear_model import OLS
 Array = NDArray[np.float64]
 NAN = float("nan")
 
+RANKS_AT_ONCE = 1_000_000
+"""Numbers in memory for the bootstrap: models x columns x draws."""
 MINIMUM_RUNS = 5
 """Below this number of runs no interval is given: the bootstrap has too few distinct draws to cover what it says."""
 
@@ -54,6 +57,23 @@ def spearman(x: Array, y: Array) -> float:
     if len(x) < 3 or is_constant(x) or is_constant(y):
         return NAN
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+
+
+def spearman_of_each(x: Array, y: Array, runs: NDArray[np.intp]) -> Array:
+    """``spearman`` within each run, in the order of the codes 0 .. G - 1; runs of one length are ranked at once."""
+    pairs = np.stack([x, y])[:, np.argsort(runs, kind="stable")]
+    lengths = np.bincount(runs)
+    starts = np.cumsum(lengths) - lengths
+    found = np.full(len(lengths), NAN)
+    for length in np.unique(lengths[lengths >= 3]):
+        chosen = np.flatnonzero(lengths == length)
+        values = pairs[:, starts[chosen, None] + np.arange(length)]  # (2, runs, models)
+        ranks = stats.rankdata(values, axis=-1) - (length + 1) / 2
+        (xx, xy), (_, yy) = np.einsum("irn,jrn->ijr", ranks, ranks) / (length - 1)
+        constant = np.ptp(values, axis=-1) <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=-1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[chosen] = np.where(constant.any(axis=0), NAN, np.clip(xy / np.sqrt(xx) / np.sqrt(yy), -1, 1))
+    return found
 
 
 def partial_spearman(x: Array, y: Array, controls: Sequence[Array]) -> tuple[float, float]:
@@ -169,28 +189,50 @@ def cluster_bootstrap(
     Returns:
         Draws (B,) of ``slope``, ``within``, ``spearman`` and ``partial``; NaN where a draw made x or y constant.
     """
-    count = int(runs.max()) + 1
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    counts = drawn_runs(runs, draws=draws, seed=seed)
     varying = [control for control in controls if not is_constant(control)]
-    rho, partial = [], []
-    chunks = -(-draws * len(x) // 1_000_000)  # weights (draws x models) held at a time
-    for counts in np.array_split(weights, max(1, chunks)):
-        part = counts[:, runs]
-        ranks = np.stack([_ranks(part, column) for column in (x, y, *varying)], axis=-1)
-        means = np.einsum("bn,bnk->bk", part, ranks) / part.sum(axis=1, keepdims=True)
-        centred = ranks - means[:, None]
-        covariance = np.matmul((centred * part[..., None]).swapaxes(1, 2), centred)
-        across = covariance[:, :2, 2:]
-        explained = across @ np.linalg.pinv(covariance[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
-        rho.append(_correlation(covariance[:, :2, :2]))
-        partial.append(_correlation(covariance[:, :2, :2] - explained))
+    return resampled(x, y, runs, counts, rank_covariances((x, y, *varying), runs, counts))
+
+
+def drawn_runs(runs: NDArray[np.intp], *, draws: int, seed: int) -> Array:
+    """How often each draw (B, G) has each of the G runs."""
+    count = int(runs.max()) + 1
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+
+
+def resampled(x: Array, y: Array, runs: NDArray[np.intp], counts: Array, covariances: Array) -> dict[str, Array]:
+    """``cluster_bootstrap`` of given draws, with the ``rank_covariances`` of x, y and the controls that vary."""
+    across = covariances[:, :2, 2:]
+    explained = across @ np.linalg.pinv(covariances[:, 2:, 2:], rcond=1e-10, hermitian=True) @ across.swapaxes(1, 2)
     return {
-        "slope": _slopes(weights, x, y, runs),
+        "slope": _slopes(counts, x, y, runs),
         # Each run's deviations sum to 0, so the intercept stays 0 in every draw.
-        "within": _slopes(weights, x - run_means(x, runs)[runs], y - run_means(y, runs)[runs], runs),
-        "spearman": np.concatenate(rho),
-        "partial": np.concatenate(partial),
+        "within": _slopes(counts, x - run_means(x, runs)[runs], y - run_means(y, runs)[runs], runs),
+        "spearman": _correlation(covariances[:, :2, :2]),
+        "partial": _correlation(covariances[:, :2, :2] - explained),
     }
+
+
+def rank_covariances(columns: Sequence[Array], runs: NDArray[np.intp], counts: Array) -> Array:
+    """Sums of products of the centred mid-ranks of K columns (N,) in each draw: (B, K, K).
+
+    Ranks and their mean are halves of integers, so the sums are exact, in whatever order they are taken.
+    """
+    sizes = counts @ np.bincount(runs)
+    exact = np.float32 if sizes.max() < 2**22 else np.float64  # for halves of integers up to there
+    places = [np.unique(column, return_inverse=True)[1] for column in columns]
+    orders = [np.argsort(place, kind="stable") for place in places]
+    found = np.empty((len(counts), len(columns), len(columns)))
+    at_once = max(1, RANKS_AT_ONCE // (len(runs) * len(columns)))
+    for start in range(0, len(counts), at_once):
+        part = slice(start, start + at_once)
+        weights = counts[part].T[runs].astype(exact)  # models x draws: what follows moves whole rows
+        middle = ((sizes[part] + 1) / 2).astype(exact)
+        centred = np.empty((len(middle), len(columns), len(runs)))
+        for column, (place, order) in enumerate(zip(places, orders, strict=True)):
+            centred[:, column] = (_ranks(weights, place, order) - middle).T
+        found[part] = (centred * counts[part][:, None, runs]) @ centred.swapaxes(1, 2)
+    return found
 
 
 def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array:
@@ -204,12 +246,18 @@ def _slopes(weights: Array, x: Array, y: Array, runs: NDArray[np.intp]) -> Array
     return (sxy - sx * sy / n) / below
 
 
-def _ranks(weights: Array, column: Array) -> Array:
-    """Mid-ranks (B, N) of a column in resamples of weights (B, N): the mean rank of the copies of each value."""
-    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
-    copies = np.add.reduceat(weights[:, order], np.cumsum(counts) - counts, axis=1)
-    return (np.cumsum(copies, axis=1) - (copies - 1) / 2)[:, place]
+def _ranks(weights: NDArray[Any], place: NDArray[np.intp], order: NDArray[np.intp]) -> NDArray[Any]:
+    """Mid-ranks (N, B) in resamples of weights (N, B), the mean rank of the copies of each value.
+
+    Args:
+        place: (N,) of each model's value among all values.
+        order: (N,) the models, sorted by value.
+    """
+    models = np.bincount(place)
+    copies = weights[order]
+    if len(models) < len(place):
+        copies = np.add.reduceat(copies, np.cumsum(models) - models, axis=0)
+    return (np.cumsum(copies, axis=0) - (copies - 1) / 2)[place]
 
 
 def _correlation(covariance: Array) -> Array:

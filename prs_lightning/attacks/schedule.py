@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor
 
 from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
-from prs_lightning.attacks.losses import LOSSES
 from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import balanced_subset
 from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.schema.attacks import refuse_taken, resolved
 from prs_lightning.seeding import keyed_generator, mixed_seed
 
 GROUP = 128
@@ -42,58 +41,23 @@ class GridAttack:
     art: bool = False
 
 
-def entry_of(name: str) -> dict[str, Any] | None:
-    """The entry that a name stands for: ``fgsm``, ``bim5``, ``pgd100``, a loss, ``autoattack``; None for any other."""
-    if name == "fgsm":
-        return {"steps": 1, "step_size": None, "random_start": False}
-    if found := re.fullmatch(r"(bim|pgd)([1-9][0-9]*)", name):
-        return {"steps": int(found[2])} | ({"random_start": False} if found[1] == "bim" else {})
-    if name in LOSSES:
-        return {"loss": name, "survivors": True}
-    return {"art": True} if name == "autoattack" else None
-
-
 def grid_attacks(
     entries: Mapping[str, Mapping[str, Any] | None] | Sequence[str], threat: ThreatModel
 ) -> dict[str, GridAttack]:
-    """The attacks of the grid's epochs.
-
-    Args:
-        entries: names as for `entry_of`; or for each name what differs from ``threat``, and ``survivors`` or ``art``
-            (an entry that is null is left out, a step size that is null goes to the edge of the ball).
-        threat: the epoch's own.
+    """The attacks of the grid's epochs: ``entries`` as :func:`prs_lightning.schema.attacks.resolved` takes them.
 
     Raises:
-        ConfigError: a name that stands for nothing; an entry with a key that a threat model does not have, with a value
-            that it refuses, or that is not what its name says: the number would carry the name of another attack.
+        ConfigError: as there; or a value that a threat model refuses.
     """
-
-    def made(name: str, entry: Mapping[str, Any]) -> GridAttack:
-        changes = dict(entry)
-        flags = {flag: bool(changes.pop(flag, False)) for flag in ("survivors", "art")}
-        known = [field.name for field in fields(ThreatModel)]
-        if unknown := sorted(changes.keys() - set(known)):
-            raise ConfigError(f"grid_attacks.{name} has no {', '.join(unknown)}: expected some of {', '.join(known)}")
-        if changes.get("step_size", 0) is None:
-            changes["step_size"] = changes.get("epsilon", threat.epsilon)
-        if not changes.get("random_start", True):
-            changes.setdefault("restarts", 1)
-        return GridAttack(replace(threat, **changes), **flags)
-
-    meant = {name: entry_of(name) for name in entries}
-    if not isinstance(entries, Mapping):
-        if unknown := [name for name, entry in meant.items() if entry is None]:
-            known = ", ".join(["fgsm", "bim5", "pgd100", *LOSSES, "autoattack"])
-            raise ConfigError(
-                f"grid_attacks={unknown[0]!r} is unknown: expected one of {known}, or an entry of its own"
-            )
-        entries = meant
-    attacks = {name: made(name, entry) for name, entry in entries.items() if entry is not None}
-    for name, attack in attacks.items():
-        expected = meant[name]
-        if expected is not None and attack != made(name, expected):
-            raise ConfigError(f"grid_attacks.{name}={entries[name]} is not what {name} says: give it another name")
-    return attacks
+    own = {field.name: getattr(threat, field.name) for field in fields(ThreatModel)}
+    flags = ("survivors", "art")
+    return {
+        name: GridAttack(
+            ThreatModel(**{key: value for key, value in attack.items() if key not in flags}),
+            **{flag: bool(attack[flag]) for flag in flags},
+        )
+        for name, attack in resolved(entries, own).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -134,9 +98,7 @@ class EpochAttacks:
                     f"callbacks.robustness.{key}={value}, but {self.name} is PGD with cross-entropy from a random "
                     "start: give it as an entry of grid_attacks"
                 )
-        for name in (self.name, f"{self.name}_audited", "zero_gradient", "masking_gap"):
-            if name in (self.grid or {}):
-                raise ConfigError(f"grid_attacks.{name} is measured at every epoch already: give it another name")
+        refuse_taken(self.grid or {}, self.threat.steps)
 
     @property
     def name(self) -> str:

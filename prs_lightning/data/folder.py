@@ -115,4 +115,4 @@ def _opened(path: Path) -> Iterator[Image]:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         why = f"{type(error).__name__}: {in_one_line(error) or 'no message'}"
-        raise RunError(f"{path} cannot be read as an image ({why}): mend or delete it") from error
+        raise RunError(f"{path} cannot be read as an image ({why}): mend it, or take it out of the folder") from error

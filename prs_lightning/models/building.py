@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -20,15 +18,7 @@ from prs_lightning.measuring import evaluating, random_states_kept
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.models.wrapped import Wrapped
 from prs_lightning.network import logits_of, refuse_probabilities
-
-SHARED = ("channels", "classes", "mean", "std", "seed", "learning_rate")
-"""What every network's config holds: of a foreign network only what its signature names is handed to it."""
-
-SIZES = {
-    **dict.fromkeys(("num_classes", "n_classes"), "classes"),
-    **dict.fromkeys(("in_channels", "in_chans"), "channels"),
-}
-"""Other names of the sizes, filled in where a signature has them."""
+from prs_lightning.schema.targets import SHARED, SIZES, located
 
 
 def network_of(model: Mapping[str, Any]) -> LightningModule:
@@ -42,7 +32,7 @@ def network_of(model: Mapping[str, Any]) -> LightningModule:
     """
     name = model["_target_"]
     values = {key: value for key, value in model.items() if key != "_target_"}
-    factory = located(name)
+    factory = network_class(name)
     if isinstance(factory, type) and issubclass(factory, ImageClassifier):
         return _called(name, factory, values)
     parameters = inspect.signature(factory).parameters
@@ -87,48 +77,19 @@ def _called(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]
         raise ConfigError(f"model._target_={name}: {said}; it was given {given}") from error
 
 
-def located(name: str) -> Callable[..., Any]:
+def network_class(name: str) -> Callable[..., Any]:
     """The class or function of a dotted name, imported.
 
     Raises:
         ConfigError: no such module or name, or one that makes no networks.
     """
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
-        raise ConfigError(f"model._target_={name}: expected a dotted name such as my_package.MyNet")
-    parts = name.split(".")
-    found: Any = _imported(parts[0], name)
-    for place, part in enumerate(parts[1:], start=2):
-        if not hasattr(found, part) and hasattr(found, "__path__"):
-            _imported(".".join(parts[:place]), name)
-        if not hasattr(found, part):
-            there = [key for key in vars(found) if not key.startswith("_")]
-            near = " or ".join(get_close_matches(part, there, n=3)) or f"one of {', '.join(there[-8:])}"
-            raise ConfigError(
-                f"model._target_={name}: {'.'.join(parts[: place - 1])} has no {part}: did you mean {near}?"
-            )
-        found = getattr(found, part)
+    found = located(name)
     # A checkpoint names what is called here: nothing that could run a command.
-    homes = {parts[0], str(getattr(found, "__module__", "")).split(".")[0]}
+    homes = {name.split(".")[0], str(getattr(found, "__module__", "")).split(".")[0]}
     of_modules = not isinstance(found, type) or issubclass(found, nn.Module)
-    if not callable(found) or homes & sys.stdlib_module_names or not of_modules:
+    if homes & sys.stdlib_module_names or not of_modules:
         raise ConfigError(f"model._target_={name}: expected a torch module's class, or a function that makes one")
     return found
-
-
-def _imported(module: str, name: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise ConfigError(f"model._target_={name}: {module} needs {error.name}, which is not installed") from error
-        package = module.split(".")[0]
-        if module != package:
-            parent, _, last = module.rpartition(".")
-            raise ConfigError(f"model._target_={name}: {parent} has no {last}") from error
-        raise ConfigError(
-            f"model._target_={name}: there is no package {package}: pip install {package}, or, if it is your own, work "
-            "in its folder or set PYTHONPATH"
-        ) from error
 
 
 def check_network(network: LightningModule, images: Tensor, *, classes: int, data: str) -> None:

@@ -9,71 +9,123 @@ python -m prs_lightning.runs import WEIGHTS --network package.module:factory --d
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.errors import ConfigError, RunError, in_one_line, printable
 from prs_lightning.outputs import refused
-from prs_lightning.runs import RunDirectory, Status, find_runs
-from prs_lightning.runs.directory import SWEEP_FILE, noted_runs
+from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs.finding import epochs_in, noted_runs, rows_text, survey
 from prs_lightning.signals import closing_line
 
-ORDER = (Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
+ORDER = (Status.UNREADABLE, Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
+AT_ONCE = 500
+"""How many folders one command of W&B is given."""
 
 
-def status_of(folder: Path) -> list[tuple[Status, str, str]]:
-    """(status, name, reason) of every run under ``folder``, and of those that a sweep there noted but never started.
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} --help shows what there is")
+
+
+def status_of(folder: Path) -> tuple[list[tuple[Status, str, str]], list[str]]:
+    """(status, name, reason) of every run under ``folder``, and of those that a sweep there noted but never started;
+    and what else is to be told, a line each.
 
     Raises:
         RunError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise RunError(f"{folder} is no folder: expected one that holds runs, such as runs/sweep")
-    noted = [RunDirectory(file.parent / name) for file in folder.rglob(SWEEP_FILE) for name in noted_runs(file.parent)]
-    runs = {run.path: run for run in [*noted, *find_runs(folder)]}
+    found = survey(folder)
+    runs, messages = {run.path: run for run in found.runs}, [*found.messages]
+    copies = {run.path for run in found.copies}
+    for sweep in found.sweeps:
+        try:
+            noted = [sweep / name for name in noted_runs(sweep)]
+        except RunError as error:
+            messages.append(in_one_line(error))
+            continue
+        # The note of a folder that was copied says nothing new.
+        if not copies.intersection(noted) or runs.keys() & {*noted}:
+            runs |= {path: RunDirectory(path) for path in noted if path not in runs.keys() | copies}
     lines = []
     for path, run in sorted(runs.items()):
-        record, status = run.record(), run.status or Status.LEFT
-        why = "not started" if status == Status.LEFT else record.get("reason") or ""
-        if status == Status.RUNNING:
-            why = f"process {record.get('pid')} on {record.get('host')}, epoch {len(run.rows()) + 1}"
-        elif status == Status.INTERRUPTED and not why:
-            why = f"its process {record.get('pid')} is gone without a word; the same command goes on"
+        status, why = _state(run)
         lines.append((status, str(path.relative_to(folder)), why))
-    return sorted(lines, key=lambda line: ORDER.index(line[0]))
+    return sorted(lines, key=lambda line: ORDER.index(line[0])), messages
+
+
+def _state(run: RunDirectory) -> tuple[Status, str]:
+    """What a run is, and why."""
+    try:
+        record, status = run.record(), run.status
+    except RunError as error:
+        return Status.UNREADABLE, in_one_line(str(error).replace(f"{run.path}/", ""))
+    if status is None:
+        there = run.metrics_file.exists()
+        return (Status.UNREADABLE, "run.json is missing") if there else (Status.LEFT, "not started")
+    if status == Status.RUNNING:
+        epoch = epochs_in(rows_text(run)) + 1
+        return status, f"process {record.get('pid')} on {record.get('host')}, epoch {epoch}"
+    why = record.get("reason") or ""
+    if status == Status.INTERRUPTED and not why:
+        why = f"its process {record.get('pid')} is gone without a word; the same command goes on"
+    return status, in_one_line(why)
 
 
 def show_status(folder: Path) -> None:
-    """Print a table of the runs that are not finished, and the counts of all."""
-    lines = status_of(folder)
+    """Print a table of the runs that are not finished, the counts of all, and what is to be told of the folder."""
+    lines, messages = status_of(folder)
     console = Console()
     table = Table("status", "run", "reason")
     for line in lines:
         if line[0] != Status.FINISHED:
-            table.add_row(*(Text(cell, overflow="fold") for cell in line))
+            table.add_row(*(Text(printable(cell), overflow="fold") for cell in line))
     if table.rows:
         console.print(table)
     counts = Counter(status for status, _, _ in lines)
-    console.print(", ".join(f"{counts[name]} {name}" for name in (Status.FINISHED, *ORDER[:-1])), soft_wrap=True)
+    shown = [Status.FINISHED, *ORDER[:-1]]
+    shown = [name for name in shown if counts[name] or name != Status.UNREADABLE]
+    console.print(", ".join(f"{counts[name]} {name}" for name in shown), soft_wrap=True)
+    for message in messages:
+        console.print(Text(printable(message)), soft_wrap=True)
 
 
 def sync(folder: Path) -> int:
-    """Upload what W&B kept offline of the finished runs, and give the exit code; 0 if there is nothing to upload."""
-    runs = [run.path for run in find_runs(folder) if run.status == Status.FINISHED]
-    folders = [str(part) for run in runs for part in sorted(run.glob("wandb/offline-run-*"))]  # as they were written
+    """Upload what W&B kept offline of the finished runs, and give the exit code; 0 if there is nothing to upload.
+
+    Raises:
+        RunError: there is no such folder, or no W&B.
+    """
+    found = survey(folder)
+    messages, finished = [*found.messages], []
+    for run in found.runs:
+        status, why = _state(run)
+        finished += [run.path] if status == Status.FINISHED else []
+        messages += [f"{run.path.relative_to(folder)}: {why}"] if status == Status.UNREADABLE else []
+    for message in messages:
+        print(printable(message), flush=True)
+    folders = [str(part) for path in finished for part in sorted(path.glob("wandb/offline-run-*"))]  # as written
     if not folders:
-        print(f"{folder} holds no finished run with offline W&B data")
+        print(printable(f"{folder} holds no finished run with offline W&B data"))
         return 0
-    # wandb itself passes over what was uploaded before.
-    code = subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=False).returncode
+    if importlib.util.find_spec("wandb") is None:
+        raise RunError("wandb is not installed, which uploads runs: pip install wandb")
+    # wandb itself passes over what was uploaded before. A command line does not take any number of words.
+    parts = [folders[start : start + AT_ONCE] for start in range(0, len(folders), AT_ONCE)]
+    codes = [subprocess.run([sys.executable, "-m", "wandb", "sync", *part], check=False).returncode for part in parts]
+    code = next((code for code in codes if code), 0)
     return 128 - code if code < 0 else code  # killed by a signal
 
 
@@ -100,7 +152,7 @@ def import_run(chosen: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of the command line."""
-    whole = argparse.ArgumentParser(prog="python -m prs_lightning.runs")
+    whole = Parser(prog="python -m prs_lightning.runs")
     commands = whole.add_subparsers(dest="command", required=True)
     for name, task, text in (
         ("status", show_status, "what is done, running, failed and left, with reasons"),
@@ -132,16 +184,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """The command line of ``prs_lightning.runs``, and its exit code."""
-    chosen = parser().parse_args(arguments)
     try:
         with closing_line():
+            chosen = parser().parse_args(arguments)
             code = chosen.task(chosen)
             sys.stdout.flush()
             if problem := refused():
                 raise RunError(f"cannot write to the standard output: {problem.strerror}")
             return code
     except (RunError, ConfigError, HydraException) as error:
-        print(f"error: {' '.join(str(error).partition('Config search path')[0].split())}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error).partition('Config search path')[0])}", file=sys.stderr)
         return 1
 
 

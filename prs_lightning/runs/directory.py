@@ -5,29 +5,29 @@ docs/architecture.md says what is in it. No torch here, so that the analysis and
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
-from prs_lightning.errors import Interrupted, RunError
-from prs_lightning.measures import COLUMNS
+from prs_lightning.errors import DiskError, Interrupted, RunError, from_the_disk
 from prs_lightning.runs.data_files import refuse_other_files
-from prs_lightning.runs.naming import differing_keys, flatten
+from prs_lightning.runs.locking import held, is_held
+from prs_lightning.runs.naming import config_digest, differing_keys, flatten
 from prs_lightning.runs.provenance import git_commit, versions
+from prs_lightning.runs.reading import config_of, damaged, mapping_of
+from prs_lightning.runs.rows import as_text, copy_of, is_whole, kept_rows, metrics_text, parsed
+from prs_lightning.runs.writing import refused, set_aside, sweep_parts, write_text
 
-SWEEP_FILE = "sweep.json"
 SWEEP_LOCK = ".sweep.lock"
 
 
@@ -40,49 +40,13 @@ class Status(StrEnum):
     FINISHED = "finished"
     LEFT = "left"
     ELSEWHERE = "running elsewhere"
+    UNREADABLE = "unreadable"
     START = "start"
     RESUME = "resume"
     RETRY = "retry"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write to a temporary name, flush to the disk, and rename: the file is there whole or as it was before.
-
-    Raises:
-        RunError: the disk is full or refuses; nothing is left of the attempt.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise RunError(f"cannot write {path}: {error}; make room, then give the same command to go on") from error
-    finally:
-        temporary.unlink(missing_ok=True)  # also when a signal came
-
-
-def write_text(path: Path, text: str) -> None:
-    """``write_atomically`` for text."""
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-@contextmanager
-def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock file ``path``; gives False, at once, if another holds it and we are not to ``wait`` for it."""
-    from filelock import FileLock, Timeout  # 50 ms, which --help need not pay
-
-    # The system frees it when its holder dies. Where it cannot, refuse: a mere file would outlive a killed run.
-    lock = FileLock(path, fallback_to_soft=False)
-    with suppress(Timeout):
-        lock.acquire(timeout=-1 if wait else 0)
-    try:
-        yield lock.is_locked
-    finally:
-        lock.release()
+IN_RECORD = (Status.RUNNING, Status.INTERRUPTED, Status.FAILED, Status.FINISHED)
 
 
 class RunDirectory:
@@ -97,6 +61,9 @@ class RunDirectory:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.previous_checkpoint = self.checkpoints / "previous.ckpt"
         self.lock_file = self.path / ".lock"
+        self.rows_file = self.checkpoints / "rows.json"
+        self.begun: dict[str, Any] | None = None
+        """While it trains: what stands in run.json, which checkpoints keep too."""
         self._new_wandb_id = uuid.uuid4().hex[:12]
 
     def checkpoint(self, epoch: int) -> Path:
@@ -104,22 +71,77 @@ class RunDirectory:
         return self.checkpoints / f"epoch-{epoch:03d}.ckpt"
 
     def config(self) -> dict[str, Any]:
-        """The composed config; empty if there is none."""
-        return yaml.safe_load(self.config_file.read_text()) if self.config_file.exists() else {}
+        """The composed config; empty if there is none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return config_of(self.config_file)
 
     def record(self) -> dict[str, Any]:
-        """run.json; empty if there is none."""
-        return json.loads(self.record_file.read_text()) if self.record_file.exists() else {}
+        """run.json; empty if there is none.
+
+        Raises:
+            RunError: the file is damaged, or says a status that there is not.
+        """
+        record = mapping_of(self.record_file, json.loads)
+        if record and record.get("status") not in IN_RECORD:
+            raise damaged(self.record_file, f"status {record.get('status')!r}")
+        return record
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with run.json or config.yaml, in a line; None if they can be read."""
+        try:
+            record, config = self.record(), self.config()
+            if config and record.get("config") not in (None, config_digest(config)):
+                raise damaged(self.record_file, f"it is of another run than {self.config_file.name}")
+        except RunError as error:
+            return str(error)
+        return None
+
+    @property
+    def identity(self) -> str | None:
+        """What this run and all copies of its directory are known by; None where no run was started."""
+        said = self.record().get("wandb_id")
+        return said if isinstance(said, str) and said else None
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv as written; a measure that was not taken at an epoch is ''."""
-        return list(csv.DictReader(self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []))
+        """The rows as written, of the copy if that is whole; a measure that was not taken at an epoch is ''.
+
+        Raises:
+            RunError: neither metrics.csv nor its copy can be read.
+        """
+        if (text := self.copy_of_rows()) is None and os.path.lexists(self.metrics_file):
+            text = metrics_text(self.metrics_file)
+            if text is None:
+                raise damaged(self.metrics_file, f"no text, and {self.rows_file} is no whole copy of it")
+        return parsed(text or "")
+
+    def copy_of_rows(self) -> str | None:
+        """The text of metrics.csv in the copy of this run; None if that is gone, damaged, or of another run."""
+        return kept_rows(self.rows_file, self._known_as())
+
+    @property
+    def rows_are_whole(self) -> bool:
+        """Whether metrics.csv is what its copy says, or, where there is no whole copy, looks undamaged by itself."""
+        text, copy = metrics_text(self.metrics_file), self.copy_of_rows()
+        return text == copy if copy is not None else is_whole(text)
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether anything tells of a trained epoch: rows or weights, whole or not."""
+        files = (self.metrics_file, self.rows_file)
+        return any(map(os.path.lexists, files)) or any(self.checkpoints.glob("*.ckpt"))
 
     @property
     def status(self) -> Status | None:
         """What run.json says, or None where no run was started.
 
         A run whose process is gone without having said so (killed, power cut) counts as interrupted.
+
+        Raises:
+            RunError: run.json is damaged.
         """
         status = Status(record["status"]) if (record := self.record()) else None
         return Status.INTERRUPTED if status == Status.RUNNING and not self.locked else status
@@ -127,45 +149,45 @@ class RunDirectory:
     @property
     def locked(self) -> bool:
         """Whether a live process of this machine (or of one that shares the file system) is training here."""
-        if not self.lock_file.exists():  # looking must not make one
-            return False
-        with held(self.lock_file) as free:
-            return not free
+        return is_held(self.lock_file)
 
     def wandb_id(self) -> str:
         """Id of the W&B run, made once and kept in run.json: a resumed run goes on in the same W&B run."""
-        return self.record().get("wandb_id", self._new_wandb_id)
+        return self.identity or self._new_wandb_id
 
     def write_rows(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Replace metrics.csv; the whole file is written anew, so that it never ends in the middle of a line."""
-        names = dict.fromkeys(name for row in rows for name in row)
-        ordered = [name for name in COLUMNS if name in names] + sorted(set(names) - set(COLUMNS))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ordered, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.metrics_file, text.getvalue())
+        """Replace metrics.csv, and its copy before it; each is written anew, so that none ends in the middle."""
+        self.keep_rows(as_text(rows))
+
+    def keep_rows(self, text: str) -> None:
+        """``write_rows`` for the text of metrics.csv."""
+        self._write(self.rows_file, copy_of(text, self._known_as()))
+        self._write(self.metrics_file, text)
 
     def update_record(self, **changes: object) -> None:
-        """Change some entries of run.json."""
-        write_text(self.record_file, json.dumps(self.record() | changes, indent=2) + "\n")
+        """Change some entries of run.json; what stands in it while a run trains is known, whatever became of it."""
+        record = (self.begun or self.record()) | changes
+        self._write(self.record_file, json.dumps(record, indent=2) + "\n")
+        if self.begun:
+            self.begun = record
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Refuse a directory that holds a run of another config, or of other data, without touching it.
 
         Raises:
-            RunError: names the keys that differ, or the files.
+            RunError: names the keys that differ, or the files; or run.json or config.yaml is damaged.
         """
-        if self.record_file.exists() and (keys := differing_keys(self.config(), config)):
-            there, now = flatten(self.config()), flatten(config)
+        record, kept = self.record(), self.config()
+        if (record or kept) and (keys := differing_keys(kept, config)):
+            there, now = flatten(kept), flatten(config)
             shown = ", ".join(f"{key} ({there.get(key)!r} there, {now.get(key)!r} now)" for key in keys[:8])
             more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-            kept = self.rows() or self.last_checkpoint.exists()
-            mend = "" if kept or self.locked else "no epoch of it was trained: delete it, or "
+            empty = not (self.was_trained or self.locked)
+            mend = f"no epoch of it was trained: delete {self.config_file} to take its place, or " if empty else ""
             raise RunError(f"{self.path} holds a run of another config: {shown}{more}; {mend}choose another run_dir")
-        there, data = (each.get("data", {}) for each in (self.config(), config))
+        there, data = (each.get("data", {}) for each in (kept, config))
         if there.get("root") != data.get("root"):
-            refuse_other_files(self.record(), data)  # or a folder of the same name would count as trained
+            refuse_other_files(record, data)  # or a folder of the same name would count as trained
 
     @contextmanager
     def recording(self, config: Mapping[str, Any], **entries: object) -> Iterator[None]:
@@ -177,9 +199,13 @@ class RunDirectory:
 
         Raises:
             RunError: another process trains here, or the directory holds a run of another config.
+            DiskError: the disk refused something, wherever that was written.
         """
         self.check(config)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise refused(self.path, error) from error
         with held(self.lock_file) as free:
             if not free:
                 other = self.record()
@@ -187,33 +213,63 @@ class RunDirectory:
                     f"{self.path} is being trained by process {other.get('pid')} on {other.get('host')}: "
                     "wait for it, or choose another run_dir"
                 )
-            self._keep(config)
-            times = {"started": self.record().get("started", _now()), "resumed": _now() if self.rows() else None}
+            self.sweep_leftovers()
+            self.keep_config(config)
+            resumed = _now() if self.was_trained else None
+            times = {"started": self.record().get("started", _now()), "resumed": resumed}
             where = {"pid": os.getpid(), "host": platform.node(), "git_commit": git_commit(), "versions": versions()}
             begun = {"status": Status.RUNNING, "reason": None, "wandb_id": self.wandb_id(), **times, "ended": None}
-            self.update_record(**begun, **where, **entries)
+            self.update_record(**begun, **where, **entries, config=config_digest(config))
+            self.begun = self.record()
             end: dict[str, object] = {"status": Status.FINISHED}  # early for a reason that the run noted, or in full
             try:
                 yield
             except BaseException as error:
-                interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+                disk = from_the_disk(error)
+                interrupted = disk is not None or isinstance(error, KeyboardInterrupt | SystemExit)
                 end = {"status": Status.INTERRUPTED if interrupted else Status.FAILED, "reason": reason_of(error)}
+                if disk is not None and isinstance(error, Exception) and not isinstance(error, DiskError):
+                    of_what = getattr(disk, "filename", None) or f"in {self.path}"
+                    raise DiskError(of_what, disk) from error
                 raise
             finally:
                 try:
                     self.update_record(**end, ended=_now())
                 except RunError as error:
                     # A full disk must not hide why the run ended; without this entry it counts as interrupted.
-                    print(f"warning: {error}", file=sys.stderr)
+                    if not isinstance(sys.exception(), DiskError):
+                        print(f"warning: {error}", file=sys.stderr)
+                self.begun = None
 
     def mark(self, status: Status, config: Mapping[str, Any], why: str) -> None:
-        """Say that the run failed or was interrupted, also before it could make its record."""
-        self._keep(config)
+        """Say that the run failed or was interrupted, also before it made its record, or where that is damaged."""
+        try:
+            self.record()
+        except RunError:
+            set_aside(self.record_file)
+        self.keep_config(config)
         self.update_record(status=status, reason=why, ended=_now())
 
-    def _keep(self, config: Mapping[str, Any]) -> None:
+    def sweep_leftovers(self) -> None:
+        """Delete the temporary files of killed writes of this run; only for who holds its lock."""
+        sweep_parts(self.path, r"config\.yaml|metrics\.csv|run\.json")
+        sweep_parts(self.checkpoints, r"rows\.json|[\w-]+\.ckpt")
+
+    def keep_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml if there is none."""
         if not self.config_file.exists():
-            write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+            self._write(self.config_file, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def _known_as(self) -> str | None:
+        try:
+            return (self.begun or self.record()).get("wandb_id")
+        except RunError:
+            return None
+
+    def _write(self, file: Path, text: str) -> None:
+        if file.is_dir() and not file.is_symlink():  # a rename would not replace it
+            set_aside(file)
+        write_text(file, text)
 
 
 def reason_of(error: BaseException) -> str:
@@ -224,27 +280,6 @@ def reason_of(error: BaseException) -> str:
         by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
         return "SIGINT (Ctrl-C)" if by_hand else "interrupted"
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def find_runs(folder: str | Path) -> list[RunDirectory]:
-    """Every run directory under ``folder``, sorted by path."""
-    return [RunDirectory(file.parent) for file in sorted(Path(folder).rglob("run.json"))]
-
-
-def note_runs(runs: Sequence[RunDirectory]) -> None:
-    """Add the runs that a sweep is to make to ``sweep.json`` of their folders."""
-    for folder in {run.path.parent for run in runs}:
-        names = [run.path.name for run in runs if run.path.parent == folder]
-        folder.mkdir(parents=True, exist_ok=True)
-        with held(folder / SWEEP_LOCK, wait=True):  # two sweeps of one folder may start at once
-            all_names = list(dict.fromkeys([*noted_runs(folder), *names]))
-            write_text(folder / SWEEP_FILE, json.dumps({"runs": all_names}, indent=2) + "\n")
-
-
-def noted_runs(folder: Path) -> list[str]:
-    """Names of the runs that sweeps in ``folder`` were to make."""
-    file = folder / SWEEP_FILE
-    return json.loads(file.read_text())["runs"] if file.exists() else []
 
 
 def _now() -> str:

@@ -20,11 +20,11 @@ from prs_lightning.bars import quiet_lightning
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.measuring import shortest
 from prs_lightning.models import Wrapped, check_network, network_of
-from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs import RunDirectory, Status, options
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_plain
 from prs_lightning.runs.data_files import files_digest
 from prs_lightning.runs.naming import CONFIG_FOLDER, model_name, place
-from prs_lightning.runs.options import check
+from prs_lightning.schema import check_samples, check_training
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 """Under which of these names a file may keep the state dict among other things."""
@@ -75,13 +75,16 @@ def import_network(
         for key, value in given.items():
             OmegaConf.update(composed, key, value, force_add=True)
         plain: Any = OmegaConf.to_container(composed, resolve=True)
-        check(plain)
+        check_training(plain)
         _, config = place(composed, whole.hydra)
     run = RunDirectory(into / (name or f"{config['data']['name']}-{model_name(config)}-{weights.stem}"))
+    if outer := next((each for each in run.path.absolute().parents if (each / "run.json").exists()), None):
+        raise RunError(f"{outer} is a run itself, and no folder of runs: choose another --into or --name")
     if run.status not in (None, Status.FAILED):
         raise RunError(f"{run.path} holds a run that is {run.status}: choose another --name or --into")
-    datamodule = instantiate(composed.data, name=config["data"]["name"])
+    datamodule = options.made("data", composed.data, name=config["data"]["name"])
     facts = datamodule.found(files=files_digest(config["data"]))
+    check_samples(config, train=facts["train"], test=facts["test"])
     model = config["model"] | datamodule.for_network(config["model"])
     made = network_of(model)
     inner = made.network if isinstance(made, Wrapped) else made
@@ -95,7 +98,7 @@ def import_network(
         measures = measured(composed, made, datamodule, run.path)
         run.write_rows([{"epoch": epoch, "step": ""} | measures])
         content = {"state_dict": made.state_dict(), "epoch": epoch - 1, "hyper_parameters": dict(made.hparams)}
-        AtomicCheckpointIO(model).save_checkpoint(content, run.checkpoint(epoch))
+        AtomicCheckpointIO(model, run).save_checkpoint(content, run.checkpoint(epoch))
     return run
 
 
@@ -115,7 +118,11 @@ def measured(composed: DictConfig, network: LightningModule, data: Any, folder: 
     trainer = instantiate(
         composed.trainer,
         default_root_dir=str(folder),
-        callbacks=[instantiate(each) for key, each in composed.callbacks.items() if each and key != "records"],
+        callbacks=[
+            options.made(f"callbacks.{key}", each)
+            for key, each in composed.callbacks.items()
+            if each and key != "records"
+        ],
         logger=False,
         enable_checkpointing=False,
     )

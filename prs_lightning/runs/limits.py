@@ -17,7 +17,9 @@ from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
 from prs_lightning.data.trainers import epoch_is_whole
 from prs_lightning.errors import ConfigError, Interrupted, RunError
-from prs_lightning.runs.options import seconds
+from prs_lightning.schema.lines import refuse
+from prs_lightning.schema.relations import within_an_epoch
+from prs_lightning.schema.values import seconds
 
 
 class Limits(pl.Callback):
@@ -40,19 +42,8 @@ class Limits(pl.Callback):
         if not math.isfinite(trainer.num_training_batches):
             return
         epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-        every = epoch * (trainer.max_epochs or 0)
-        for name, steps in {"max_steps": trainer.max_steps, "min_steps": trainer.min_steps or 0}.items():
-            if 0 < steps < every and steps % epoch:
-                below = steps - steps % epoch
-                near = " or ".join(str(whole) for whole in (below, below + epoch) if whole)
-                raise ConfigError(
-                    f"trainer.{name}={steps} ends within an epoch, which has {epoch} steps: nothing could be measured "
-                    f"there; set it to {near}"
-                )
-        if (trainer.min_steps or 0) > every:
-            raise ConfigError(
-                f"trainer.min_steps={trainer.min_steps}, but the run's {trainer.max_epochs} epochs are {every} steps"
-            )
+        steps = {"max_steps": trainer.max_steps, "min_steps": trainer.min_steps or 0}
+        refuse(within_an_epoch(steps, epoch=epoch, epochs=trainer.max_epochs or 0))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._look_at_the_clock(trainer)

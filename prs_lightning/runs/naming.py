@@ -19,8 +19,8 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
+from prs_lightning.schema import CONFIG_FOLDER
 
-CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 PART = "base"
 """The file of a group that its others include, and which is no option."""
 
@@ -169,6 +169,27 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[
     one, other = _renamed(first), _renamed(second)
     changed = (key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
     return sorted(key for key in changed if not is_bookkeeping(key))
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Equal for configs without ``differing_keys``.
+
+    >>> config_digest({"seed": 1, "runs": "here"}) == config_digest({"seed": 1.0, "runs": "there", "sweep": None})
+    True
+    >>> config_digest({"seed": 1}) == config_digest({"seed": 2})
+    False
+    """
+    kept = {key: value for key, value in _renamed(config).items() if value is not None and not is_bookkeeping(key)}
+    return hashlib.sha256(json.dumps(_comparable(kept), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _comparable(value: Any) -> Any:
+    """Numbers that are equal look alike: 1, 1.0 and true."""
+    if isinstance(value, Mapping):
+        return {str(key): _comparable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_comparable(each) for each in value]
+    return float(value) if isinstance(value, int) else value
 
 
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from prs_lightning import signals
 from prs_lightning.errors import ConfigError, Interrupted, RunError, in_one_line
-from prs_lightning.runs.directory import RunDirectory, Status, reason_of, write_text
+from prs_lightning.runs.directory import RunDirectory, Status, reason_of
+from prs_lightning.runs.writing import write_text
 
 LOOK_SECONDS = 0.2
 NOTICE_SECONDS = 2.0

@@ -15,11 +15,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, nearest
+from prs_lightning.errors import ConfigError, in_yaml
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.sweep.ranges import RANGE
 
@@ -28,13 +28,14 @@ SWEEPING = ("launcher", "sweeper", "mode")
 HONOURED = (*SWEEPING, "searchpath", "verbose", "callbacks", "job_logging", "hydra_logging", "help", "hydra_help",
             "job.env_set", "job.env_copy")  # fmt: skip
 COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
-OPEN = ("grid_attacks", "thresholds")
-"""Entries of the config to which a user may add some."""
 OPTIONS = {
     "config_path": "it would replace all our files: --config-dir DIR adds yours to them",
     "config_name": "put it into DIR/experiment/NAME.yaml, and give --config-dir DIR experiment=NAME",
     "experimental_rerun": "the command of a run, given again, goes on with it",
 }
+GROUPS = ("model", "data", "callbacks", "logger", "trainer", "experiment")
+SEVERAL = ("callbacks", "logger", "trainer", "experiment")
+"""Groups of which several options can be taken, one over the other."""
 INSTEAD = {
     "run": "run_dir, or runs and sweep, say where a run is kept",
     "sweep": "runs and sweep say where the runs of a sweep are kept",
@@ -109,6 +110,8 @@ def _check_overrides(overrides: Sequence[Override], options: Mapping[str, Any], 
         raise ConfigError("-m and hydra.mode=RUN contradict each other: leave one out")
     for override in overrides:
         line, key = str(override.input_line), override.key_or_group
+        check_option(override)
+        _check_hydras_value(override)
         if key == "hydra.searchpath":
             searched += [str(path) for path in override.value() or ()]  # type: ignore[union-attr]
         if "cfg" in options:
@@ -124,6 +127,51 @@ def _check_overrides(overrides: Sequence[Override], options: Mapping[str, Any], 
             f"hydra.mode=MULTIRUN is for training: give the command of {config_name} once for each folder"
         )
     _check_folders(searched)
+
+
+def check_option(override: Override) -> None:
+    """Refuse what is no option of a group: Hydra would fail, or take one twice, or none beside another."""
+    group, line = override.key_or_group, str(override.input_line)
+    if override.is_delete() or not (group in GROUPS or group.startswith("hydra/")):
+        return
+    value = override.value()
+    if isinstance(value, Glob):
+        return
+    for each in value.list if isinstance(value, ChoiceSweep) else [value]:
+        if each is None and group == "experiment":
+            continue
+        names = each if isinstance(each, list) else [each]
+        names = [name.text if isinstance(name, QuotedString) else name for name in names]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            there = sorted(file.stem for file in (CONFIG_FOLDER / group).glob("*.yaml") if file.stem != PART)
+            null = ", or null" if group == "experiment" else ""
+            raise ConfigError(f"{line}: expected an option by its name{null}; there are: {', '.join(there)}")
+        if len(names) > 1 and (group not in SEVERAL or len({*names}) < len(names) or "none" in names):
+            one = "one option; with -m, several with commas between them"
+            raise ConfigError(
+                f"{line}: expected {'different options, and none only alone' if group in SEVERAL else one}"
+            )
+    if group == "hydra/job_logging" and value == "default":
+        raise ConfigError(f"{line} writes train.log where the command is given: take hydra/job_logging=stdout")
+
+
+def _check_hydras_value(override: Override) -> None:
+    """Refuse values of Hydra's own config at which it would fail in words of its own."""
+    key, line = override.key_or_group, str(override.input_line)
+    if override.is_delete() or override.is_sweep_override():
+        return
+    value: Any = override.value()
+    texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if key == "hydra" or (key in ("hydra.launcher", "hydra.sweeper") and not isinstance(value, dict)):
+        raise ConfigError(f"{line}: expected one of its keys, as in hydra.launcher.jobs=2")
+    if key in ("hydra.launcher._target_", "hydra.sweeper._target_"):
+        raise ConfigError(f"{line}: choose one by its name, as in hydra/launcher=slurm")
+    if key == "hydra.verbose" and not (isinstance(value, bool | str | QuotedString) or texts):
+        raise ConfigError(f"{line}: expected true, false, or the names of loggers, as [lightning]")
+    if key == "hydra.searchpath" and not (texts or value is None):
+        raise ConfigError(f"{line}: expected a list of folders, as [file://mine]")
+    if key.startswith("hydra.callbacks.") and key.count(".") == 2 and not isinstance(value, dict):
+        raise ConfigError(f"{line}: expected an entry with _target_")
 
 
 def _is_hydras(key: str, parts: Iterable[str]) -> bool:
@@ -184,24 +232,25 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
         return
     primary, groups = _primary(hydra.job.config_name)
     _check_hydra(hydra, primary["hydra"])
+    known = primary.keys() - {"hydra"} | groups
+    # Before interpolations are resolved, which would fail in words of their own.
+    if missing := sorted(known - cfg.keys()):
+        raise ConfigError(f"{missing[0]} is needed: set it rather than delete it")
+    for name in sorted(groups | {key for key in known if isinstance(primary.get(key), dict)}):
+        if not OmegaConf.is_missing(cfg, name) and not OmegaConf.is_dict(cfg[name]):
+            what = "an option of the group" if name in groups else "a mapping"
+            raise ConfigError(f"{name}={in_yaml(cfg[name])}: expected {what} with keys of its own, as in conf/")
+
+
+def helpers(cfg: DictConfig) -> set[str]:
+    """The keys that interpolations read, of which some are there for nothing else: ``+depth=2 ++model.stem=${depth}``.
+
+    Args:
+        cfg: without interpolations resolved.
+    """
     text = OmegaConf.to_yaml(cfg)
-    for name, node in [("", primary), *primary.items()]:
-        if not isinstance(node, dict) or name in (*OPEN, "hydra"):
-            continue
-        known = node.keys() - {"hydra"} | (set() if name else groups)
-        there = {str(key) for key in (cfg[name] if name else cfg)} - {"hydra"}
-        prefix = f"{name}." if name else ""
-        if added := sorted(key for key in there - known if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)):
-            near = nearest(prefix + added[0], [prefix + key for key in known])
-            raise ConfigError(f"nothing reads {prefix}{added[0]}{near or ': leave it out'}")
-        if missing := sorted(known - there):
-            raise ConfigError(f"{prefix}{missing[0]} is needed: set it rather than delete it")
-    for name, callback in (cfg.get("callbacks") or {}).items():
-        if callback and not (isinstance(callback, DictConfig) and "_target_" in callback):
-            known_callbacks = [
-                key for key, each in cfg.callbacks.items() if isinstance(each, DictConfig) and "_target_" in each
-            ]
-            raise ConfigError(f"callbacks.{name} has no _target_{nearest(str(name), known_callbacks)}")
+    known = {*_primary("train")[0], *_primary("train")[1], *_primary("analyze")[0]}
+    return {key for key in map(str, cfg) if key not in known and re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)}
 
 
 def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from prs_lightning.errors import printable
 from prs_lightning.runs import Status
 from prs_lightning.sweep.processes import LOG_FILE, Job, log_tail
 
@@ -44,12 +45,12 @@ class Board(Progress):
         super().__init__(*columns, TimeElapsedColumn(), refresh_per_second=1, transient=True)  # renders at once
         self.disable = not self.console.is_terminal
         for job in jobs:
-            name, epochs, done = job.run.path.name, int(job.config["epochs"]), job.epochs_done
+            name, epochs, done = printable(job.run.path.name), int(job.config["epochs"]), job.epochs_done
             self.left[job] = self.add_task(name, False, epochs, done, visible=False, before=done)
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line above the live table."""
-        self.console.print(Text(text, style=style), soft_wrap=True)
+        self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def started(self, job: Job) -> None:
         """Show a job among those that run."""
@@ -101,5 +102,5 @@ class Board(Progress):
         if self.failures:
             table = Table("failed", "reason")
             for job, why in self.failures:
-                table.add_row(Text(str(job.run.path), overflow="fold"), Text(why))
+                table.add_row(Text(printable(job.run.path), overflow="fold"), Text(printable(why)))
             self.console.print(table)

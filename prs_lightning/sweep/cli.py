@@ -18,13 +18,15 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.errors import ConfigError, RunError, in_one_line, nearest
+from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, in_one_line, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 from prs_lightning.signals import closing_line, interrupted
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.processes import FULL_ERROR, full_error
 
-MENDABLE = re.compile("unexpected keyword argument|missing .* argument|Error locating target")
+MENDABLE = re.compile(
+    "unexpected keyword argument|missing .* argument|Error locating target|Cannot instantiate config of"
+)
 """What instantiating says when the config is wrong, and not the class."""
 
 
@@ -89,6 +91,8 @@ def one_line(error: BaseException, config_name: str) -> str | None:
     for cause in causes:
         if isinstance(cause, ConfigError | RunError):
             return in_one_line(cause)
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            return in_one_line(DiskError(cause.filename or "what was to be written", cause))
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             there = cause.options or [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
@@ -100,6 +104,10 @@ def one_line(error: BaseException, config_name: str) -> str | None:
         if unknown[1] in known:
             return f"{unknown[1]} cannot be changed or deleted: it is null, or what it lies in is"
         return f"the config has no key {unknown[1]!r}{nearest(unknown[1], known)}"
+    if merged := re.search(r"Error merging override (.*)", text):
+        return f"{merged[1]}: expected what can take the place of what is there: a list, a mapping, or a single value"
+    if "Config group override must be a string or a list" in text:  # in a file of the user's
+        return f"a list of defaults names something that is no option of a group: {text}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} cannot be read: {text}"
     if isinstance(error, InstantiationException) and not MENDABLE.search(text):

@@ -70,7 +70,7 @@ class EngineLauncher(SweepLauncher):
         self.engine.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
         self.board.say(self.board.summary())
         over = threading.Event()
-        before = {job: job.run.record() for job in jobs}
+        before = {job: _record(job) for job in jobs}
         follower = threading.Thread(target=self.follow, args=(before, over))
         follower.start()
         try:
@@ -106,9 +106,14 @@ class EngineLauncher(SweepLauncher):
         while not last:
             last = over.wait(POLL_SECONDS)
             for job in list(self.board.left):
-                if (record := job.run.record()) == before[job]:
+                if (record := _record(job)) == before[job] or not record:
                     continue
                 if record["status"] == Status.RUNNING:
                     self.board.started(job)
                 else:
                     self.board.ended(job, Status(record["status"]))
+
+
+def _record(job: Job) -> dict[str, Any]:
+    """The record of a job; nothing where it is damaged."""
+    return {} if job.run.damage else job.run.record()

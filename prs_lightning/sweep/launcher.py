@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +19,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, Interrupted, RunError, at_least
-from prs_lightning.runs import RunDirectory, Status, options
-from prs_lightning.runs.directory import note_runs
+from prs_lightning.errors import ConfigError, Interrupted, RunError, printable
+from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs.finding import note_runs
 from prs_lightning.runs.naming import flatten, place
+from prs_lightning.schema import check_training
 from prs_lightning.signals import interruptible, listen_again, patience
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
@@ -61,9 +63,10 @@ class SweepLauncher(Launcher):
         if self.config.dry_run:
             for job, decision in decisions.items():
                 word = decision if decision in RUNNABLE else f"skip ({decision})"
-                print(f"{word:<22} {job.run.path}")
+                print(printable(f"{word:<22} {job.run.path}"))
             return
-        note_runs([job.run for job in jobs])
+        for line in note_runs([job.run for job in jobs]):
+            print(f"warning: {line}", file=sys.stderr)
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
         with self.board, full_error(ASKED_FULL_ERROR), interruptible(), patience(PATIENCE_SECONDS):
@@ -101,31 +104,43 @@ class SweepLauncher(Launcher):
             arguments.check(composed, loaded.hydra)
             return composed, loaded.hydra
 
+        common = {*job_overrides[0]}.intersection(*job_overrides) if job_overrides else set()
         for overrides in job_overrides:
-            # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
-            varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
-            loaded, hydra = load(*(override for override in overrides if not VARIED.fullmatch(override)))
-            composed = loaded.copy()
-            for key, value in varied:
-                composed[key] = int(value)
-            if composed.run_dir:
-                raise ConfigError(
-                    f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead"
-                )
-            if not composed.sweep:
-                given = [override for override in overrides if not override.startswith("sweep=")]
-                overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
-            plain: Any = OmegaConf.to_container(composed, resolve=True)
-            options.check(plain)
-            path, config = place(composed, hydra)
-            run = RunDirectory(path)
-            run.check(config)
-            job = planned.setdefault(path, Job(tuple(overrides), run, config))
-            if job.config != config:
-                there, here = flatten(job.config), flatten(config)
-                keys = ", ".join(sorted(key for key in here if there.get(key, "") != here[key]))
-                raise ConfigError(f"jobs that differ in {keys} alone share {path}: give each its command and sweep=")
+            own = [override for override in overrides if override not in common]
+            try:
+                self._plan(overrides, load, planned)
+            except ConfigError as error:
+                if any(override in str(error) for override in own):
+                    raise
+                raise ConfigError(f"{' '.join(own)}: {error}" if own else str(error)) from error
         return list(planned.values())[before:]
+
+    def _plan(
+        self, overrides: Sequence[str], load: Callable[..., tuple[DictConfig, Any]], planned: dict[Path, Job]
+    ) -> None:
+        """Compose one job and check it."""
+        # Jobs that differ in batch size and seed only are composed once, for it takes 0.1 s.
+        varied = [match.groups() for override in overrides if (match := VARIED.fullmatch(override))]
+        loaded, hydra = load(*(override for override in overrides if not VARIED.fullmatch(override)))
+        composed = loaded.copy()
+        for key, value in varied:
+            composed[key] = int(value)
+        if composed.run_dir:
+            raise ConfigError(f"run_dir={composed.run_dir} is one directory for all jobs: set runs or sweep instead")
+        if composed.sweep is None:
+            given = [override for override in overrides if not override.startswith("sweep=")]
+            overrides, composed.sweep = [*given, f"sweep={DEFAULT_SWEEP}"], DEFAULT_SWEEP
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        check_training(plain, arguments.helpers(composed))
+        path, config = place(composed, hydra)
+        run = RunDirectory(path)
+        if run.damage is None:  # its job makes anew what was harmed, or says why it cannot
+            run.check(config)
+        job = planned.setdefault(path, Job(tuple(overrides), run, config))
+        if job.config != config:
+            there, here = flatten(job.config), flatten(config)
+            keys = ", ".join(sorted(key for key in here if there.get(key, "") != here[key]))
+            raise ConfigError(f"jobs that differ in {keys} alone share {path}: give each its command and sweep=")
 
 
 def visible_gpus() -> list[str]:
@@ -148,12 +163,9 @@ class ProcessLauncher(SweepLauncher):
     """
 
     def __init__(self, jobs: int | None = None, gpus: Any = "auto", jobs_per_gpu: int = 1) -> None:
-        if jobs_per_gpu < 1:
-            raise ConfigError(f"hydra.launcher.jobs_per_gpu={jobs_per_gpu} must be 1 or more")
         ids = visible_gpus() if gpus == "auto" else [str(gpu) for gpu in gpus or ()]
         self.slots = Counter(dict.fromkeys(ids, jobs_per_gpu))  # how many more jobs each GPU takes now
         self.at_once = max(1, self.slots.total()) if jobs is None else jobs
-        at_least("hydra.launcher.jobs", self.at_once, 1)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.stopping = False
 

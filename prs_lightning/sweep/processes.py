@@ -17,9 +17,11 @@ from typing import Any, BinaryIO
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from prs_lightning.errors import RunError
+from prs_lightning.errors import DISK, RunError
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import SWEEP_LOCK, held
+from prs_lightning.runs.directory import SWEEP_LOCK
+from prs_lightning.runs.locking import held
+from prs_lightning.runs.rows import metrics_text
 from prs_lightning.signals import FAULTS, PARENT, ended_by, name_of
 
 LOG_FILE = "train.log"
@@ -29,8 +31,6 @@ ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b(?!\()")
 """How a line begins in which Python names an error."""
 NOISE = re.compile(r"\s|full_key: |Set the environment variable |Traceback ")
 """How lines begin that say nothing of why a job ended."""
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""What a disk says that takes nothing more for now."""
 NO_ROOM = re.compile("|".join(re.escape(os.strerror(number)) for number in DISK))
 RUNNABLE = (Status.START, Status.RESUME, Status.RETRY)
 
@@ -46,8 +46,7 @@ class Job:
     @property
     def epochs_done(self) -> int:
         """Rows of metrics.csv, counted without parsing."""
-        file = self.run.metrics_file
-        return file.read_bytes().count(b"\n") - 1 if file.exists() else 0
+        return max(0, (metrics_text(self.run.metrics_file) or "").count("\n") - 1)
 
     def overrides_at(self, path: Path) -> list[str]:
         """The overrides of an ordinary single run in the directory ``path``."""
@@ -61,6 +60,8 @@ def decide(run: RunDirectory, *, retry_failed: bool = False) -> Status:
     """
     if run.locked:
         return Status.ELSEWHERE
+    if run.damage is not None or (run.status == Status.FINISHED and not run.rows_are_whole):
+        return Status.RESUME  # the job makes anew what was harmed, or says why it cannot
     failed = Status.RETRY if retry_failed else Status.FAILED
     known = {Status.FAILED: failed, Status.INTERRUPTED: Status.RESUME, Status.FINISHED: Status.FINISHED}
     return known.get(run.status or Status.LEFT, Status.START)
@@ -100,7 +101,7 @@ def run_job(
     with held(job.run.path / SWEEP_LOCK) as claimed:
         if not claimed:
             return Status.ELSEWHERE
-        before = job.run.record()
+        before = {} if job.run.damage else job.run.record()
         try:
             log = open_log(job.run.path / LOG_FILE)
         except OSError as error:
@@ -145,7 +146,7 @@ def open_log(file: Path) -> BinaryIO:
 
 def _outcome(job: Job, code: int, before: Mapping[str, Any], stopped: bool) -> Status:
     """What a job's record says, or where it says nothing of its end, what its exit code and its log do."""
-    run, record = job.run, job.run.record()
+    run, record = job.run, {} if job.run.damage else job.run.record()
     status = record.get("status") if record != before else None
     if run.locked:  # by a run that was started by hand
         return Status.ELSEWHERE

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs.naming import PART
+from prs_lightning.schema import check_launcher
 from prs_lightning.sweep import ranges
+from prs_lightning.sweep.arguments import check_option
 from prs_lightning.sweep.launcher import SweepLauncher
 from prs_lightning.sweep.processes import Job
 
@@ -69,8 +72,13 @@ class RangeSweeper(Sweeper):
             if choice:
                 single = [str(each.input_line) for each in others if not each.is_sweep_override()]
                 config = self.hydra_context.config_loader.load_sweep_config(self.config, [*single, *choice])
+            wanted: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+            check_launcher(wanted, config.hydra.sweeper.params)
             params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-            yield config, [*parser.parse_overrides([*params, *choice]), *others]
+            own = parser.parse_overrides([*params, *choice])
+            for each in own:
+                check_option(each)
+            yield config, [*own, *others]
 
     def options(self, group: str) -> list[str]:
         """The options of a group, the user's own among them."""

@@ -107,15 +107,16 @@ FAULTS = [
     Fault("W&B online without a key", End.REFUSED, "no key of W&B: run `wandb login`", no_key, ("train", *ONLINE)),
     Fault("W&B online with half a key", End.REFUSED, "WANDB_API_KEY invalid", short_key, ("train", *ONLINE)),
     Fault(
-        "a project that W&B refuses", End.REFUSED, "wandb.project=a/b: Invalid project name",
+        "a project that W&B refuses", End.REFUSED, "wandb.project=a/b: expected a name",
         command=("train", "logger=wandb", "wandb.project=a/b"),
     ),
     Fault(
-        "an empty tag of W&B", End.REFUSED, r"wandb.tags=\[''\]: .*between 1 and 64",
+        "an empty tag of W&B", End.REFUSED, r"wandb.tags=\[''\]: expected a list, each a text of at most 64",
         command=("train", "logger=wandb", "wandb.tags=['']"),
     ),
     Fault(
-        "a long tag of W&B", End.REFUSED, "65 characters", command=("train", "logger=wandb", f"wandb.tags=[{'t' * 65}]")
+        "a long tag of W&B", End.REFUSED, "at most 64 characters",
+        command=("train", "logger=wandb", f"wandb.tags=[{'t' * 65}]"),
     ),
     Fault(
         "a logger that cannot begin", End.INTERRUPTED, "CSVLogger cannot begin .*logger=none",

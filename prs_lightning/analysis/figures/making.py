@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from prs_lightning.analysis import relations
 from prs_lightning.analysis.figures.registry import FIGURES, NUMBERS, Entry, Figure, Sizes
 from prs_lightning.analysis.figures.style import paper_style
+from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.runs import write_atomically, write_text
 
@@ -152,7 +153,7 @@ def _save(figure: Figure, files: dict[str, Path], key: str) -> None:
         figure.figure.set_layout_engine("none")
         for suffix, stamp in (("png", "Software"), ("pdf", "CreationDate")):  # the same numbers give the same file
             write_atomically(files[suffix], partial(figure.figure.savefig, format=suffix, metadata={stamp: None}))
-    write_text(files["csv"], figure.numbers.to_csv(index=False))
+    write_csv(files["csv"], figure.numbers)
     # Last: a figure counts as finished once this is there.
     told = {"number": figure.number, "title": figure.title, "caption": figure.caption, "key": key}
     write_text(files["json"], json.dumps(told, indent=2) + "\n")
