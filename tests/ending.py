@@ -19,7 +19,7 @@ from tests.sweeping import processes_in, wait_for
 from tests.test_training import NETWORK
 
 PROMISED_SECONDS = 10.0
-SLOW = (NETWORK, "+callbacks.slow._target_=tests.ending.Slow", "callbacks.robustness=null")
+SLOW = (NETWORK, "+callbacks.slow._target_=tests.ending.Slow")
 NOISE = re.compile(r"Initializing distributed|^\[W|^$")
 """What Lightning and torch say of several processes, however they end."""
 

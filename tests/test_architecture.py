@@ -14,21 +14,8 @@ import pytest
 from tests.conftest import PROJECT
 
 FLOORS = (
-    set(
-        [
-            "errors",
-            "outputs",
-            "signals",
-            "measures",
-            "measuring",
-            "memory",
-            "seeding",
-            "bars",
-            "network",
-            "shortage",
-            "online",
-        ]
-    ),
+    {"errors", "outputs", "signals", "measures", "measuring", "memory", "seeding"}
+    | {"bars", "network", "shortage", "online"},
     {"regions", "data", "dashboard", "schema"},
     {"models", "attacks"},
     {"runs", "measuring_pass"},

@@ -18,7 +18,7 @@ from tests.sweeping import measures as sweep_measures
 from tests.sweeping import start as start_sweep
 from tests.test_training import assert_same_weights, measures
 
-TWO = ("trainer.devices=2", "trainer.strategy=ddp", "epochs=6")
+TWO = ("trainer.devices=2", "trainer.strategy=ddp", "epochs=6", "callbacks.robustness=null")
 STRIKES = ((signal.SIGKILL, "rank"), (signal.SIGTERM, "all"))
 SOAK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL)
 
@@ -71,7 +71,8 @@ def strike(moments: random.Random, where: Path, command: tuple[str, ...]) -> Non
         raise AssertionError(f"{strike}: {error}") from error
     run = RunDirectory(where)
     assert run.status in (None, "interrupted", "finished"), f"{strike}: {run.record()}"
-    assert (code == 0) == (run.status == "finished" and not said), f"{strike}: exit code {code}, {run.record()}, {said}"
+    told = f"{strike}: exit code {code}, {run.record()}, {said}"
+    assert code < 0 or code > 128 or (code == 0 and run.status == "finished"), told
     assert len(said) <= 2, f"{strike}: {said}"
 
 
@@ -81,13 +82,13 @@ def test_soak_signals_at_random_moments_of_a_run(tmp_path: Path, devices: int) -
     command = (f"trainer.devices={devices}", "epochs=8", "callbacks.robustness.steps=3")
     moments = random.Random(devices)
     cut, uncut = RunDirectory(tmp_path / "cut"), RunDirectory(tmp_path / "uncut")
-    for _ in range(12):
+    for _ in range(10):
         if cut.status != "finished":
             strike(moments, cut.path, command)
     for run in (cut, uncut):
         process = start(run.path, *command, SLOW_SECONDS="0")
-        assert process.communicate(timeout=200) is not None
-        assert process.returncode == 0
+        said = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, said
     assert measures(cut) == measures(uncut)
     assert_same_weights(cut, uncut)
 
@@ -96,7 +97,7 @@ def test_soak_signals_at_random_moments_of_a_run(tmp_path: Path, devices: int) -
 def test_soak_signals_at_random_moments_of_a_sweep(tmp_path: Path) -> None:
     folder, quiet, moments = tmp_path / "runs", tmp_path / "quiet", random.Random(5)
     command = (*SLOW, "seed=0..2", "epochs=6", "hydra.launcher.jobs=2", "trainer.accelerator=cpu", "batch_size=25")
-    for _ in range(10):
+    for _ in range(8):
         process = start_sweep(REAL, folder, *command)
         time.sleep(moments.uniform(0.3, 14))
         number = moments.choice(SOAK)
@@ -105,6 +106,7 @@ def test_soak_signals_at_random_moments_of_a_sweep(tmp_path: Path) -> None:
             os.kill(victim, number)
         output, _ = process.communicate(timeout=100)
         wait_for(lambda: not processes_in(folder), "all processes to end", 10)
+        assert process.returncode, f"{number.name}: {output}"
         assert "Traceback" not in output, output
         assert "failed" not in statuses(folder).values(), f"{number.name}: {output}"
     for where in (folder, quiet):
