@@ -170,8 +170,9 @@ def end_main(error: BaseException) -> None:
     _Ending.asked = error
     with suppress(ProcessLookupError):  # the main thread is over
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-    time.sleep(_Ending.seconds)
-    _force(error)
+    if _Ending.standing:
+        time.sleep(_Ending.seconds)
+        _force(error)
 
 
 @contextmanager
