@@ -7,6 +7,11 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
+from prs_lightning.signals import stand
+
+if __name__ == "__main__":
+    stand()  # before the imports below, which take their time
+
 from pathlib import Path
 from typing import Any
 

@@ -7,18 +7,21 @@ Heavy packages are imported inside the functions, so that --help and --cfg answe
 
 from __future__ import annotations
 
-import sys
+from prs_lightning.signals import is_global_zero, stand
+
+if __name__ == "__main__":
+    stand()  # before the imports below, which take their time
+
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, Interrupted
+from prs_lightning.errors import ConfigError
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.runs import RunDirectory, options
 from prs_lightning.runs.data_files import files_digest
-from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.mending import mend_record, restore_rows
 from prs_lightning.runs.naming import place
 from prs_lightning.schema import check_samples, check_training
@@ -60,8 +63,10 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
     from prs_lightning.models import check_network, network_of
     from prs_lightning.runs import loggers
     from prs_lightning.runs.checkpoints import checkpoint_to_resume
-    from prs_lightning.runs.limits import early_stop, interruptible, known_monitor
+    from prs_lightning.runs.limits import early_stop, known_monitor
+    from prs_lightning.runs.ranks import one_end
     from prs_lightning.shortage import naming_the_batch
+    from prs_lightning.signals import interruptible
 
     keep_freed_memory()
     quiet_lightning()
@@ -82,15 +87,12 @@ def fit(cfg: DictConfig, config: dict[str, Any], run: RunDirectory) -> None:
             interruptible(),
             run.recording(config, seed=cfg.seed, data=facts) if trainer.is_global_zero else nullcontext(),
         ):
-            loggers.begin(trainer.loggers, config)
-            with known_monitor(), naming_the_batch("training", "batch_size", cfg.batch_size):
+            with one_end(trainer, run), known_monitor(), naming_the_batch("training", "batch_size", cfg.batch_size):
+                loggers.begin(trainer.loggers, config)
                 trainer.fit(network, data, ckpt_path=checkpoint_to_resume(run), weights_only=True)
-            if (reason := early_stop(trainer)) and trainer.is_global_zero:
+                reason = early_stop(trainer, epochs=cfg.trainer.max_epochs, steps=cfg.trainer.max_steps)
+            if reason and trainer.is_global_zero:
                 run.update_record(reason=reason)
-    except Interrupted:
-        if not trainer.is_global_zero:
-            sys.exit(0)  # or Lightning would kill the first process, which makes the record
-        raise
     finally:
         online.end()
 
@@ -111,10 +113,12 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
     from prs_lightning.runs.checkpoints import AtomicCheckpointIO
     from prs_lightning.runs.limits import Limits, check_stopping
     from prs_lightning.runs.loggers import make_logger
+    from prs_lightning.runs.ranks import OneEnd, watch_ranks
 
     made = options.made
     chosen: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     callbacks = [
+        OneEnd(),
         Limits(chosen["max_time"]),
         *(made(f"callbacks.{key}", each) for key, each in cfg.callbacks.items() if each),
     ]
@@ -136,6 +140,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
         )
     except InstantiationException as error:
         raise ConfigError(options.refusal(error, chosen)) from error
+    watch_ranks(trainer, run)
     if chosen["profiler"]:  # into the run directory: Lightning would only log it
         trainer.profiler.dirpath, trainer.profiler.filename = str(run.path / "profile"), "report"
     options.check_machine(chosen, device_type=trainer.strategy.root_device.type, world_size=trainer.world_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 from collections.abc import Iterable
 
@@ -40,11 +39,18 @@ class DiskError(RunError):
 
 
 class Interrupted(SystemExit):
-    """A run ends before it was trained as configured, and goes on when called again: the message says why."""
+    """A run ends before it was trained as configured, and goes on when called again: the message says why.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"interrupted: {reason}; the same command goes on")  # what Python prints, with exit code 1
-        self.reason = reason
+    Args:
+        reason: in one line.
+        code: exit code of the program: 128 + its number if a signal ended it.
+    """
+
+    code: int
+
+    def __init__(self, reason: str, code: int = 1) -> None:
+        super().__init__(f"interrupted: {reason}; the same command goes on")
+        self.reason, self.code = reason, code
 
 
 def from_the_disk(error: BaseException) -> BaseException | None:
@@ -113,6 +119,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("epoch", ["epochs", "seed"])
     ': did you mean epochs?'
     """
+    import difflib  # a program's first moments need none of it
+
     near = difflib.get_close_matches(name, [*known], n=3, cutoff=0.5)
     return f": did you mean {' or '.join(near)}?" if near else ""
 

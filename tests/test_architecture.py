@@ -14,12 +14,14 @@ import pytest
 from tests.conftest import PROJECT
 
 FLOORS = (
-    {"errors", "measures", "measuring", "memory", "seeding", "bars", "network", "shortage", "online"},
+    {"errors", "outputs", "signals", "measures", "measuring", "memory", "seeding"}
+    | {"bars", "network", "shortage", "online"},
     {"regions", "data", "dashboard", "schema"},
     {"models", "attacks"},
     {"runs", "measuring_pass"},
     {"sweep", "analysis"},
     {"callbacks", "train", "analyze"},
+    {"programs"},
 )
 """From the ground up: a room knows itself and the floors below its own."""
 

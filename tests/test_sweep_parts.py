@@ -186,7 +186,7 @@ def test_a_run_that_was_marked_failed_can_be_tried_again(tmp_path: Path) -> None
 def test_a_job_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     job = (
-        "import pathlib, time; from prs_lightning.sweep.processes import die_with_parent; die_with_parent(); "
+        "import pathlib, time; from prs_lightning.signals import die_with_parent; die_with_parent(); "
         f"pathlib.Path({str(alive)!r}).write_text(str(__import__('os').getpid())); time.sleep(60)"
     )
     sweep = (

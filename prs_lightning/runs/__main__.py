@@ -24,8 +24,10 @@ from rich.table import Table
 from rich.text import Text
 
 from prs_lightning.errors import ConfigError, RunError, in_one_line, printable
+from prs_lightning.outputs import refused
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.finding import epochs_in, noted_runs, rows_text, survey
+from prs_lightning.signals import closing_line
 
 ORDER = (Status.UNREADABLE, Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
 AT_ONCE = 500
@@ -124,7 +126,8 @@ def sync(folder: Path) -> int:
     # wandb itself passes over what was uploaded before. A command line does not take any number of words.
     parts = [folders[start : start + AT_ONCE] for start in range(0, len(folders), AT_ONCE)]
     codes = [subprocess.run([sys.executable, "-m", "wandb", "sync", *part], check=False).returncode for part in parts]
-    return next((code for code in codes if code), 0)
+    code = next((code for code in codes if code), 0)
+    return 128 - code if code < 0 else code  # killed by a signal
 
 
 def import_run(chosen: argparse.Namespace) -> None:
@@ -183,8 +186,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """The command line of ``prs_lightning.runs``, and its exit code."""
     try:
-        chosen = parser().parse_args(arguments)
-        return chosen.task(chosen)
+        with closing_line():
+            chosen = parser().parse_args(arguments)
+            code = chosen.task(chosen)
+            sys.stdout.flush()
+            if problem := refused():
+                raise RunError(f"cannot write to the standard output: {problem.strerror}")
+            return code
     except (RunError, ConfigError, HydraException) as error:
         print(f"error: {in_one_line(str(error).partition('Config search path')[0])}", file=sys.stderr)
         return 1

@@ -19,9 +19,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.runs import RunDirectory, write_atomically
-from prs_lightning.runs.directory import is_global_zero
 from prs_lightning.runs.naming import architecture, config_digest
 from prs_lightning.runs.writing import refused, set_aside
+from prs_lightning.signals import is_global_zero
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule

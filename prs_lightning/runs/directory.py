@@ -29,8 +29,6 @@ from prs_lightning.runs.rows import as_text, copy_of, is_whole, kept_rows, metri
 from prs_lightning.runs.writing import refused, set_aside, sweep_parts, write_text
 
 SWEEP_LOCK = ".sweep.lock"
-INTERRUPTING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""Signals that schedulers and terminals send before they kill: a run that they end goes on when called again."""
 
 
 class Status(StrEnum):
@@ -236,7 +234,7 @@ class RunDirectory:
             except BaseException as error:
                 disk = from_the_disk(error)
                 interrupted = disk is not None or isinstance(error, KeyboardInterrupt | SystemExit)
-                end = {"status": Status.INTERRUPTED if interrupted else Status.FAILED, "reason": _reason(error)}
+                end = {"status": Status.INTERRUPTED if interrupted else Status.FAILED, "reason": reason_of(error)}
                 if disk is not None and isinstance(error, Exception) and not isinstance(error, DiskError):
                     of_what = getattr(disk, "filename", None) or f"in {self.path}"
                     raise DiskError(of_what, disk) from error
@@ -278,7 +276,7 @@ class RunDirectory:
         write_text(file, text)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why a run ended, in one line."""
     if isinstance(error, Interrupted):
         return error.reason
@@ -286,12 +284,6 @@ def _reason(error: BaseException) -> str:
         by_hand = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
         return "SIGINT (Ctrl-C)" if by_hand else "interrupted"
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def is_global_zero() -> bool:
-    """Whether this process is the one that writes: rank 0 of however many there are."""
-    ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")]
-    return int(next((rank for rank in ranks if rank is not None), 0)) == 0
 
 
 def _now() -> str:

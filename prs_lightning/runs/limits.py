@@ -7,48 +7,19 @@ of an epoch. What was done of the epoch under way is thrown away, and the same c
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging, Timer
 
 from prs_lightning.data.trainers import epoch_is_whole
-from prs_lightning.errors import ConfigError, Interrupted
-from prs_lightning.runs.directory import INTERRUPTING
+from prs_lightning.errors import ConfigError, Interrupted, RunError
 from prs_lightning.schema.lines import refuse
 from prs_lightning.schema.relations import within_an_epoch
 from prs_lightning.schema.values import seconds
-
-
-def _numbers() -> list[int]:
-    return [getattr(signal, name) for name in INTERRUPTING if hasattr(signal, name)]
-
-
-def _interrupt(number: int, _: FrameType | None) -> None:
-    raise Interrupted(signal.Signals(number).name)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let signals that would kill the process end the run as interrupted, with the signal as its reason.
-
-    On every rank, so that Lightning finds SIGUSR1 taken: on Slurm it would save a checkpoint of half an epoch.
-    """
-    here = threading.current_thread() is threading.main_thread()
-    taken = [number for number in _numbers() if here and signal.getsignal(number) == signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, _interrupt)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
 
 
 class Limits(pl.Callback):
@@ -68,8 +39,6 @@ class Limits(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.began, self.epochs_before = time.monotonic(), trainer.current_epoch
-        if any(signal.getsignal(number) is _interrupt for number in _numbers()):
-            signal.signal(signal.SIGTERM, _interrupt)  # Lightning's own handler waits for other ranks, for ever
         if not math.isfinite(trainer.num_training_batches):
             return
         epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
@@ -86,13 +55,6 @@ class Limits(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not epoch_is_whole(trainer):
             raise Interrupted(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs} was stopped before its end")
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        launcher: Any = trainer.strategy.launcher
-        ranks = getattr(launcher, "procs", [])  # that this process started
-        if isinstance(exception, Interrupted) and ranks:
-            launcher.kill(signal.SIGKILL)  # or they would complain, or wait, that this one is gone
-            ranks.clear()  # Lightning would kill this process after them
 
     def _look_at_the_clock(self, trainer: pl.Trainer) -> None:
         if self.max_time is None:
@@ -138,22 +100,32 @@ def check_stopping(callbacks: Iterable[pl.Callback], every: int) -> None:
                 )
 
 
-def early_stop(trainer: pl.Trainer) -> str | None:
+def early_stop(trainer: pl.Trainer, *, epochs: int, steps: int) -> str | None:
     """After ``fit``: why training was stopped early, or None if all that was configured was trained.
+
+    Args:
+        epochs: as configured, whatever callbacks made of it.
+        steps: as configured; -1 for any number.
 
     Raises:
         Interrupted: a ``Timer`` among the callbacks stopped it.
+        RunError: nobody asked for it.
     """
     progress: Any = trainer.fit_loop.epoch_progress.current
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    epochs, steps = progress.processed, trainer.global_step
-    if epochs >= (trainer.max_epochs or 0) or 0 < trainer.max_steps <= steps:
+    trained = progress.processed
+    if trained >= epochs or 0 < steps <= trainer.global_step:
         return None
-    done = f"after {epochs} of {trainer.max_epochs} epochs"
+    done = f"after {trained} of {epochs} epochs"
     for callback in callbacks:
         left = callback.time_remaining() if isinstance(callback, Timer) else None
         if left is not None and left <= 0:
             raise Interrupted(f"the timer's time is over {done}")
+    if not trainer.should_stop:
+        raise RunError(
+            f"training ended {done}, and no callback asked for it: a StopIteration that the module, its data or a "
+            "callback lets through ends it, and so does a callback that changes the Trainer's max_epochs"
+        )
     stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.stopping_reason_message]
     if not stops:
         return f"a callback stopped it {done}"

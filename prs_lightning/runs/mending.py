@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from prs_lightning.errors import RunError
-from prs_lightning.runs.directory import RunDirectory, Status, is_global_zero
+from prs_lightning.runs.directory import RunDirectory, Status
 from prs_lightning.runs.locking import held
 from prs_lightning.runs.naming import config_digest, differing_keys
 from prs_lightning.runs.rows import as_text, is_whole, metrics_text, rows_of_epochs
 from prs_lightning.runs.writing import set_aside
+from prs_lightning.signals import is_global_zero
 
 
 def tell(line: str) -> None:

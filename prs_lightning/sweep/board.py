@@ -66,6 +66,8 @@ class Board(Progress):
             seconds = clock(self.tasks[row].elapsed or 0)
             style = {Status.FINISHED: "green", Status.FAILED: "bold red"}.get(outcome, "yellow")
             self.say(f"{outcome}: {job.run.path.name} after {seconds} ({self.outcomes.total()} of {self.total})", style)
+            if outcome == Status.INTERRUPTED and (why := job.run.record().get("reason")):
+                self.say(f"  {why}", "yellow")
             if outcome == Status.FAILED:
                 why = str(job.run.record().get("reason"))
                 self.failures.append((job, why))

@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 from prs_lightning.errors import printable
 from prs_lightning.runs.naming import CONFIG_FOLDER
 from prs_lightning.runs.wording import one_line
+from prs_lightning.signals import closing_line, interrupted
 from prs_lightning.sweep import arguments
-from prs_lightning.sweep.processes import FULL_ERROR, die_with_parent, full_error
+from prs_lightning.sweep.processes import FULL_ERROR, full_error
 
 
 def run(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -26,7 +27,6 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     With -m the jobs run as ``prs_lightning.sweep`` says. Errors that a user can mend are printed as one line; with
     HYDRA_FULL_ERROR=1 every error shows its traceback.
     """
-    die_with_parent()
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # for a _target_ of the user's own, also where the command is an installed one
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=config_name)
@@ -41,7 +41,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
             checked(cfg)
 
     full = os.environ.get(FULL_ERROR) == "1"
-    with nullcontext() if full else _one_line_errors(config_name, hydra_raises=True):
+    with closing_line(), nullcontext() if full else _one_line_errors(config_name, hydra_raises=True):
         sys.argv[1:] = arguments.command_line(sys.argv[1:], config_name)
         if "--hydra-help" not in sys.argv:  # it is about Hydra as it comes
             only_our_plugins()
@@ -66,6 +66,8 @@ def _one_line_errors(config_name: str, *, hydra_raises: bool) -> Iterator[None]:
         with full_error("1" if hydra_raises else "0"):
             yield
     except Exception as error:
+        if (end := interrupted()) is not None:
+            raise end from None
         if (line := one_line(error, config_name)) is None:
             raise
         print(f"error: {printable(line)}", file=sys.stderr)

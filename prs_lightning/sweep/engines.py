@@ -21,11 +21,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError
+from prs_lightning.errors import ConfigError, Interrupted
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import is_global_zero
+from prs_lightning.signals import PARENT, is_global_zero
 from prs_lightning.sweep.launcher import SweepLauncher
-from prs_lightning.sweep.processes import PARENT, Job, run_job
+from prs_lightning.sweep.processes import Job, run_job
 
 POLL_SECONDS = 2.0
 
@@ -75,7 +75,7 @@ class EngineLauncher(SweepLauncher):
         follower.start()
         try:
             problems = self.hand_over(jobs)
-        except KeyboardInterrupt:
+        except Interrupted:
             print("no longer watching; stop jobs with the engine's own tools, and give the same command to go on")
             raise
         finally:

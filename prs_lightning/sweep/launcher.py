@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -20,18 +19,20 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from prs_lightning.errors import ConfigError, RunError, printable
+from prs_lightning.errors import ConfigError, Interrupted, RunError, printable
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.finding import note_runs
 from prs_lightning.runs.naming import flatten, place
 from prs_lightning.schema import check_training
+from prs_lightning.signals import interruptible, listen_again, patience
 from prs_lightning.sweep import arguments
 from prs_lightning.sweep.board import Board
 from prs_lightning.sweep.processes import ASKED_FULL_ERROR, RUNNABLE, Job, decide, full_error, kill, run_job
 
 DEFAULT_SWEEP = "sweep"
 SWEEPER = "hydra_plugins.prs_lightning_sweep.RangeSweeper"
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 7.0  # for the jobs, which take 5 at most
+PATIENCE_SECONDS = 9.0  # for the sweep
 VARIED = re.compile(r"(batch_size|seed)=(\d+)")
 
 
@@ -68,11 +69,8 @@ class SweepLauncher(Launcher):
             print(f"warning: {line}", file=sys.stderr)
         runnable = [job for job in jobs if decisions[job] in RUNNABLE]
         self.board = Board(runnable, (decision for decision in decisions.values() if decision not in RUNNABLE))
-        try:
-            with self.board, full_error(ASKED_FULL_ERROR):
-                self.conduct(runnable)
-        except KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT) from None
+        with self.board, full_error(ASKED_FULL_ERROR), interruptible(), patience(PATIENCE_SECONDS):
+            self.conduct(runnable)
         self.board.close()
         outcomes = self.board.outcomes
         if bad := [f"{outcomes[each]} {each}" for each in (Status.FAILED, Status.INTERRUPTED) if outcomes[each]]:
@@ -179,7 +177,6 @@ class ProcessLauncher(SweepLauncher):
         wanted = {job: self.gpus_wanted(job.config["trainer"]) for job in jobs}
         if self.board.outcomes:
             self.board.say(self.board.summary())
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         running: dict[Future[None], list[str]] = {}
         try:
             with ThreadPoolExecutor(self.at_once) as pool:
@@ -193,11 +190,9 @@ class ProcessLauncher(SweepLauncher):
                 except BaseException:
                     self.stop(running)
                     raise
-        except KeyboardInterrupt:
+        except Interrupted:
             self.board.close()
             raise
-        finally:
-            signal.signal(signal.SIGTERM, previous)
 
     def gpus_wanted(self, trainer: Mapping[str, Any]) -> int:
         """How many GPUs a job with this ``trainer`` config needs.
@@ -254,15 +249,15 @@ class ProcessLauncher(SweepLauncher):
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.at_once))}
 
     def stop(self, running: Iterable[Future[None]]) -> None:
-        """Stop every job so that it can be taken up again; a second Ctrl-C kills those that have not stopped yet."""
+        """Stop every job so that it can be taken up again; a second signal kills those that have not stopped yet."""
         self.board.say("stopping: give the same command to go on", "bold yellow")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.stopping = True
+        listen_again()
         try:
             for process in [*self.processes]:
                 process.terminate()
             wait(running, timeout=GRACE_SECONDS)
-        except KeyboardInterrupt:
+        except Interrupted:
             self.board.say("killing the jobs", "bold yellow")
         for process in [*self.processes]:
             if process.poll() is None:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from prs_lightning.errors import DISK, RunError
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.directory import INTERRUPTING, SWEEP_LOCK
+from prs_lightning.runs.directory import SWEEP_LOCK
 from prs_lightning.runs.locking import held
 from prs_lightning.runs.rows import metrics_text
+from prs_lightning.signals import FAULTS, PARENT, ended_by, name_of
 
 LOG_FILE = "train.log"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 ASKED_FULL_ERROR = os.environ.get(FULL_ERROR, "0")  # by who started this process: what runs Hydra changes it for itself
-PARENT = "PRS_LIGHTNING_SWEEP"  # environment variable: process id of the sweep that a job belongs to
 ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b(?!\()")
 """How a line begins in which Python names an error."""
 NOISE = re.compile(r"\s|full_key: |Set the environment variable |Traceback ")
 """How lines begin that say nothing of why a job ended."""
+NO_ROOM = re.compile("|".join(re.escape(os.strerror(number)) for number in DISK))
 RUNNABLE = (Status.START, Status.RESUME, Status.RETRY)
 
 
@@ -75,21 +78,6 @@ def full_error(value: str) -> Iterator[None]:
         os.environ[FULL_ERROR] = before
 
 
-def die_with_parent() -> None:
-    """Ask the system to kill this process when the one that started it dies; to be called first thing in a job.
-
-    A job whose sweep was killed would otherwise train on unseen, and a rank whose main process was killed would wait
-    for it for ever. Only Linux can do this; elsewhere nothing happens.
-    """
-    sweep = os.environ.pop(PARENT, None)
-    if not sys.platform.startswith("linux") or (sweep is None and os.environ.get("LOCAL_RANK", "0") == "0"):
-        return
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if sweep is not None and os.getppid() != int(sweep):  # it died before we could ask
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def run_job(
     job: Job,
     command: Sequence[str],
@@ -114,7 +102,12 @@ def run_job(
         if not claimed:
             return Status.ELSEWHERE
         before = job.run.record_if_whole()
-        with (job.run.path / LOG_FILE).open("ab") as log:
+        try:
+            log = open_log(job.run.path / LOG_FILE)
+        except OSError as error:
+            why = f"cannot write {job.run.path / LOG_FILE}: {error.strerror}; remove it, or make room"
+            return _mark(job, Status.INTERRUPTED if error.errno in DISK else Status.FAILED, why)
+        with log:
             # To the system, the thread that started a process is the parent with which it dies: this one stays.
             process = subprocess.Popen(
                 [sys.executable, *command, *job.overrides_at(job.run.path)],
@@ -137,23 +130,44 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def open_log(file: Path) -> BinaryIO:
+    """The log, to be appended to: a regular file in its folder, not what a link leads to or a pipe waits for.
+
+    Raises:
+        OSError: it is something else, or the disk refuses.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    log = open(file, "ab", opener=lambda path, _: os.open(path, flags, 0o666))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+        log.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    return log
+
+
 def _outcome(job: Job, code: int, before: Mapping[str, Any], stopped: bool) -> Status:
+    """What a job's record says, or where it says nothing of its end, what its exit code and its log do."""
     run, record = job.run, job.run.record_if_whole()
     status = record.get("status") if record != before else None
     if run.locked:  # by a run that was started by hand
         return Status.ELSEWHERE
+    if status in (Status.FINISHED, Status.FAILED, Status.INTERRUPTED):
+        return Status(status)
     if code == 0 and record.get("status") == Status.FINISHED:
         return Status.FINISHED
-    if stopped and record.get("status") == Status.RUNNING:
-        run.update_record(status=Status.INTERRUPTED, reason="stopped with its sweep")
-    if stopped or status == Status.INTERRUPTED:
+    if stopped:
+        return _mark(job, Status.INTERRUPTED, "stopped with its sweep") if status else Status.INTERRUPTED
+    tail, number = log_tail(run), ended_by(code)
+    fault = number is not None and signal.Signals(number).name in FAULTS
+    outside = number is not None or NO_ROOM.search(" ".join(tail))
+    return _mark(job, Status.INTERRUPTED if outside and not fault else Status.FAILED, reason(code, tail))
+
+
+def _mark(job: Job, status: Status, why: str) -> Status:
+    try:
+        job.run.mark(status, job.config, why)
+    except RunError:  # a full disk: a record that was begun and not closed says the same
         return Status.INTERRUPTED
-    if code < 0 and signal.Signals(-code).name in INTERRUPTING:  # before it could say so itself
-        run.mark(Status.INTERRUPTED, job.config, signal.Signals(-code).name)
-        return Status.INTERRUPTED
-    if status != Status.FAILED:
-        run.mark(Status.FAILED, job.config, reason(code, log_tail(run)))
-    return Status.FAILED
+    return status
 
 
 def reason(code: int, tail: Sequence[str]) -> str:
@@ -161,13 +175,17 @@ def reason(code: int, tail: Sequence[str]) -> str:
 
     >>> reason(-9, [])
     'killed by SIGKILL'
+    >>> reason(143, [])
+    'SIGTERM'
     >>> reason(1, ["...", "error: no room"])
     'no room'
     >>> reason(1, ["Traceback (most recent call last):", "ValueError: no such", "layer", "full_key: trainer"])
     'ValueError: no such layer'
     """
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {name_of(-code)}"
+    if number := ended_by(code):
+        return name_of(number)
     if lines := [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]:
         return lines[-1]
     begins = [place for place, line in enumerate(tail) if ERROR.match(line)]
@@ -178,5 +196,6 @@ def reason(code: int, tail: Sequence[str]) -> str:
 def log_tail(run: RunDirectory, lines: int = 12) -> list[str]:
     """The last lines of the run's log that are not empty."""
     file = run.path / LOG_FILE
-    text = file.read_bytes()[-20_000:].decode(errors="replace") if file.exists() else ""
+    ours = file.is_file() and not file.is_symlink()
+    text = file.read_bytes()[-20_000:].decode(errors="replace") if ours else ""
     return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-lines:]
