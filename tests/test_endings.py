@@ -48,8 +48,7 @@ def test_a_run_of_steps_ends_with_an_epoch(usual: RunDirectory, tmp_path: Path) 
 def test_steps_within_an_epoch_are_refused_before_the_first(tmp_path: Path, override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         fit(tmp_path, *FEW, "epochs=4", override)
-    run = RunDirectory(tmp_path)
-    assert (run.status, run.rows(), run.last_checkpoint.exists()) == ("failed", [], False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
