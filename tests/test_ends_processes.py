@@ -96,6 +96,7 @@ def test_soak_signals_at_random_moments_of_a_run(tmp_path: Path, devices: int) -
 @pytest.mark.slow
 def test_soak_signals_at_random_moments_of_a_sweep(tmp_path: Path) -> None:
     folder, quiet, moments = tmp_path / "runs", tmp_path / "quiet", random.Random(5)
+    folder.mkdir()
     command = (*SLOW, "seed=0..2", "epochs=6", "hydra.launcher.jobs=2", "trainer.accelerator=cpu", "batch_size=25")
     for _ in range(8):
         process = start_sweep(REAL, folder, *command)

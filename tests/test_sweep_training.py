@@ -26,6 +26,7 @@ TINY = ("model=cnn6", "batch_size=25", "hydra.launcher.jobs=2", "trainer.acceler
 def disturb(folder: Path, command: tuple[str, ...], kills: int, seed: int) -> None:
     """Kill the sweep at random moments of its training, then let the same command end it."""
     moments = random.Random(seed)
+    folder.mkdir(exist_ok=True)
     for _ in range(kills):
         rows = sum(len(run.rows()) for run in find_runs(folder))
         if set(statuses(folder).values()) == {"finished"}:
@@ -69,6 +70,7 @@ def test_other_engines_train_to_the_same_numbers(tmp_path: Path, package: str, l
 def test_a_lost_rank_interrupts_its_job_only(tmp_path: Path) -> None:
     """Two ranks per job; rank 1 of the first job is killed, the second job then trains to its end."""
     folder = tmp_path / "runs"
+    folder.mkdir()
     command = (*TINY[:2], "trainer.accelerator=cpu", "trainer.devices=2", "seed=0..1", "epochs=8", "batch_size=26")
     process = start(REAL, folder, *command)
     wait_for(lambda: any(run.rows() for run in find_runs(folder)), "the first job to train")

@@ -91,16 +91,23 @@ def test_the_runs_of_a_sweep_are_one_group_and_a_resumed_one_goes_on(run_train: 
     assert {each.run_id for each in found} == {run.record()["wandb_id"]}
 
 
+def is_service(process: Path) -> bool:
+    """Whether that is W&B's own process, started by this one."""
+    try:
+        parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        return parent == os.getpid() and "wandb-core" in (process / "cmdline").read_text()
+    except OSError:  # it is gone
+        return False
+
+
 class KillService(Callback):
     """Kills W&B's own process after the first epoch, as the system does where memory is short."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.current_epoch == 0:
-            children = {
-                child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()
-            }
-            (service,) = [child for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
-            os.kill(int(service), signal.SIGKILL)
+            services = [each for each in Path("/proc").glob("[0-9]*") if is_service(each)]
+            assert len(services) == 1
+            os.kill(int(services[0].name), signal.SIGKILL)
 
 
 def test_a_service_that_dies_leaves_the_run_whole(run_train: RunTrain, tmp_path: Path) -> None:
