@@ -76,8 +76,8 @@ def checkpoint_path(runs: Path, run: str, epoch: int) -> Path | None:
 
 def available(runs: Path) -> Callable[[str, int], bool]:
     """Tells of (run, epoch) whether its weights are there."""
-    with_checkpoints = cache(lambda run: (runs / run / "checkpoints").is_dir())
-    return lambda run, epoch: with_checkpoints(run) and checkpoint_path(runs, run, epoch) is not None
+    has_weights = cache(lambda run: any((runs / run / "checkpoints").glob("*.ckpt")))
+    return lambda run, epoch: has_weights(run) and checkpoint_path(runs, run, epoch) is not None
 
 
 def pair_key(runs: Path, pair: Pair) -> str:
