@@ -107,8 +107,11 @@ def test_soak_signals_at_random_moments_of_a_sweep(tmp_path: Path) -> None:
             os.kill(victim, number)
         output, _ = process.communicate(timeout=100)
         wait_for(lambda: not processes_in(folder), "all processes to end", 10)
-        assert process.returncode, f"{number.name}: {output}"
+        finished = [*statuses(folder).values()] == ["finished"] * 3  # before the signal, or in spite of it
+        assert process.returncode or finished, f"{number.name}: {output}"
         assert "Traceback" not in output, output
+        if finished:
+            break
         assert "failed" not in statuses(folder).values(), f"{number.name}: {output}"
     for where in (folder, quiet):
         code, output = sweep(REAL, where, *command, SLOW_SECONDS="0")

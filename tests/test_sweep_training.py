@@ -132,7 +132,7 @@ def test_soak_ten_kills_leave_no_trace_in_the_numbers(tmp_path: Path) -> None:
 
 
 def test_the_first_command_of_the_guide(tmp_path: Path) -> None:
-    """The 20 runs of ``model=vgg16 batch_size=64,128,512,2048 seed=0..4``; two of them, one epoch of few samples each."""
+    """The 20 runs of ``model=vgg16 batch_size=64,128,512,2048 seed=0..4`` planned; two of them, an epoch each."""
     folder = tmp_path / "runs"
     if shutil.disk_usage(tmp_path).free < 2e9:
         pytest.skip("2 checkpoints of VGG-16 with Adam's state take 0.8 GB")
