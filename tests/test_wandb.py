@@ -110,7 +110,10 @@ class KillService(Callback):
             os.kill(int(services[0].name), signal.SIGKILL)
 
 
-def test_a_service_that_dies_leaves_the_run_whole(run_train: RunTrain, tmp_path: Path) -> None:
+def test_a_service_that_dies_leaves_the_run_whole(
+    run_train: RunTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # or it would use that of the tests
     killing = "+callbacks.kill={_target_: tests.test_wandb.KillService}"
     done = run_train(NETWORK, "callbacks=none", "logger=wandb", killing, f"run_dir={tmp_path / 'run'}")
     run = RunDirectory(tmp_path / "run")
