@@ -60,18 +60,21 @@ def from_the_disk(error: BaseException) -> BaseException | None:
     OSError(28, 'No space left on device')
     >>> from_the_disk(ValueError("no such layer"))
     """
+    for each in causes_of(error):
+        if isinstance(each, OSError) and each.errno in DISK:
+            return each
+    torchs = isinstance(error, RuntimeError) and any(writer in str(error) for writer in TORCH_WRITERS)
+    return error if torchs else None
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """An error, what it came from, what that came from, and so on."""
     chain: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in chain:
         chain.append(following)
         following = following.__cause__ or following.__context__
-    for each in chain:
-        if isinstance(each, OSError) and each.errno in DISK:
-            return each
-    torchs = isinstance(error, RuntimeError) and (
-        "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
-    )
-    return error if torchs else None
+    return chain
 
 
 def in_one_line(error: object) -> str:

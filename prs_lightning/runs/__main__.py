@@ -26,7 +26,8 @@ from rich.text import Text
 from prs_lightning.errors import ConfigError, RunError, in_one_line, printable
 from prs_lightning.outputs import refused
 from prs_lightning.runs import RunDirectory, Status
-from prs_lightning.runs.finding import epochs_in, noted_runs, rows_text, survey
+from prs_lightning.runs.finding import noted_runs, rows_text, survey
+from prs_lightning.runs.rows import epochs_in
 from prs_lightning.signals import closing_line
 
 ORDER = (Status.UNREADABLE, Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)

@@ -18,7 +18,7 @@ from prs_lightning.errors import RunError, in_one_line
 from prs_lightning.runs.directory import SWEEP_LOCK, RunDirectory, Status
 from prs_lightning.runs.locking import held
 from prs_lightning.runs.reading import mapping_of
-from prs_lightning.runs.rows import metrics_text
+from prs_lightning.runs.rows import epochs_in, metrics_text
 from prs_lightning.runs.writing import set_aside, sweep_parts, write_text
 
 SWEEP_FILE = "sweep.json"
@@ -190,15 +190,6 @@ def _content(run: RunDirectory) -> str:
 def rows_text(run: RunDirectory) -> str:
     """The rows that count, as text: the copy, else what ``metrics.csv`` holds; empty if neither can be read."""
     return run.copy_of_rows() or metrics_text(run.metrics_file) or ""
-
-
-def epochs_in(rows: str) -> int:
-    """How many epochs the text of a ``metrics.csv`` holds, counted without parsing.
-
-    >>> epochs_in("epoch,prs/ratio\\n1,0.5\\n2,0.4\\n"), epochs_in("")
-    (2, 0)
-    """
-    return max(0, rows.count("\n") - 1)
 
 
 def noted_runs(folder: Path) -> list[str]:

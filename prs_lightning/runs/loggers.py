@@ -24,14 +24,12 @@ WRITING = ("log_metrics", "log_hyperparams", "log_image", "log_graph", "save", "
 """What the Trainer and our callbacks call of a logger."""
 
 
-def make_logger(name: str, node: Any, config: Mapping[str, Any], run: RunDirectory) -> Logger:
+def make_logger(name: str, node: DictConfig, config: Mapping[str, Any], run: RunDirectory) -> Logger:
     """A logger that keeps what it writes in the run directory, under the run's name.
 
     Raises:
         ConfigError: its package is not installed, or it refuses its arguments, or W&B is to be online without a key.
     """
-    if not (isinstance(node, DictConfig) and "_target_" in node):
-        raise ConfigError(f"logger={name} names no _target_: expected an entry as in conf/logger/csv.yaml")
     group = config["sweep"] or run_name(config).rsplit("-bs", 1)[0]
     here = run.path.absolute()
     facts = {

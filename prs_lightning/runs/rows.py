@@ -65,6 +65,15 @@ def metrics_text(path: Path) -> str | None:
         return None
 
 
+def epochs_in(rows: str) -> int:
+    """How many epochs the text of a ``metrics.csv`` holds, counted without parsing.
+
+    >>> epochs_in("epoch,prs/ratio\\n1,0.5\\n2,0.4\\n"), epochs_in("")
+    (2, 0)
+    """
+    return max(0, rows.count("\n") - 1)
+
+
 def is_whole(text: str | None, epochs: int | None = None) -> bool:
     """Whether a text holds nothing but whole rows, of epochs that follow each other.
 

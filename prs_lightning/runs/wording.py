@@ -11,7 +11,7 @@ from hydra.errors import CompactHydraException, InstantiationException, MissingC
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, in_one_line, nearest
+from prs_lightning.errors import DISK, ConfigError, DiskError, RunError, causes_of, in_one_line, nearest
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
 
 MENDABLE = re.compile(
@@ -22,10 +22,7 @@ MENDABLE = re.compile(
 
 def one_line(error: BaseException, config_name: str) -> str | None:
     """What to tell the user, or None if ``error`` is a fault of ours that deserves its traceback."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
+    for cause in causes_of(error):
         if isinstance(cause, ConfigError | RunError):
             return in_one_line(cause)
         if isinstance(cause, OSError) and cause.errno in DISK:

@@ -21,7 +21,7 @@ from prs_lightning.errors import DISK, RunError
 from prs_lightning.runs import RunDirectory, Status
 from prs_lightning.runs.directory import SWEEP_LOCK
 from prs_lightning.runs.locking import held
-from prs_lightning.runs.rows import metrics_text
+from prs_lightning.runs.rows import epochs_in, metrics_text
 from prs_lightning.signals import FAULTS, PARENT, ended_by, name_of
 
 LOG_FILE = "train.log"
@@ -46,7 +46,7 @@ class Job:
     @property
     def epochs_done(self) -> int:
         """Rows of metrics.csv, counted without parsing."""
-        return max(0, (metrics_text(self.run.metrics_file) or "").count("\n") - 1)
+        return epochs_in(metrics_text(self.run.metrics_file) or "")
 
     def overrides_at(self, path: Path) -> list[str]:
         """The overrides of an ordinary single run in the directory ``path``."""
