@@ -5,6 +5,7 @@ python -m prs_lightning.measures      # the README's table of the numbers
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 GROUPS = {
     "robust": "Robust accuracy",
     "prs": "Populated decision regions",
-    "weights": "Weights of the final layer",
+    "logits": "Logits",
+    "weights": "Weights",
     "features": "Features",
+    "collapse": "Neural collapse",
     "test": "Test set",
     "train": "Training set",
     "time": "Time",
@@ -31,7 +34,7 @@ class Measure:
         meaning: what it is, one line.
         unit: ``share`` (a ratio in [0, 1]), or what is counted.
         better: 1 where more is better, -1 where less is, 0 where neither is.
-        low, high: the range; None where it has no bound.
+        low, high: the range; -inf and None where it has no bound.
         bar: it is shown beside the progress bar.
     """
 
@@ -62,13 +65,23 @@ def amount(name: str, label: str, meaning: str, unit: str, better: int = 0) -> M
 PRS_RATIO = "prs/ratio"
 INCLUSION_RATIO = "prs/inclusion_ratio"
 DEAD_UNITS = "prs/dead_units"
+LIVE_UNITS = "prs/live_units"
 COSINE_SIMILARITY = "weights/cosine_similarity"
+LOG_NORM = "weights/log_norm"
 SPARSITY = "features/sparsity"
+LOCAL_COMPLEXITY = "features/local_complexity"
+NC1 = "collapse/nc1"
+NC2 = "collapse/nc2"
+LOGIT_GAP = "logits/gap"
+LOSS_UNDERFLOW = "logits/loss_underflow"
 ROBUST_ACCURACY = "robust/pgd20"
 AUDITED_ACCURACY = "robust/pgd20_audited"
 MASKING_GAP = "robust/masking_gap"
 ZERO_GRADIENT = "robust/zero_gradient"
+GRADIENT_NOISE = "robust/gradient_noise"
 DLR = "robust/dlr"
+TEMPERATURE = "robust/temperature"
+DISTANCE = "robust/distance"
 AUTOATTACK = "robust/autoattack"
 TEST_ACCURACY = "test/accuracy"
 
@@ -84,18 +97,71 @@ COLUMN_MEASURES = (
     amount("prs/count", "populated regions", "penultimate regions that hold a training sample", "regions"),
     share(INCLUSION_RATIO, "inclusion ratio", "share of test samples whose region holds a training sample"),
     amount(DEAD_UNITS, "dead units", "penultimate units that are positive for no training sample", "units"),
+    amount(LIVE_UNITS, "live units", "penultimate units that are neither never nor always positive there", "units"),
+    amount(
+        LOGIT_GAP,
+        "logit gap",
+        "largest minus second logit, median over the test samples classified correctly",
+        "logits",
+    ),
+    share(LOSS_UNDERFLOW, "loss underflow", "all test samples whose cross-entropy is exactly 0 in float32", -1),
     Measure(COSINE_SIMILARITY, "cosine similarity", "mean over pairs of rows of the final weight", "cosine", low=-1),
+    Measure(
+        LOG_NORM,
+        "log norm",
+        "sum over the layers of log10 of the spectral norm of the weight",
+        "log10",
+        low=-math.inf,
+        high=None,
+    ),
     share(SPARSITY, "sparsity", "zeros of each ReLU output over the training set, mean over the layers"),
+    amount(
+        LOCAL_COMPLEXITY,
+        "local complexity",
+        "penultimate units whose sign changes in a small ball around a sample, mean, at the grid's epochs",
+        "units",
+    ),
+    amount(
+        NC1,
+        "within-class variation (NC1)",
+        "trace of within-class over between-class covariance of the penultimate features, training set",
+        "ratio",
+    ),
+    amount(
+        NC2,
+        "departure from equal angles (NC2)",
+        "centred class means off equal angles, mean over pairs; 0: a simplex",
+        "cosine",
+    ),
     share(ROBUST_ACCURACY, "RA (PGD-20)", f"robust accuracy: {UNDER} PGD with cross-entropy", 1, bar=True),
     share(AUDITED_ACCURACY, "RA after the audit", "robust accuracy after PGD and a margin loss", 1, bar=True),
     share(
         MASKING_GAP, "masking gap", "`robust/pgd20` minus its audited twin: how much was only a vanished gradient", -1
     ),
     share(ZERO_GRADIENT, "zero-gradient share", "all test samples whose loss gradient at the clean image is 0", -1),
+    share(
+        GRADIENT_NOISE,
+        "gradient noise",
+        "test samples (a subset) whose loss gradient has other signs than in float64 on over a tenth of the pixels",
+        -1,
+    ),
     share("robust/fgsm", "RA (FGSM)", f"{UNDER} FGSM, at the grid's epochs as all below", 1),
     share("robust/bim5", "RA (BIM-5)", f"{UNDER} BIM of 5 steps", 1),
     share("robust/pgd100", "RA (PGD-100)", f"{UNDER} PGD of 100 steps", 1, bar=True),
     share(DLR, "RA after DLR", "robust accuracy after PGD and the DLR loss", 1),
+    share(
+        TEMPERATURE,
+        "RA (any temperature)",
+        "least robust accuracy under PGD-20 with cross-entropy of logits / T, T of 1, 10, 100, 1000",
+        1,
+    ),
+    amount(
+        DISTANCE,
+        "distance",
+        "to the decision boundary (L-inf), median over the test samples classified correctly",
+        "pixel units",
+        1,
+    ),
     share(AUTOATTACK, "RA (AutoAttack)", f"{UNDER} ART's AutoAttack, if asked for", 1),
     amount("time/train_s", "training time", "time that the epoch's training took", "seconds", -1),
     amount("time/measure_s", "measuring time", "time that its measures took", "seconds", -1),
@@ -109,6 +175,14 @@ FURTHER_MEASURES = (
     share("prs/purity", "purity", "training samples whose region holds one class only"),
     share("prs/singleton_share", "singleton share", "training samples alone in their region"),
     share("prs/ratio/<layer>", "PRS ratio of a layer", "the PRS ratio of a further layer"),
+    Measure(
+        f"{LOG_NORM}/<layer>",
+        "log norm of a layer",
+        "log10 of the spectral norm of its weight",
+        "log10",
+        low=-math.inf,
+        high=None,
+    ),
     share("robust/pgd<steps>", "RA (PGD)", f"{UNDER} PGD of other steps", 1, bar=True),
     share("robust/pgd<steps>_audited", "RA after the audit", "after PGD of other steps and a margin loss", 1, bar=True),
     share("robust/<attack>", "RA", f"{UNDER} an attack of `grid_attacks`", 1),
