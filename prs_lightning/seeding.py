@@ -38,6 +38,15 @@ def keyed_uniform(indices: Tensor, width: int, key: int) -> Tensor:
     return _shift_right(word, 40).to(torch.float32).mul_(2.0**-24)
 
 
+def keyed_normal(indices: Tensor, width: int, key: int) -> Tensor:
+    """float32 (N, width) of the standard normal distribution, each row and pixel as by `keyed_uniform`.
+
+    By the inverse of the distribution function, so that each number takes one uniform of its own.
+    """
+    centred = keyed_uniform(indices, width, key).mul_(2).sub_(1).add_(2.0**-24)  # never -1 or 1, which is infinite
+    return torch.erfinv(centred).mul_(2**0.5)
+
+
 def _shift_right(word: Tensor, bits: int) -> Tensor:
     """Shift that fills with zeros; torch's own repeats the sign bit."""
     return (word >> bits) & ((1 << (64 - bits)) - 1)

@@ -6,17 +6,13 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from torch import Tensor
 
-from prs_lightning.attacks import ThreatModel, ball, pgd
-from prs_lightning.attacks.ball import LinfBall
+from prs_lightning.attacks import ThreatModel
 from prs_lightning.attacks.schedule import EpochAttacks, GridAttack, grid_attacks
 from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.errors import ConfigError
-from tests.attacked import digits, trained
 from tests.conftest import PROJECT
 
 THREAT = ThreatModel(epsilon=0.1, step_size=0.02, steps=20)
@@ -86,26 +82,3 @@ def test_the_epochs_attack_is_what_its_name_says(key: str, value: Any) -> None:
         Robustness(epsilon=0.1, step_size=0.02, **{key: value})
     with pytest.raises(TypeError, match="epsilon"):
         Robustness(step_size=0.02)
-
-
-def test_another_norm_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    class L2Ball(LinfBall):
-        def project(self, images: Tensor, clean: Tensor) -> Tensor:
-            offset = images - clean
-            norm = offset.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-            return (clean + offset * (self.epsilon / norm).clamp_max(1)).clamp(0, 1)
-
-        def step(self, images: Tensor, gradient: Tensor, step_size: float, clean: Tensor) -> Tensor:
-            norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-            return self.project(images + step_size * gradient / norm, clean)
-
-        def excess(self, images: Tensor, clean: Tensor) -> Tensor:
-            return (images - clean).flatten(1).norm(dim=1) - self.epsilon * (1 + 1e-5)
-
-    monkeypatch.setitem(ball.BALLS, "l2", L2Ball)
-    images, labels = digits(40)
-    found = pgd(trained(), images, labels, norm="l2", epsilon=1.2, step_size=0.2, steps=20)
-    moved = (found.adversarial - images).flatten(1).norm(dim=1)
-    assert 0 < found.robust_accuracy < 0.9
-    assert float(moved.max()) <= 1.2001
-    assert not torch.equal(found.adversarial, images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prs_lightning.attacks.ball import check_inside
-from prs_lightning.attacks.losses import margin, resolve
+from prs_lightning.attacks.losses import margin
 from prs_lightning.attacks.network import AttackedNetwork, Gradient, check_classes, refuse_not_finite
 from prs_lightning.attacks.threat_model import ThreatModel, check_count
 from prs_lightning.errors import ConfigError
@@ -82,9 +82,14 @@ def gradient_attack(
     if not isinstance(diagnose, bool):
         raise ConfigError(f"diagnose={diagnose!r} is unknown: expected True or False")
     labels = samples.labels
-    network = AttackedNetwork(model, labels.device, resolve(threat.loss), threat.precision)
+    network = AttackedNetwork(model, labels.device, threat.objective(), threat.precision)
     rows = torch.arange(len(labels), device=labels.device)
-    check_classes(labels, network.logits(samples.gather(rows[:8])).shape[1])
+    classes = network.logits(samples.gather(rows[:8])).shape[1]
+    check_classes(labels, classes)
+    if threat.targets >= classes:
+        raise ConfigError(
+            f"targets={threat.targets}: the network has {classes} classes, expected {classes - 1} at most"
+        )
     # Without a random start the clean image is the first iterate, which the loop judges, if its passes are exact.
     starts_clean = among is None and not (diagnose or threat.random_start) and network.exact
     correct, zero = torch.ones_like(rows, dtype=torch.bool), torch.zeros_like(rows, dtype=torch.bool)
@@ -102,8 +107,11 @@ def gradient_attack(
     excess = torch.zeros(len(rows), device=rows.device)
     attack = Attack(network, samples, threat, found, excess, batch_size, starts_clean, progress)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    targets = likeliest_others(network, samples, found.correct_after, threat.targets, batch_size=batch_size)
     for restart in range(threat.restarts):
-        attack.run(found.correct_after.nonzero().flatten(), draw_key(generator), restart)
+        key = draw_key(generator)
+        for place, each in enumerate(targets):
+            attack.run(found.correct_after.nonzero().flatten(), key, restart * len(targets) + place, each)
     check_inside(excess, threat.epsilon)
     if starts_clean:
         correct &= steps != 0
@@ -132,6 +140,21 @@ def look_at_gradients(
         refuse_not_finite(rows, gradient.logits, gradient.largest)
         correct[rows], zero[rows] = gradient.logits.argmax(1) == samples.labels[rows], gradient.largest == 0
     return correct, zero
+
+
+def likeliest_others(
+    network: AttackedNetwork, samples: Samples, among: Tensor, count: int, *, batch_size: int
+) -> Sequence[Tensor | None]:
+    """The classes that are attacked towards, the likeliest first: ``count`` tensors int64 (N,), known where ``among``
+    is true; of 0 targets one None."""
+    if not count:
+        return (None,)
+    labels = samples.labels
+    targets = labels.repeat(count, 1)
+    for rows in among.nonzero().flatten().split(batch_size):
+        others = network.logits(samples.gather(rows)).scatter(1, labels[rows, None], float("-inf"))
+        targets[:, rows] = others.topk(count, dim=1).indices.T
+    return targets.unbind()
 
 
 GO_ON, CHECK_NEXT, CHECK_HERE, DONE, STEP_EXACTLY = range(5)
@@ -184,10 +207,14 @@ class Attack:
     starts_clean: bool
     progress: Progress | None
 
-    def run(self, queue: Tensor, key: int, restart: int) -> None:
-        """Attack the samples of a queue (rows, int64) once, from the random starts of one key."""
+    def run(self, queue: Tensor, key: int, turn: int, targets: Tensor | None = None) -> None:
+        """Attack the samples of a queue (rows, int64) once, from the random starts of one key.
+
+        ``turn`` counts the attacks of before; ``targets`` (N,) are the classes that a targeted loss goes for.
+        """
         total = len(self.found.steps_to_success)
-        self.finished, self.withstood, self.steps_before = total - len(queue), 0, restart * self.threat.steps
+        self.finished, self.withstood, self.steps_before = total - len(queue), 0, turn * self.threat.steps
+        self.targets = targets
         self.moving = self.checking = self._start(queue[:0], key)
         while len(queue) or len(self.moving.rows) or len(self.checking.rows):
             if len(queue) and (free := self.batch_size - len(self.moving.rows)) > 0:
@@ -213,7 +240,8 @@ class Attack:
     def _pass(self, batch: Batch, *, step: bool, exact: bool) -> None:
         """A gradient step with the samples of one batch, or only a look at where they are; who is done leaves."""
         if step:
-            gradient = self.network.gradient(batch.images, batch.labels, exact=exact)
+            targets = None if self.targets is None else self.targets[batch.rows]
+            gradient = self.network.gradient(batch.images, batch.labels, targets=targets, exact=exact)
             logits, largest, onward = gradient.logits, gradient.largest, self._moved(batch, gradient)
             ways = torch.where(self._may_end(batch, onward, gradient), CHECK_NEXT, GO_ON)
             if exact and not self.network.exact:  # for a sample whose gradient only exact steps see

@@ -100,8 +100,13 @@ class AttackedNetwork(MeasuredNetwork):
         with torch.no_grad(), float32(images.device):
             return self.forward(images)
 
-    def gradient(self, images: Tensor, labels: Tensor, *, exact: bool = True) -> Gradient:
-        """Logits and the gradient of the summed loss with respect to the images, exact or approximate."""
+    def gradient(
+        self, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, exact: bool = True
+    ) -> Gradient:
+        """Logits and the gradient of the summed loss with respect to the images, exact or approximate.
+
+        ``targets`` (n,) are handed to a targeted loss.
+        """
         kind = images.device.type
         with float32(images.device) if exact else torch.autocast(kind, torch.bfloat16), torch.enable_grad():
             images = self.layout(images.detach()).requires_grad_(True)
@@ -111,7 +116,8 @@ class AttackedNetwork(MeasuredNetwork):
             # Losses saturate: they are taken in float32 and summed, for a mean would shrink each sample's gradient.
             with torch.autocast(kind, enabled=False):
                 logits = outputs.detach().float().requires_grad_(True)
-                (of_logits,) = torch.autograd.grad(self.loss(logits, labels).sum(), logits)
+                losses = self.loss(logits, labels) if targets is None else self.loss(logits, labels, targets)
+                (of_logits,) = torch.autograd.grad(losses.sum(), logits)
                 try:
                     (gradient,) = torch.autograd.grad(outputs, images, of_logits.to(outputs.dtype), allow_unused=True)
                 except RuntimeError as error:
