@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
+from prs_lightning.attacks.gradient_noise import gradient_noise
 from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
-from prs_lightning.data import balanced_subset
+from prs_lightning.data import balanced_subset, spread_subset
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.schema.attacks import refuse_taken, resolved
 from prs_lightning.seeding import keyed_generator, mixed_seed
@@ -72,6 +73,8 @@ class EpochAttacks:
     - ``pgd{steps}_audited``: robust accuracy after those that withstood were attacked again, from the same random
       starts, with the margin loss;
     - ``masking_gap``: the first minus the third;
+    - ``gradient_noise``: of a class-balanced subset of ``gradient_noise`` of these samples, the share for which
+      :func:`prs_lightning.attacks.gradient_noise.gradient_noise` holds; None or 0: not measured;
     - at the grid's epochs the robust accuracy under each of ``grid``, by name.
 
     ``batch_size`` images are attacked at a time.
@@ -87,11 +90,13 @@ class EpochAttacks:
     audit: bool = True
     grid: Mapping[str, GridAttack] | None = None
     batch_size: int = 128
+    gradient_noise: int | None = None
 
     def __post_init__(self) -> None:
         at_least("callbacks.robustness.batch_size", self.batch_size, 1)
         if self.limit is not None:
             at_least("callbacks.robustness.limit", self.limit, 1)
+        at_least("callbacks.robustness.gradient_noise", self.gradient_noise or 0, 0)
         for key, meant in (("loss", "cross_entropy"), ("random_start", True)):
             if (value := getattr(self.threat, key)) != meant:
                 raise ConfigError(
@@ -176,6 +181,11 @@ class EpochAttacks:
             found[name] = result.correct_after
         shares = total(torch.stack([flags.sum() for flags in found.values()]).double()) / len(chosen)
         values = dict(zip(found, shares.tolist(), strict=True))
-        if self.audit:
-            values["masking_gap"] = values[self.name] - values[audited]
+        if self.gradient_noise:
+            few = chosen[spread_subset(test.labels[chosen], self.gradient_noise)]
+            noisy = zero.new_zeros((), dtype=torch.float64)
+            for rows in few[rank::world].split(max(1, self.batch_size // 2)):  # float64 takes twice the memory
+                if len(rows):
+                    noisy += gradient_noise(model, test.gather(rows), test.labels[rows]).sum()
+            values["gradient_noise"] = float(total(noisy)) / len(few)
         return values
