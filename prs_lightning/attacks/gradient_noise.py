@@ -9,6 +9,7 @@ from torch.func import functional_call
 from prs_lightning.attacks.network import NO_GRADIENT, AttackedNetwork, check_classes, check_images
 from prs_lightning.errors import ConfigError
 from prs_lightning.network import logits_of
+from prs_lightning.seeding import keyed_uniform
 
 MOST_WRONG = 0.1
 """A gradient with the wrong sign on a larger share of the pixels is noise."""
@@ -58,6 +59,17 @@ class ReferenceNetwork:
         return gradient
 
 
+def without_ties(images: Tensor) -> Tensor:
+    """Images (N, ...) moved by a grey level at most, inside [0, 1], by one random pattern for all.
+
+    Where an image is black throughout, the inputs of a pooling maximum are equal, and rounding decides which of them
+    gets the gradient, in float32 and float64 alike: its signs there say nothing. An attack from a random start meets no
+    such ties either.
+    """
+    pattern = keyed_uniform(torch.zeros(1, dtype=torch.int64, device=images.device), images[0].numel(), 0)
+    return torch.lerp(images, pattern.view(images[:1].shape).to(images.dtype), 1 / 255)
+
+
 def gradient_noise(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 128) -> Tensor:
     """Whether the sign of each sample's loss gradient is noise: bool (N,).
 
@@ -65,7 +77,7 @@ def gradient_noise(model: nn.Module, images: Tensor, labels: Tensor, *, batch_si
     than the same gradient in float64 on more than a tenth of the pixels (channels counted apart) at which the latter is
     not 0. A float32 gradient of 0 there is another sign: where the loss underflows a sample is counted whether its
     gradient is 0 or denormal noise. A sample whose float64 gradient is 0 everywhere has no sign to get wrong: False,
-    ``robust/zero_gradient`` counts it.
+    ``robust/zero_gradient`` counts it. Both are taken at the image as `without_ties` gives it.
 
     Args:
         model: in eval mode; it is not changed.
@@ -82,8 +94,9 @@ def gradient_noise(model: nn.Module, images: Tensor, labels: Tensor, *, batch_si
     check_classes(labels, network.logits(images[:1]).shape[1])
     noisy = []
     for part, its_labels in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        found = network.gradient(part.float(), its_labels).images.flatten(1).sign()
-        expected = reference.gradient(part, its_labels).flatten(1).sign()
+        moved = without_ties(part.float())
+        found = network.gradient(moved, its_labels).images.flatten(1).sign()
+        expected = reference.gradient(moved, its_labels).flatten(1).sign()
         wrong = (found != expected).logical_and_(expected != 0)
         noisy.append(wrong.sum(1) > MOST_WRONG * (expected != 0).sum(1))
     return torch.cat(noisy)

@@ -60,7 +60,7 @@ def balanced_subset(labels: Tensor, limit: int) -> Tensor:
 
 
 def spread_subset(labels: Tensor, limit: int) -> Tensor:
-    """Indices, ascending, of ``limit`` samples, or of all that there are, spread over the classes as evenly as they allow.
+    """Indices, ascending, of ``limit`` samples, or of all there are, spread over the classes as evenly as they allow.
 
     The first of each class are taken, then the second, and so on: `balanced_subset` where no class is too small.
 

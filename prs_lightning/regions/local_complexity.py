@@ -35,14 +35,12 @@ class Balls:
     """
 
     points: int = 16
-    radius: float = 0.05
+    radius: float = 0.2
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         if self.points < 2 or self.points % 2:
-            raise ConfigError(
-                f"points={self.points}: expected an even number, 2 or more, for they lie opposite each other"
-            )
+            raise ConfigError(f"points={self.points}: expected an even number, 2 or more: they lie opposite each other")
         if not self.radius > 0:
             raise ConfigError(f"radius={self.radius}: expected a number above 0, in pixel units")
 
@@ -63,8 +61,8 @@ class Balls:
         low, high = (float(bound) for bound in images.aminmax())
         if low < 0 or high > 1:
             raise ConfigError(
-                f"training images lie in [{low:g}, {high:g}]: expected [0, 1], or give LocalComplexity mean= and std= of "
-                "the normalisation in the data"
+                f"training images lie in [{low:g}, {high:g}]: expected [0, 1], or give LocalComplexity mean= and std= "
+                "of the normalisation in the data"
             )
         if self.points > 2 * (pixels := images[0].numel()):
             raise ConfigError(f"points={self.points} of images of {pixels} pixels: expected {2 * pixels} at most")

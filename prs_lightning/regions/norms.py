@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def weight_matrix(layer: nn.Module) -> Tensor:
     Raises:
         ConfigError: a layer without a weight, or a lazy one that has none yet.
     """
-    weight = getattr(layer, "weight", None)
+    weight: Any = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or is_lazy(weight) or weight.ndim < 2:
         shape = "no weight yet, it is lazy and has not run" if is_lazy(weight) else "no weight matrix"
         raise ConfigError(f"{type(layer).__name__} has {shape}: expected a fully connected or convolutional layer")

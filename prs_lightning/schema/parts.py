@@ -121,7 +121,7 @@ class LocalComplexity(Measuring):
     grid_epochs: Epochs = key("when it is measured", ())
     samples: Count = key("class-balanced subset of the training set", 500)
     points: Count = key("around each sample; even", 16)
-    radius: Radius = key("of the ball (Euclidean), in pixel units of images in [0, 1]", 0.05)
+    radius: Radius = key("of the ball (Euclidean), in pixel units of images in [0, 1]", 0.2)
     seed: Seed = key("of the directions", 0)
     layer: Text | None = key("whose output are the penultimate pre-activations; null: found", None)
     mean: PerChannel | None = key("per channel, where the network takes normalised images", None)
