@@ -37,8 +37,9 @@ class LocalComplexity(Measuring):
     """
 
     def __init__(
-        self, *, grid_epochs: Sequence[int] = (), samples: int = 500, points: int = 16, radius: float = 0.2, seed: int = 0,
-        layer: str | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+        self, *, grid_epochs: Sequence[int] = (), samples: int = 500, points: int = 16, radius: float = 0.2,
+        seed: int = 0, layer: str | None = None,
+        mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
         train: Any = None, test: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(train=train, test=test)

@@ -188,4 +188,6 @@ class EpochAttacks:
                 if len(rows):
                     noisy += gradient_noise(model, test.gather(rows), test.labels[rows]).sum()
             values["gradient_noise"] = float(total(noisy)) / len(few)
+        if self.audit:
+            values["masking_gap"] = values[self.name] - values[audited]
         return values
