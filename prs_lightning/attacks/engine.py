@@ -248,8 +248,7 @@ class Attack:
                 ways.fill_(CHECK_NEXT)
         else:
             logits = self.network.logits(batch.images)
-            largest, ways = logits.new_ones(len(logits)), torch.full_like(batch.taken, GO_ON)
-            onward = batch._replace(checked=torch.ones_like(batch.checked))
+            largest, (onward, ways) = logits.new_ones(len(logits)), self._looked(batch, logits)
         wrong, zero = logits.argmax(1) != batch.labels, largest == 0
         if exact:
             ways = torch.where(self._judge(batch, wrong, zero), DONE, ways)
@@ -266,13 +265,21 @@ class Attack:
         self.checking = self.checking.join(batch.take(doubts)).join(onward.take(looks))
         self.finished, self.withstood = self.finished + len(over), self.withstood + withstood
         if len(over):
-            rows, images = batch.rows[over], batch.images[over]
-            self.found.correct_after[rows], self.found.zero_gradient_end[rows] = ~wrong[over], zero[over]
-            self.excess[rows] = self.threat.ball.excess(images, batch.clean[over])
-            if self.found.adversarial is not None:
-                self.found.adversarial[rows] = images
+            self._leave(batch, over, wrong, zero)
         if len(blind):
             self._pass(batch.take(blind), step=True, exact=True)
+
+    def _leave(self, batch: Batch, over: Tensor, wrong: Tensor, zero: Tensor) -> None:
+        """Keep where the samples at the places ``over`` of a batch ended."""
+        rows, images = batch.rows[over], batch.images[over]
+        self.found.correct_after[rows], self.found.zero_gradient_end[rows] = ~wrong[over], zero[over]
+        self.excess[rows] = self.threat.ball.excess(images, batch.clean[over])
+        if self.found.adversarial is not None:
+            self.found.adversarial[rows] = images
+
+    def _looked(self, batch: Batch, logits: Tensor) -> tuple[Batch, Tensor]:
+        """Where samples go on from an exact look at where they are, and their ways (n,) unless they are done."""
+        return batch._replace(checked=torch.ones_like(batch.checked)), torch.full_like(batch.taken, GO_ON)
 
     def _moved(self, batch: Batch, gradient: Gradient) -> Batch:
         """The next iterates; if one equals an iterate that was remembered, all whole rounds that still fit are counted.
