@@ -17,7 +17,7 @@ from prs_lightning.seeding import keyed_normal, keyed_uniform
 TOLERANCE = 1e-6
 """Of the ball's radius, or of 1: the rounding of x + epsilon in float32 for pixels in [0, 1], with room to spare."""
 NEWTON_STEPS = 4
-"""Of `Ball.reach`; of images whose background is 0 or 1 the first overlooks what cannot move, and two are near enough."""
+"""Of `Ball.reach`; of images whose background is 0 or 1 the first overlooks what cannot move, two are near enough."""
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,7 @@ def gradient_attack(
     rows = torch.arange(len(labels), device=labels.device)
     classes = network.logits(samples.gather(rows[:8])).shape[1]
     check_classes(labels, classes)
-    if threat.targets >= classes:
-        raise ConfigError(
-            f"targets={threat.targets}: the network has {classes} classes, expected {classes - 1} at most"
-        )
+    check_targets(threat.targets, classes)
     # Without a random start the clean image is the first iterate, which the loop judges, if its passes are exact.
     starts_clean = among is None and not (diagnose or threat.random_start) and network.exact
     correct, zero = torch.ones_like(rows, dtype=torch.bool), torch.zeros_like(rows, dtype=torch.bool)
@@ -140,6 +137,12 @@ def look_at_gradients(
         refuse_not_finite(rows, gradient.logits, gradient.largest)
         correct[rows], zero[rows] = gradient.logits.argmax(1) == samples.labels[rows], gradient.largest == 0
     return correct, zero
+
+
+def check_targets(targets: int, classes: int) -> None:
+    """Raise ConfigError for more targets than there are other classes."""
+    if targets >= classes:
+        raise ConfigError(f"targets={targets}: the network has {classes} classes, expected {classes - 1} at most")
 
 
 def likeliest_others(
