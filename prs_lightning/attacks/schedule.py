@@ -250,7 +250,9 @@ class _Shard:
         """Share, of a class-balanced subset of all processes' samples, whose gradient's signs are noise."""
         chosen = self.chosen[spread_subset(self.test.labels[self.chosen], size)]
         noisy = torch.zeros((), dtype=torch.float64, device=chosen.device)
-        for rows in chosen[self.rank :: self.world].split(max(1, self.batch_size // 2)):  # float64 takes twice the memory
+        for rows in chosen[self.rank :: self.world].split(
+            max(1, self.batch_size // 2)
+        ):  # float64 takes twice the memory
             if len(rows):
                 noisy += gradient_noise(self.test.network, self.test.gather(rows), self.test.labels[rows]).sum()
         return float(self.total(noisy)) / len(chosen)
