@@ -133,6 +133,8 @@ def distances_of(
 ) -> Distances:
     """:func:`distances` of samples that need not be in memory; its keywords and errors."""
     check_count("batch_size", batch_size)
+    if targets:
+        check_count("targets", targets)
     labels = samples.labels
     rows = torch.arange(len(labels), device=labels.device)
     some = samples.gather(rows[:8])
