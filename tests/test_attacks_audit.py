@@ -8,8 +8,9 @@ import torch
 from art.attacks.evasion import AutoAttack, DeepFool, ProjectedGradientDescent
 from torch import Tensor, nn
 
-from prs_lightning.attacks import Audit, audit, pgd
+from prs_lightning.attacks import pgd
 from prs_lightning.attacks.art import art_attack, auto_attack, square
+from prs_lightning.audit import Audit, audit
 from prs_lightning.errors import ConfigError, RunError
 from tests.attacked import Scaled, digits, trained
 

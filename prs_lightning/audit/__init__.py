@@ -1,0 +1,7 @@
+"""The audit that settles it: is this network robust, or can the attack not see?"""
+
+from prs_lightning.audit.checks import Audit, Check, audit
+from prs_lightning.audit.findings import Findings
+from prs_lightning.audit.verdict import RULE, WORDS, Verdict, judge
+
+__all__ = ["RULE", "WORDS", "Audit", "Check", "Findings", "Verdict", "audit", "judge"]
