@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scipy import stats
@@ -20,35 +19,38 @@ WORDS = (TRUSTWORTHY, SCALE, ZERO, RANDOMNESS, SHORT, UNDECIDED)
 TOLERANCE = 0.05
 """How much robust accuracy another attack may take away; what is close to the border falls to any change."""
 BORDER = 0.01
-"""A fall counts as found only if its lower bound lies above this."""
+"""A fall is sure only if its lower bound lies above this."""
 LEVEL = 0.95
 """Of one-sided bounds (Clopper & Pearson 1934) and of the test against chance."""
 FEWEST = 20
 """Correct samples that a verdict needs."""
 SAME = 1e-4
 """Up to this part of the largest logit two passes are the same: a device may add in another order."""
+ROUNDING = 1e-9
+"""Shares of counts: a difference of exactly the tolerance must not hang on this."""
 
 RULE = (
-    f"An attack takes something away if the robust accuracy (RA) falls by more than {TOLERANCE:g} of all samples under it "
-    f"and the {LEVEL:.0%} lower bound of that fall lies above {BORDER:g}. In this order: "
-    "(0) fewer than 20 correct samples, or an accuracy that chance can give: no verdict. "
-    f"(1) The outputs differ by more than {SAME:g} of the largest logit when the same images are seen again, or the "
-    "gradient of more than 5% of them does: masked: randomness. "
-    f"(2) The network has no gradient, under any loss, at more than {TOLERANCE:g} of all samples that withstood PGD, and "
-    "a blind attack, transferred images or other starts take something away: masked: zero gradients. "
-    "(3) Cross-entropy with more steps or more restarts takes something away, and more than losses that see through the "
-    "logits' scale do at the same length: masked: the attack is too short. "
-    "(4) A loss without scale, or cross-entropy of logits / T, takes something away at the same length: masked: the "
-    "logits' scale. "
-    f"(5) Nothing lowers RA by more than {TOLERANCE:g}, not all attacks together, the gradient is exactly 0 at no more "
-    "than that of all samples, and an attack without a bound leaves no more than that standing: trustworthy. "
-    "(6) Anything else: undecided."
+    f"An attack takes something away if the robust accuracy (RA) falls by more than {TOLERANCE:g} under it and the "
+    f"{LEVEL:.0%} lower bound of that fall lies above {BORDER:g}. No verdict is given of fewer than {FEWEST} correct samples, "
+    "or of an accuracy that chance can give.",
+    f"{RANDOMNESS}: seen again, the same images give outputs that differ by more than {SAME:g} of the largest logit, or, "
+    f"more than {TOLERANCE:.0%} of them, another gradient.",
+    f"{ZERO}: under no loss is there a gradient at more than {TOLERANCE:g} of all samples, which withstood PGD, and a blind "
+    "attack, more random starts or images of another network take something away, or the attack without a bound leaves "
+    f"more than {TOLERANCE:g} standing, though the images of other classes lie within its reach.",
+    f"{SHORT}: cross-entropy with more steps or restarts takes something away, and more than the following do.",
+    f"{SCALE}: a loss that does not hang on the scale of the logits, or cross-entropy of logits / T, takes something away "
+    "in as many steps.",
+    f"{TRUSTWORTHY}: no attack, nor all together, lowers RA by more than {TOLERANCE:g}; at no more than that share of all "
+    "samples the gradient is 0, and no more withstand an attack without a bound.",
+    f"{UNDECIDED}: anything else.",
 )
+"""The definition, then each verdict in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``word`` is one of ``WORDS``, or None where none can be given; ``reason`` is one sentence or two."""
+    """``word`` is one of ``WORDS``, or None where none can be given; ``reason`` is a sentence or two."""
 
     word: str | None
     reason: str
@@ -58,44 +60,40 @@ class Verdict:
 
 
 def judge(findings: Findings) -> Verdict:
-    """The verdict on what the first attack, PGD with cross-entropy, says of a network.
+    """The verdict on what the first attack, PGD with cross-entropy, says of a network: by ``RULE``, in its order.
 
-    The rule is ``RULE``, in the order of its numbers. Zero gradients come before the length of the attack, for where
-    nothing moves more random starts are a blind attack; and the length is weighed against the scale by how much each
-    takes away, for a loss without scale also wins a little from an attack that is cut short, and more restarts a
-    little from one that sees nothing.
+    Zero gradients come before the length of the attack, for where nothing moves more random starts are a blind attack.
+    The length is weighed against the scale by how much each takes away: a loss without scale also wins a little on
+    an attack that is cut short, and more restarts a little on one that sees nothing.
     """
     if (reason := refusal(findings)) is not None:
         return Verdict(None, reason)
     gradients, robust = findings.gradients, findings.robust_accuracy
-    if gradients.outputs_differ > SAME or gradients.gradients_differ > 0.05:
-        what = (
-            f"outputs by up to {gradients.outputs_differ:.2g} of the largest logit"
-            if gradients.outputs_differ > SAME
-            else f"the gradient of {gradients.gradients_differ:.0%} of the images"
-        )
+    if changes := _changes(findings):
         return Verdict(
             RANDOMNESS,
-            f"the network is random: seen again, the same images change ({what}). An attack follows the gradient of one "
-            "draw and is judged by another; attack the mean over draws instead",
+            f"seen again, the same images give {changes}. An attack follows the gradient of one draw and is judged by "
+            "another; attack the mean over many draws instead",
         )
-    absent = gradients.absent * robust
-    moved = _strongest(findings, "blind", "transfer", "more", "stronger")
-    if absent > TOLERANCE and moved is not None:
-        return Verdict(
-            ZERO,
-            f"no loss has a gradient at {gradients.absent:.0%} of those that withstood PGD, yet {_tells(findings, moved)}",
-        )
+    left = _unbounded(findings)
+    if _beyond(gradients.absent * robust):
+        moved = _strongest(findings, "blind", "transfer", "more", "stronger")
+        found = f"at {gradients.absent:.0%} of the samples that withstood PGD no loss has a gradient"
+        if moved is not None:
+            return Verdict(ZERO, f"{found}, yet {_tells(findings, moved)}")
+        if _beyond(left):
+            return Verdict(
+                ZERO, f"{found}, and {left:.0%} of all withstand the attack without a bound: nothing was tried on them"
+            )
     longer, through = _strongest(findings, "more"), _strongest(findings, "scale")
-    least = findings.fall(through) if through else 0.0
-    if longer is not None and findings.fall(longer) > least:
+    if longer is not None and (through is None or findings.fall(longer) > findings.fall(through)):
         reach = findings.steps * findings.step_size
         short = f"; steps * step_size = {reach:.3g} < epsilon" if reach < findings.epsilon else ""
         return Verdict(SHORT, f"{_tells(findings, longer)}{short}")
     if through is not None:
         return Verdict(
             SCALE,
-            f"{_tells(findings, through)}, at the same length: cross-entropy is exactly 0 in float32 on "
+            f"{_tells(findings, through)} in as many steps; cross-entropy is exactly 0 in float32 on "
             f"{gradients.underflow:.0%} of the correct samples (median logit gap {gradients.logit_gap:.3g})",
         )
     return _rest(findings)
@@ -110,37 +108,12 @@ def refusal(findings: Findings) -> str | None:
     chance = max(1 / findings.classes, findings.largest_class)
     if stats.binom.sf(correct - 1, samples, chance) > 1 - LEVEL:
         return (
-            f"{correct} of {samples} samples are classified correctly, which chance can give ({chance:.0%} each): there is "
-            "no accuracy to be robust"
+            f"{correct} of {samples} samples are classified correctly, as chance can give ({chance:.0%}): there is no "
+            "accuracy that could be robust"
         )
     if correct < FEWEST:
         return f"{correct} of {samples} samples are classified correctly, a verdict needs {FEWEST}: give more images"
     return None
-
-
-def _rest(findings: Findings) -> Verdict:
-    """Trustworthy or undecided, once no cause of masking was found."""
-    gradients, robust = findings.gradients, findings.robust_accuracy
-    told = f"robust accuracy {robust:.3f} under PGD, {findings.audited_accuracy:.3f} after all attacks"
-    over = [trial for trial in findings.trials if findings.fall(trial) > TOLERANCE]
-    if sure := [trial for trial in over if lower_bound(findings, trial) > BORDER]:
-        why = f"{_tells(findings, max(sure, key=findings.fall))}, without a cause that the rule knows"
-        return Verdict(UNDECIDED, f"{why}: quote the audited number, {findings.audited_accuracy:.3f}")
-    if over:
-        return Verdict(
-            UNDECIDED,
-            f"{_tells(findings, max(over, key=findings.fall))}, but of too few samples to tell: give more images",
-        )
-    if robust - findings.audited_accuracy > TOLERANCE:
-        return Verdict(UNDECIDED, f"{told}: no attack alone makes that difference, all together do")
-    if gradients.zero_end / findings.samples > TOLERANCE or gradients.absent * robust > TOLERANCE:
-        share = max(gradients.zero_end / findings.samples, gradients.absent * robust)
-        return Verdict(UNDECIDED, f"the gradient is 0 at {share:.0%} of all samples, though nothing took them: {told}")
-    if (left := robust * findings.unbounded / max(findings.met, 1)) > TOLERANCE:
-        return Verdict(
-            UNDECIDED, f"{left:.0%} of all samples withstand an attack without a bound, which none can: {told}"
-        )
-    return Verdict(TRUSTWORTHY, f"nothing beats PGD by more than {TOLERANCE:g}: {told}")
 
 
 def lower_bound(findings: Findings, trial: Trial) -> float:
@@ -153,17 +126,52 @@ def lower_bound(findings: Findings, trial: Trial) -> float:
 
 def takes_away(findings: Findings, trial: Trial) -> bool:
     """Whether a fall is more than the border's, and surely so."""
-    return findings.fall(trial) > TOLERANCE and lower_bound(findings, trial) > BORDER
+    return _beyond(findings.fall(trial)) and lower_bound(findings, trial) > BORDER
+
+
+def _rest(findings: Findings) -> Verdict:
+    """Trustworthy or undecided, once no cause of masking was found."""
+    gradients, robust = findings.gradients, findings.robust_accuracy
+    told = f"RA is {robust:.3f} under PGD and {findings.audited_accuracy:.3f} after all attacks"
+    over = [trial for trial in findings.trials if _beyond(findings.fall(trial))]
+    if sure := [trial for trial in over if takes_away(findings, trial)]:
+        why = f"{_tells(findings, max(sure, key=findings.fall))}, and the rule knows no cause"
+        return Verdict(UNDECIDED, f"{why}: quote the audited RA, {findings.audited_accuracy:.3f}")
+    if over:
+        most = _tells(findings, max(over, key=findings.fall))
+        return Verdict(UNDECIDED, f"{most}, which so few samples do not make sure: give more images")
+    if _beyond(robust - findings.audited_accuracy):
+        return Verdict(UNDECIDED, f"{told}: no attack alone makes that difference. Quote the second")
+    if _beyond(zero := max(gradients.zero_end / findings.samples, gradients.absent * robust)):
+        return Verdict(UNDECIDED, f"the gradient is 0 at {zero:.0%} of all samples, though no attack took them; {told}")
+    if _beyond(left := _unbounded(findings)):
+        return Verdict(UNDECIDED, f"{left:.0%} of all samples withstand the attack without a bound, as none can; {told}")
+    return Verdict(TRUSTWORTHY, f"nothing lowers RA by more than {TOLERANCE:g}: it {told.removeprefix('RA ')}")
+
+
+def _beyond(share: float) -> bool:
+    return share > TOLERANCE + ROUNDING
+
+
+def _changes(findings: Findings) -> str:
+    """What is another when the same images are seen again; nothing if nothing is."""
+    gradients = findings.gradients
+    if gradients.outputs_differ > SAME:
+        return f"other outputs (by up to {gradients.outputs_differ:.2g} of the largest logit)"
+    return f"another gradient at {gradients.gradients_differ:.0%}" if _beyond(gradients.gradients_differ) else ""
+
+
+def _unbounded(findings: Findings) -> float:
+    """The share of all samples that withstand the attack without a bound."""
+    return findings.robust_accuracy * findings.unbounded / findings.met if findings.met else 0.0
 
 
 def _strongest(findings: Findings, *families: str) -> Trial | None:
     """The attack of these families that takes away the most; None if none takes anything away."""
-    found: Iterable[Trial] = (
-        each for each in findings.trials if each.family in families and takes_away(findings, each)
-    )
+    found = [trial for trial in findings.trials if trial.family in families and takes_away(findings, trial)]
     return max(found, key=findings.fall, default=None)
 
 
 def _tells(findings: Findings, trial: Trial) -> str:
-    some = "" if trial.met == findings.standing else f", estimated on {trial.met} of {findings.standing} survivors"
+    some = "" if trial.met == findings.standing else f" (estimated on {trial.met} of {findings.standing} survivors)"
     return f"RA falls from {findings.robust_accuracy:.3f} to {findings.after(trial):.3f} under {trial.name}{some}"
