@@ -145,7 +145,9 @@ def _rest(findings: Findings) -> Verdict:
     if _beyond(zero := max(gradients.zero_end / findings.samples, gradients.absent * robust)):
         return Verdict(UNDECIDED, f"the gradient is 0 at {zero:.0%} of all samples, though no attack took them; {told}")
     if _beyond(left := _unbounded(findings)):
-        return Verdict(UNDECIDED, f"{left:.0%} of all samples withstand the attack without a bound, as none can; {told}")
+        return Verdict(
+            UNDECIDED, f"{left:.0%} of all samples withstand the attack without a bound, as none can; {told}"
+        )
     return Verdict(TRUSTWORTHY, f"nothing lowers RA by more than {TOLERANCE:g}: it {told.removeprefix('RA ')}")
 
 

@@ -104,7 +104,7 @@ def import_network(
 
 @contextmanager
 def composed_config(
-    network: str,
+    network: str | None,
     data: str,
     *,
     arguments: Sequence[str] = (),
@@ -114,18 +114,23 @@ def composed_config(
     """The config of train.py for a network that was trained elsewhere, and Hydra's part of it, while Hydra runs.
 
     Args:
-        network: ``package.module:factory``, or an option of the group ``model``, as ``cnn6``.
+        network: ``package.module:factory``, or an option of the group ``model``, as ``cnn6``; None: any, of no use.
         data, arguments, overrides: as for `import_network`.
         given: more keys with their values.
 
     Raises:
         ConfigError: a value that cannot work.
     """
-    foreign = ":" in network or "." in network
-    values = {"model._target_": network.replace(":", ".")} if foreign else {}
-    values |= {f"model.{key}": value for key, value in _parsed(arguments).items()}
+    foreign = network is not None and (":" in network or "." in network)
+    values = {"model._target_": str(network).replace(":", ".")} if foreign else {}
+    values |= {f"model.{key}": value for key, value in parsed(arguments).items()}
     with _in_our_words(), hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        chosen = [f"model={MODEL if foreign else network}", f"data={data}", "logger=none", *_read(overrides)]
+        chosen = [
+            f"model={MODEL if foreign or network is None else network}",
+            f"data={data}",
+            "logger=none",
+            *_read(overrides),
+        ]
         whole = hydra.compose("train", chosen, return_hydra_config=True)
         composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
         for key, value in {**(given or {}), **values}.items():
@@ -174,15 +179,16 @@ def _read(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
+def parsed(arguments: Sequence[str], option: str = "--arguments") -> dict[str, Any]:
     """``key=value`` as Hydra reads it: numbers, lists and mappings are what they look like.
 
-    >>> _parsed(["width=16", "name=small"])
+    >>> parsed(["width=16", "name=small"])
     {'width': 16, 'name': 'small'}
     """
     if wrong := [text for text in arguments if "=" not in text]:
-        raise ConfigError(f"--arguments {wrong[0]}: expected key=value")
-    return {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides([*arguments])}
+        raise ConfigError(f"{option} {wrong[0]}: expected key=value")
+    with _in_our_words():
+        return {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides([*arguments])}
 
 
 def measured(composed: DictConfig, network: LightningModule, data: Any, folder: Path) -> dict[str, str]:
