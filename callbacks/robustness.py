@@ -79,7 +79,7 @@ class Robustness(Measuring):
         if watched.test is None:
             raise ConfigError("there is no test set to attack: give Robustness test= a data set or a DataLoader")
         if self.grid_epochs:
-            self.attacks.refuse_two_classes(watched.classes)
+            self.attacks.refuse_few_classes(watched.classes)
         attacked, seen = (watched.network.model, watched.test), self.targets
         if seen is None or (seen.model, seen.source) != attacked:
             self.targets = Targets(*attacked, watched.device, self.normalisation)

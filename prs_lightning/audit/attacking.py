@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.attacks import AttackResult, ThreatModel, bim, fgsm, pgd
+from prs_lightning.attacks import AttackResult, ThreatModel, bim, distances, fgsm, pgd
 from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.audit.findings import Findings, Trial
 from prs_lightning.audit.gradients import look
 from prs_lightning.audit.indicators import indicators
-from prs_lightning.audit.standins import distances
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, the samples done of it, and those in all; with 0 done at its start."""
@@ -230,7 +229,7 @@ def over_epsilon(battery: Battery, subset: int | None) -> tuple[Curve, Curve, tu
     begun, told = time.perf_counter(), battery.told("distances")
     found = distances(
         battery.model, battery.images, battery.labels, among=looked, batch_size=battery.batch_size,
-        generator=torch.Generator().manual_seed(battery.seed), progress=told,
+        generator=torch.Generator().manual_seed(battery.seed), keep_adversarial=False, progress=told,
     ).distance  # fmt: skip
     met = looked & first.correct_after
     fell = int((met & (found <= threat.epsilon)).sum())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prs_lightning.schema.attacks import NORMS
 from prs_lightning.schema.values import (
     Count,
     DataName,
@@ -117,10 +116,14 @@ class Robustness(Measuring):
     std: Deviations | None = key("likewise", None)
     step_size: Radius = key("alpha, in pixel units", 2 / 255)
     steps: Count = key("number of steps", 20)
-    norm: Annotated[Any, only(*NORMS)] = key("of the ball", "linf")
+    norm: Annotated[Any, only("linf", why="l2 is for entries of grid_attacks")] = key("of the ball", "linf")
     loss: Annotated[
         Any, only("cross_entropy", why="others are entries of grid_attacks")
     ] = key("what is maximised", "cross_entropy")  # fmt: skip
+    temperature: Annotated[Any, only(1.0, 1, words="1", why="others are entries of grid_attacks")] = key(
+        "of the loss", 1.0
+    )
+    targets: Annotated[Any, only(0, why="others are entries of grid_attacks")] = key("classes that are aimed at", 0)
     random_start: Annotated[
         Any, only(True, why="an attack from the image itself is an entry of grid_attacks")
     ] = key("start somewhere in the ball", True)  # fmt: skip
