@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ IMAGES, SUBSET, QUERIES = 500, 100, 100
 
 def run(chosen: argparse.Namespace) -> None:
     """Audit, write the page, and say the verdict."""
-    import torch
 
     from prs_lightning.audit import audit
     from prs_lightning.audit.loading import load

@@ -1,4 +1,4 @@
-"""The attacks of an audit: the first, everything that is tried on those that withstood it, and what all of them tell."""
+"""The attacks of an audit: the first, what is tried on those that withstood it, and what all of them tell."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def transferred(battery: Battery, against: nn.Module) -> Tensor:
     made = pgd(
         against, battery.images[rows], battery.labels[rows], loss="rescaled_cross_entropy", early_exit=False,
         epsilon=threat.epsilon, step_size=threat.step_size, steps=threat.steps, diagnose=False,
-        among=torch.ones_like(rows, dtype=torch.bool), batch_size=battery.batch_size, progress=told,
+        among=torch.ones_like(rows, dtype=torch.bool), indices=rows, batch_size=battery.batch_size, progress=told,
         generator=torch.Generator().manual_seed(battery.seed),
     ).adversarial  # fmt: skip
     assert made is not None
@@ -255,4 +255,4 @@ def over_epsilon(battery: Battery, subset: int | None) -> tuple[Curve, Curve, tu
 
 
 def share(flags: Tensor, among: Tensor) -> float:
-    return float(flags.sum() / among.sum())
+    return int(flags.sum()) / int(among.sum())

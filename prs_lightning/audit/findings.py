@@ -10,11 +10,14 @@ from typing import Any
 FAMILIES = ("scale", "more", "stronger", "blind", "transfer")
 """What an attack after the first has that the first has not.
 
-``scale``: as long as the first, but its loss sees through the scale of the logits (a loss without scale, or cross-entropy
-of logits / T). ``more``: the same loss, with more steps or restarts. ``stronger``: a loss without scale and more
-effort (towards each other class in turn; the search for the boundary). ``blind``: no gradient of the network at all.
-``transfer``: images made on another network.
+``scale``: as long as the first, but its loss sees through the scale of the logits (a loss without scale, or
+cross-entropy of logits / T). ``more``: the same loss, with more steps or restarts. ``stronger``: a loss without scale
+and more effort (towards other classes in turn; the search for the boundary). ``blind``: no gradient of the network at
+all. ``transfer``: images made on another network.
 """
+
+SAME = 1e-4
+"""Up to this part of the largest logit two passes are the same: a device may add in another order."""
 
 
 @dataclass(frozen=True)

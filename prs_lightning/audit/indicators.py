@@ -14,7 +14,7 @@ from torch import Tensor
 from prs_lightning.attacks import AttackResult
 from prs_lightning.attacks.losses import cross_entropy, margin
 from prs_lightning.attacks.network import AttackedNetwork
-from prs_lightning.audit.findings import Gradients, Indicator
+from prs_lightning.audit.findings import SAME, Gradients, Indicator
 from prs_lightning.seeding import draw_key, keyed_uniform
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def unstable(battery: Battery, rows: Tensor) -> Tensor:
     """By how much the margin changes under noise of one step size, as a part of itself, mean over draws (n,)."""
     network = AttackedNetwork(battery.model, battery.labels.device)
     clean, labels = battery.images[rows].float(), battery.labels[rows]
+    if not len(rows):
+        return clean.new_zeros(0)
     before = margin(network.logits(clean), labels)
     changes = []
     for draw in range(DRAWS):
@@ -101,9 +103,9 @@ def indicators(battery: Battery, first: AttackResult, gradients: Gradients, unbo
             "of those that withstood, the gradient is exactly 0 where the attack ended: it was never moved",
         ),
         Indicator(
-            "unstable predictions", max(_mean(unstable(battery, correct)), float(gradients.outputs_differ > 1e-4)), SHARE,
-            len(correct), "change of the margin under noise of one step, as a part of itself; 1 if the outputs change when "
-            "nothing does: the gradient at a point says little of its surroundings",
+            "unstable predictions", 1.0 if gradients.outputs_differ > SAME else _mean(unstable(battery, correct)), SHARE,
+            len(correct), "change of the margin under noise of one step, as a part of itself; 1 if the outputs change "
+            "when nothing does: the gradient at a point says little of its surroundings",
         ),
         Indicator(
             "silent success", _mean(silent(of_correct)) if of_correct else 0.0, SHARE, len(correct),
@@ -112,8 +114,8 @@ def indicators(battery: Battery, first: AttackResult, gradients: Gradients, unbo
         ),
         Indicator(
             "loss still rising", _mean(rising(of_survivors)) if of_survivors else 0.0, 0.5, len(survivors),
-            f"of those that withstood, the loss still grew over the last {max(1, steps // 4)} of {steps} steps: the attack had "
-            "not converged",
+            f"of those that withstood, the loss still grew over the last {max(1, steps // 4)} of {steps} steps: the "
+            f"attack had not converged; PGD-{5 * steps} tells whether that matters",
         ),
         Indicator(
             "no success without a bound", _share(int(unbounded.sum()), met), 0.0, met,
@@ -121,8 +123,8 @@ def indicators(battery: Battery, first: AttackResult, gradients: Gradients, unbo
         ),
         Indicator(
             "transfer", beaten, SHARE, met,
-            "of those that withstood, images that were made on another network, or on the network's own copy at temperature "
-            "100, fool it: what is made without its gradient does better than with it",
+            "of those that withstood, images that were made on another network, or on the network's own copy at "
+            "temperature 100, fool it: what is made without its gradient does better than with it",
         ),
     )  # fmt: skip
 

@@ -130,7 +130,10 @@ def health(findings: Findings) -> list[tuple[str, str, int, str]]:
             "loss underflow", f"{gradients.underflow:.1%}", correct,
             "of the correct samples, cross-entropy is exactly 0 in float32: what is left of its gradient is rounding",
         ),
-        ("median logit gap", f"{gradients.logit_gap:.3g}", correct, "largest minus second logit; cross-entropy underflows from 17 on"),
+        (
+            "median logit gap", f"{gradients.logit_gap:.3g}", correct,
+            "largest minus second logit; cross-entropy is exactly 0 from 17 on",
+        ),
         (
             "gradient noise", f"{gradients.noise:.1%}", gradients.noise_of,
             "the gradient has other signs in float64 at more than a tenth of the pixels",

@@ -47,17 +47,17 @@ def by_attack(findings: Findings) -> Drawn:
     axes = grid[0, 0]
     for place, (_, accuracy, family) in enumerate(rows):
         axes.barh(place, accuracy, height=0.7, color=style.GREY if family is None else style.BLUE)
-        axes.text(accuracy + 0.01, place, f"{accuracy:.3f}", va="center", fontsize=6)
+        axes.text(1.02, place, f"{accuracy:.3f}", va="center", fontsize=6)
     axes.axvline(findings.robust_accuracy, color=style.GREY, linewidth=0.8, linestyle="--")
     axes.axvline(findings.audited_accuracy, color=style.VERMILION, linewidth=1)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.12), xlabel="robust accuracy")
+    axes.set(xlim=(0, 1.13), xlabel="robust accuracy")
     axes.grid(axis="y", visible=False)
     caption = (
-        f"Robust accuracy after each attack; all but the first meet {findings.met} of the {findings.standing} samples (of "
-        f"{findings.samples}) that withstood it. The red line is what withstood everything. To see: a bar far short of "
-        "the first is an attack that saw what cross-entropy did not."
+        f"Robust accuracy after each attack; all but the first meet {findings.met} of the {findings.standing} samples "
+        f"(of {findings.samples}) that withstood it. The red line is what withstood everything. To see: a bar far short "
+        "of the first is an attack that saw what cross-entropy did not."
     )
     return "Robust accuracy by attack", caption, canvas
 
@@ -75,8 +75,8 @@ def over_epsilon(findings: Findings) -> Drawn:
     axes.set(xlabel="epsilon", ylabel="robust accuracy", ylim=(-0.03, 1.03))
     style.legend(canvas, columns=2)
     caption = (
-        f"Robust accuracy over epsilon on {findings.curve_of} samples; dashed: the audited epsilon, {findings.epsilon:.3g}. "
-        "Audited counts a sample as fooled from the smallest radius on at which any attack, or the search for the "
+        f"Robust accuracy over epsilon on {findings.curve_of} samples; dashed: the audited epsilon, "
+        f"{findings.epsilon:.3g}. Audited counts a sample as fooled from the smallest radius on at which any attack, or the search for the "
         "boundary, found a misclassified image. To see: the white space between the lines is masking."
     )
     return "Robust accuracy over epsilon", caption, canvas
@@ -108,9 +108,9 @@ def distances(findings: Findings) -> Drawn:
         style.say(axes, "no image of another class was found by following a gradient")
     missing = f" For {nowhere} none was found." if nowhere else ""
     caption = (
-        f"Distance of the {len(findings.distances)} correctly classified ones of {findings.curve_of} samples to the nearest "
-        f"misclassified image that was found, each verified: an upper bound, which cannot saturate.{missing} To see: the "
-        "part left of the dashed line is not robust, whatever an attack says."
+        f"Distance of the {len(findings.distances)} correctly classified ones of {findings.curve_of} samples to the "
+        f"nearest misclassified image that was found, each verified: an upper bound, which cannot saturate.{missing} To "
+        "see: what lies left of the dashed line is not robust, whatever an attack says."
     )
     return "Distance to the decision boundary", caption, canvas
 

@@ -23,5 +23,8 @@ def loss_underflow(logits: Tensor, labels: Tensor) -> Tensor:
 def gradient_noise(model: Any, images: Tensor, labels: Tensor, *, batch_size: int = 128) -> Tensor:
     network = AttackedNetwork(model, images.device)
     return torch.cat(
-        [network.gradient(i, l).largest == 0 for i, l in zip(images.split(batch_size), labels.split(batch_size))]
+        [
+            network.gradient(*each).largest == 0
+            for each in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        ]
     )

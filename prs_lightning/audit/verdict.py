@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from prs_lightning.audit.findings import Findings, Trial
+from prs_lightning.audit.findings import SAME, Findings, Trial
 
 TRUSTWORTHY = "trustworthy"
 SCALE = "masked: the logits' scale"
@@ -24,25 +24,23 @@ LEVEL = 0.95
 """Of one-sided bounds (Clopper & Pearson 1934) and of the test against chance."""
 FEWEST = 20
 """Correct samples that a verdict needs."""
-SAME = 1e-4
-"""Up to this part of the largest logit two passes are the same: a device may add in another order."""
 ROUNDING = 1e-9
 """Shares of counts: a difference of exactly the tolerance must not hang on this."""
 
 RULE = (
     f"An attack takes something away if the robust accuracy (RA) falls by more than {TOLERANCE:g} under it and the "
-    f"{LEVEL:.0%} lower bound of that fall lies above {BORDER:g}. No verdict is given of fewer than {FEWEST} correct samples, "
-    "or of an accuracy that chance can give.",
-    f"{RANDOMNESS}: seen again, the same images give outputs that differ by more than {SAME:g} of the largest logit, or, "
-    f"more than {TOLERANCE:.0%} of them, another gradient.",
-    f"{ZERO}: under no loss is there a gradient at more than {TOLERANCE:g} of all samples, which withstood PGD, and a blind "
-    "attack, more random starts or images of another network take something away, or the attack without a bound leaves "
-    f"more than {TOLERANCE:g} standing, though the images of other classes lie within its reach.",
+    f"{LEVEL:.0%} lower bound of that fall lies above {BORDER:g}. No verdict is given of fewer than {FEWEST} correct "
+    "samples, or of an accuracy that chance can give.",
+    f"{RANDOMNESS}: seen again, the same images give outputs that differ by more than {SAME:g} of the largest logit, "
+    f"or, more than {TOLERANCE:.0%} of them, another gradient.",
+    f"{ZERO}: under no loss is there a gradient at more than {TOLERANCE:g} of all samples, which withstood PGD, and a "
+    "blind attack, more random starts or images of another network take something away, or the attack without a bound "
+    f"leaves more than {TOLERANCE:g} standing, though images of other classes lie within its reach.",
     f"{SHORT}: cross-entropy with more steps or restarts takes something away, and more than the following do.",
-    f"{SCALE}: a loss that does not hang on the scale of the logits, or cross-entropy of logits / T, takes something away "
-    "in as many steps.",
-    f"{TRUSTWORTHY}: no attack, nor all together, lowers RA by more than {TOLERANCE:g}; at no more than that share of all "
-    "samples the gradient is 0, and no more withstand an attack without a bound.",
+    f"{SCALE}: a loss that does not hang on the scale of the logits, or cross-entropy of logits / T, takes something "
+    "away in as many steps.",
+    f"{TRUSTWORTHY}: no attack, nor all together, lowers RA by more than {TOLERANCE:g}; the gradient is 0 at no more "
+    "than that share of all samples, and no more withstand an attack without a bound.",
     f"{UNDECIDED}: anything else.",
 )
 """The definition, then each verdict in the order in which they are tried."""
