@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -31,7 +31,8 @@ from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO
 from tests.attacked import Scaled, digits, trained
 from tests.conftest import PROJECT
-from tests.test_analysis_report import CHROMIUM, FLAGS, Links
+from tests.synthetic_runs import write_grid
+from tests.test_analysis_report import CHROMIUM, FLAGS, Links, analyze, config
 from tests.test_audit_verdict import record
 
 QUICK = ("--images", "40", "--steps", "4", "--queries", "5", "--step-size", "0.03", "--epsilon", "0.1")
@@ -69,10 +70,7 @@ def test_the_page_tells_everything_and_refers_to_nothing_outside(masked: Audit, 
     for indicator in masked.findings.indicators:
         assert indicator.name in text
         assert indicator.meaning in text
-    assert (
-        list(written.parent.glob("*")) == [written, written.with_suffix(".json")]
-        or len(list(written.parent.iterdir())) == 2
-    )
+    assert {file.name for file in written.parent.iterdir()} == {"audit.html", "audit.json"}
 
 
 def test_the_json_is_everything_and_gives_the_same_audit_again(masked: Audit, written: Path, tmp_path: Path) -> None:
@@ -80,7 +78,7 @@ def test_the_json_is_everything_and_gives_the_same_audit_again(masked: Audit, wr
     content = json.loads(file.read_text())
     assert content["schema"] == 1
     assert (content["verdict"], content["audited"]) == (masked.verdict.word, masked.audited)
-    assert content["provenance"]["versions"]["torch"] == torch.__version__.split("+")[0] or content["provenance"]
+    assert {"sha256", "created", "commit", "versions"} <= content["provenance"].keys()
     again = read_json(file)
     assert again == masked
     assert str(again) == str(masked)
@@ -118,8 +116,6 @@ def test_a_browser_shows_it_on_a_desktop_and_a_phone(written: Path, tmp_path: Pa
 
 def tiny_network() -> torch.nn.Module:
     """The network of the tests; the command makes it by this name."""
-    import copy
-
     return copy.deepcopy(trained())
 
 
@@ -159,14 +155,9 @@ def test_a_command_of_a_user_writes_the_page(weights: Path, tmp_path: Path) -> N
 def a_run(folder: Path) -> RunDirectory:
     """A run that kept its weights at epoch 7."""
     run = RunDirectory(folder / "run")
-    model = {
-        "_target_": "tests.test_audit_page.tiny_network",
-        "mean": [0.0],
-        "std": [1.0],
-        "channels": 1,
-        "classes": 10,
-    }
-    made = Wrapped(trained(), mean=(0.0,), std=(1.0,), channels=1, classes=10)
+    shared: dict[str, Any] = {"mean": [0.0], "std": [1.0], "channels": 1, "classes": 10}
+    model = {"_target_": "tests.test_audit_page.tiny_network", **shared}
+    made = Wrapped(trained(), **shared)
     run.checkpoints.mkdir(parents=True)
     AtomicCheckpointIO(model).save_checkpoint(
         {"state_dict": made.state_dict(), "epoch": 6, "hyper_parameters": dict(made.hparams)}, run.checkpoint(7)
@@ -197,7 +188,7 @@ def test_a_run_at_an_epoch_brings_weights_data_and_epsilon(tmp_path: Path, capsy
 def test_bad_input_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "half.pth").write_bytes(weights.read_bytes()[:2000])
     torch.save(trained(), tmp_path / "code.pth")
-    torch.save({key: value for key, value in list(trained().state_dict().items())[1:]}, tmp_path / "less.pth")
+    torch.save(dict(list(trained().state_dict().items())[1:]), tmp_path / "less.pth")
     given = [FACTORY, "--data", "mnist5k", *QUICK]
     whole = [*given, "--weights", str(weights)]
     cases = [
@@ -262,10 +253,7 @@ def test_the_audits_of_the_pair_are_kept_until_networks_or_size_change(tmp_path:
     assert [str(each) for each in lines] == [f"network {letter}: no verdict: no checkpoint" for letter in "AB"]
 
 
-def test_the_report_shows_the_verdicts(tmp_path: Path) -> None:
-    from tests.synthetic_runs import write_grid
-    from tests.test_analysis_report import analyze, config
-
+def test_the_report_shows_the_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_grid(tmp_path, batch_sizes=(64,), seeds=range(1), epochs=4, grid=(2, 4))
     audits = [report.Audited("A", "trustworthy", "nothing <beats> it", tmp_path / "audit-a.html")]
     kept: list[report.Evidence] = []
@@ -275,12 +263,9 @@ def test_the_report_shows_the_verdicts(tmp_path: Path) -> None:
         kept.append(evidence)
         return original(replace(evidence, audits=audits), folder)
 
-    patch = pytest.MonkeyPatch()
-    with patch.context() as patched:
-        patched.setattr(report, "write_report", with_audits)
-        analyze(config(tmp_path))
+    monkeypatch.setattr(report, "write_report", with_audits)
+    analyze(config(tmp_path))
     assert kept[0].audits == []
     page, text = ((tmp_path / "report" / name).read_text() for name in ("report.html", "report.md"))
     assert "Network A: <b>trustworthy</b>. nothing &lt;beats&gt; it. Page: <code>audit-a.html</code>." in page
     assert "Network A: **trustworthy**. nothing &lt;beats&gt; it. Page: `audit-a.html`." in text
-    assert shutil and pd

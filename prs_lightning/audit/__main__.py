@@ -67,7 +67,7 @@ def run(chosen: argparse.Namespace) -> None:
             subject.network.to(device),
             images,
             labels,
-            against=other and other.network.to(device),
+            against=other.network.to(device) if other else None,
             progress=progress,
             **settings,
         )

@@ -137,16 +137,17 @@ def find(
         left = left & battery.white_box(f"temperature {temperature}", "scale", temperature=temperature)
     if (targets := min(TARGETS, classes - 1)) > 1:
         battery.white_box("targeted margin", "stronger", left, loss="margin", targets=targets)
-    weaker = tuple(
-        (name, battery.run(name, attack, **changes).robust_accuracy)
-        for name, attack, changes in (("FGSM", fgsm, {"steps": 1, "step_size": epsilon}), ("BIM", bim, {}))
+    edge: dict[str, Any] = {"steps": 1, "step_size": epsilon}
+    weaker = (
+        ("FGSM", battery.run("FGSM", fgsm, **edge).robust_accuracy),
+        ("BIM", battery.run("BIM", bim).robust_accuracy),
     )
-    longer = {"steps": 5 * steps, "step_size": max(threat.step_size, 0.5 * epsilon / steps)}
+    longer: dict[str, Any] = {"steps": 5 * steps, "step_size": max(threat.step_size, 0.5 * epsilon / steps)}
     battery.white_box(f"PGD-{5 * steps} after PGD-{steps}", "more", **longer)
     battery.white_box(f"{restarts} restarts more", "more", key=seed + 1, restarts=restarts)
     # With the whole cube within reach every image can become any other: only a blind attack leaves survivors.
     unbounded = battery.run("without a bound", among=battery.among, epsilon=1.0, step_size=2.5 / steps).correct_after
-    draws = {"steps": 1, "step_size": 0.0, "restarts": NOISE_DRAWS}
+    draws: dict[str, Any] = {"steps": 1, "step_size": 0.0, "restarts": NOISE_DRAWS}
     battery.white_box("noise", "blind", key=seed + 2, **draws)
     battery.tried("Square", "blind", lambda: blind(battery, square_steps))
     if against is not None:
@@ -244,7 +245,7 @@ def over_epsilon(battery: Battery, subset: int | None) -> tuple[Curve, Curve, tu
         if fraction == 1:
             standing = standing & first.correct_after
         else:
-            changes = {"epsilon": epsilon, "step_size": fraction * threat.step_size}
+            changes: dict[str, Any] = {"epsilon": epsilon, "step_size": fraction * threat.step_size}
             standing = battery.run(f"epsilon {epsilon:.3g}", among=standing, **changes).correct_after
         battery.note(chosen & ~standing, epsilon)
         points.append((epsilon, share(standing, chosen)))

@@ -174,20 +174,20 @@ def _finite(value: Any) -> Any:
 
 def from_plain(content: Mapping[str, Any]) -> Findings:
     """The record again, of what `plain` made of it."""
-    values = {field.name: content[field.name] for field in fields(Findings)}
+    values: dict[str, Any] = {field.name: content[field.name] for field in fields(Findings)}
     pairs = ("weaker", "curve", "audited_curve")
     values |= {name: tuple((key, math.nan if each is None else each) for key, each in values[name]) for name in pairs}
-    gradients = {key: math.nan if value is None else value for key, value in values["gradients"].items()}
+    gradients: dict[str, Any] = {
+        key: math.nan if value is None else value for key, value in values["gradients"].items()
+    }
     gradients["output_sums"] = tuple(gradients["output_sums"])
     indicators = [
         each | {"value": math.nan if each["value"] is None else each["value"]} for each in values["indicators"]
     ]
-    return Findings(
-        **values
-        | {
-            "trials": tuple(Trial(**each) for each in values["trials"]),
-            "gradients": Gradients(**gradients),
-            "indicators": tuple(Indicator(**each) for each in indicators),
-            "distances": tuple(math.inf if each is None else each for each in values["distances"]),
-        }
-    )
+    values |= {
+        "trials": tuple(Trial(**each) for each in values["trials"]),
+        "gradients": Gradients(**gradients),
+        "indicators": tuple(Indicator(**each) for each in indicators),
+        "distances": tuple(math.inf if each is None else each for each in values["distances"]),
+    }
+    return Findings(**values)

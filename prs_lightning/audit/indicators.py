@@ -103,9 +103,9 @@ def indicators(battery: Battery, first: AttackResult, gradients: Gradients, unbo
             "of those that withstood, the gradient is exactly 0 where the attack ended: it was never moved",
         ),
         Indicator(
-            "unstable predictions", 1.0 if gradients.outputs_differ > SAME else _mean(unstable(battery, correct)), SHARE,
-            len(correct), "change of the margin under noise of one step, as a part of itself; 1 if the outputs change "
-            "when nothing does: the gradient at a point says little of its surroundings",
+            "unstable predictions", 1.0 if gradients.outputs_differ > SAME else _mean(unstable(battery, correct)),
+            SHARE, len(correct), "change of the margin under noise of one step, as a part of itself; 1 if the outputs "
+            "change when nothing does: the gradient at a point says little of its surroundings",
         ),
         Indicator(
             "silent success", _mean(silent(of_correct)) if of_correct else 0.0, SHARE, len(correct),

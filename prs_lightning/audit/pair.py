@@ -85,7 +85,7 @@ def _kept(folder: Path, letter: str, digest: str) -> Audited | None:
         verdict = read_json(record).verdict if same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError):
         return None
-    return verdict and Audited(letter, verdict.word, verdict.reason, page)
+    return Audited(letter, verdict.word, verdict.reason, page) if verdict else None
 
 
 def _digest(key: str) -> str:

@@ -41,7 +41,7 @@ Drawn = tuple[str, str, Figure]
 
 def by_attack(findings: Findings) -> Drawn:
     """A bar per attack: the robust accuracy that it leaves."""
-    rows = [("cross-entropy, PGD", findings.robust_accuracy, None)]
+    rows: list[tuple[str, float, str | None]] = [("cross-entropy, PGD", findings.robust_accuracy, None)]
     rows += [(trial.name, findings.after(trial), trial.family) for trial in findings.trials]
     canvas, grid = style.panels(1, 1, height=0.55 + 0.15 * len(rows))
     axes = grid[0, 0]
@@ -56,8 +56,8 @@ def by_attack(findings: Findings) -> Drawn:
     axes.grid(axis="y", visible=False)
     caption = (
         f"Robust accuracy after each attack; all but the first meet {findings.met} of the {findings.standing} samples "
-        f"(of {findings.samples}) that withstood it. The red line is what withstood everything. To see: a bar far short "
-        "of the first is an attack that saw what cross-entropy did not."
+        f"(of {findings.samples}) that withstood it. The red line is what withstood everything. To see: a bar far "
+        "short of the first is an attack that saw what cross-entropy did not."
     )
     return "Robust accuracy by attack", caption, canvas
 
@@ -76,8 +76,9 @@ def over_epsilon(findings: Findings) -> Drawn:
     style.legend(canvas, columns=2)
     caption = (
         f"Robust accuracy over epsilon on {findings.curve_of} samples; dashed: the audited epsilon, "
-        f"{findings.epsilon:.3g}. Audited counts a sample as fooled from the smallest radius on at which any attack, or the search for the "
-        "boundary, found a misclassified image. To see: the white space between the lines is masking."
+        f"{findings.epsilon:.3g}. Audited counts a sample as fooled from the smallest radius on at which any "
+        "attack, or the search for the boundary, found a misclassified image. To see: the white space between the "
+        "lines is masking."
     )
     return "Robust accuracy over epsilon", caption, canvas
 
@@ -109,8 +110,8 @@ def distances(findings: Findings) -> Drawn:
     missing = f" For {nowhere} none was found." if nowhere else ""
     caption = (
         f"Distance of the {len(findings.distances)} correctly classified ones of {findings.curve_of} samples to the "
-        f"nearest misclassified image that was found, each verified: an upper bound, which cannot saturate.{missing} To "
-        "see: what lies left of the dashed line is not robust, whatever an attack says."
+        f"nearest misclassified image that was found, each verified: an upper bound, which cannot saturate.{missing} "
+        "To see: what lies left of the dashed line is not robust, whatever an attack says."
     )
     return "Distance to the decision boundary", caption, canvas
 
