@@ -12,10 +12,11 @@ from torch import Tensor
 
 from prs_lightning.attacks.distance import distances_of, median
 from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
+from prs_lightning.attacks.gradient_noise import gradient_noise
 from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
-from prs_lightning.data import balanced_subset
+from prs_lightning.data import balanced_subset, spread_subset
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.schema.attacks import BESIDE, refuse_taken, resolved
 from prs_lightning.seeding import keyed_generator, mixed_seed
@@ -84,6 +85,8 @@ class EpochAttacks:
     - ``pgd{steps}_audited``: robust accuracy after those that withstood were attacked again, from the same random
       starts, with the margin loss;
     - ``masking_gap``: the first minus the third;
+    - ``gradient_noise``: of a class-balanced subset of ``gradient_noise`` of these samples, the share for which
+      :func:`prs_lightning.attacks.gradient_noise.gradient_noise` holds; None or 0: not measured;
     - at the grid's epochs the robust accuracy under each of ``grid``, by name; of one with temperatures the smallest;
       of a distance, in pixel units, the median over those classified correctly (NaN without any, infinite if for half
       of them nothing was found).
@@ -101,11 +104,13 @@ class EpochAttacks:
     audit: bool = True
     grid: Mapping[str, GridAttack] | None = None
     batch_size: int = 128
+    gradient_noise: int | None = None
 
     def __post_init__(self) -> None:
         at_least("callbacks.robustness.batch_size", self.batch_size, 1)
         if self.limit is not None:
             at_least("callbacks.robustness.limit", self.limit, 1)
+        at_least("callbacks.robustness.gradient_noise", self.gradient_noise or 0, 0)
         plain = {"loss": "cross_entropy", "random_start": True, "norm": "linf", "temperature": 1, "targets": 0}
         for key, meant in plain.items():
             if (value := getattr(self.threat, key)) != meant:
@@ -178,6 +183,8 @@ class EpochAttacks:
             values[name] = min(share, values.get(name, 1.0))
         if self.audit:
             values["masking_gap"] = values[self.name] - values[audited]
+        if self.gradient_noise:
+            values["gradient_noise"] = shard.gradient_noise(self.gradient_noise)
         return values | distances
 
 
@@ -238,6 +245,17 @@ class _Shard:
             found = auto_attack(self.test.network, images, self.test.labels[rows], seed=seed, **options)
             withstood.append(found.correct_after)
         return torch.cat(withstood)
+
+    def gradient_noise(self, size: int) -> float:
+        """Share, of a class-balanced subset of all processes' samples, whose gradient's signs are noise."""
+        chosen = self.chosen[spread_subset(self.test.labels[self.chosen], size)]
+        noisy = torch.zeros((), dtype=torch.float64, device=chosen.device)
+        for rows in chosen[self.rank :: self.world].split(
+            max(1, self.batch_size // 2)
+        ):  # float64 takes twice the memory
+            if len(rows):
+                noisy += gradient_noise(self.test.network, self.test.gather(rows), self.test.labels[rows]).sum()
+        return float(self.total(noisy)) / len(chosen)
 
     def shares(self, flags: Sequence[Tensor]) -> list[float]:
         """Of all processes' samples, of each of several flags (n,)."""

@@ -119,6 +119,6 @@ def _attack(name: str, entry: Mapping[str, Any], threat: Mapping[str, Any]) -> d
 def refuse_taken(names: Iterable[str], steps: int) -> None:
     """Raise ConfigError for an attack of the grid under the name of a number of every epoch."""
     own = f"pgd{steps}"
-    for name in (own, f"{own}_audited", "zero_gradient", "masking_gap"):
+    for name in (own, f"{own}_audited", "zero_gradient", "masking_gap", "gradient_noise"):
         if name in names:
             raise ConfigError(f"grid_attacks.{name} is measured at every epoch already: give it another name")
