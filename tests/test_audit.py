@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.attacks import distances, pgd
+from prs_lightning.attacks import ThreatModel, distances, pgd
 from prs_lightning.audit import Audit, audit
-from prs_lightning.audit.attacking import Battery, ThreatModel, some
+from prs_lightning.audit.battery import Battery, some
 from prs_lightning.audit.indicators import Path, follow, rising, silent
 from prs_lightning.errors import ConfigError
 from tests.attacked import Scaled, digits, trained

@@ -23,7 +23,7 @@ from prs_lightning.runs.command import Parser, one_line_errors
 if TYPE_CHECKING:
     import torch
 
-    from prs_lightning.audit.attacking import Progress
+    from prs_lightning.audit.battery import Progress
 
 IMAGES, SUBSET, QUERIES = 500, 100, 100
 """Of a page on two cores in minutes: images, how many of the survivors the further attacks meet, queries of Square."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prs_lightning.attacks import AttackResult, ThreatModel, bim, distances, fgsm, pgd
-from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.attacks import ThreatModel, bim, distances, fgsm, pgd
+from prs_lightning.audit.battery import Battery, Progress
 from prs_lightning.audit.findings import Findings, Trial
 from prs_lightning.audit.gradients import look
 from prs_lightning.audit.indicators import indicators
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, the samples done of it, and those in all; with 0 done at its start."""
 
 TEMPERATURES = (10, 100, 1000)
 TARGETS = 3
@@ -26,84 +21,6 @@ FRACTIONS = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Of epsilon, at which the curve is attacked."""
 CURVE_POINTS = 31
 NOISE_DRAWS = 10
-
-
-@dataclass
-class Battery:
-    """What is attacked, and what is known of each sample so far.
-
-    ``reached`` (N,) is the smallest epsilon at which a sample is known to be misclassified: 0 for the clean image, inf
-    where nothing is known. ``among`` (N,) are the survivors of the first attack that the others meet.
-    """
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    threat: ThreatModel
-    seed: int
-    batch_size: int
-    progress: Progress | None
-
-    def __post_init__(self) -> None:
-        self.reached = torch.full(self.labels.shape, torch.inf, device=self.labels.device)
-        self.network = AttackedNetwork(self.model, self.labels.device)
-        self.trials: list[Trial] = []
-
-    def told(self, name: str) -> Callable[[int, int, int], None] | None:
-        """The engine's progress under a name; its start is told at once."""
-        if (progress := self.progress) is None:
-            return None
-        progress(name, 0, 0)
-        return lambda done, total, withstood: progress(name, done, total)
-
-    def run(
-        self, name: str, attack: Callable[..., AttackResult] = pgd, key: int | None = None, **changes: Any
-    ) -> AttackResult:
-        """The threat model's attack with ``changes``, from the random starts of ``key``."""
-        threat = {"epsilon": self.threat.epsilon, "step_size": self.threat.step_size, "steps": self.threat.steps}
-        options: dict[str, Any] = {"keep_adversarial": False, "diagnose": False, "batch_size": self.batch_size}
-        options["generator"] = torch.Generator().manual_seed(self.seed if key is None else key)
-        given = threat | options | {"progress": self.told(name)} | changes
-        return attack(self.model, self.images, self.labels, **given)
-
-    def note(self, fooled: Tensor, epsilon: float) -> None:
-        self.reached = torch.where(fooled, self.reached.clamp_max(epsilon), self.reached)
-
-    def start(self, subset: int | None) -> AttackResult:
-        """The first attack: PGD with cross-entropy on all samples."""
-        self.first = self.run("cross-entropy", diagnose=True)
-        self.reached[~self.first.correct_before] = 0
-        self.note(~self.first.correct_after, self.threat.epsilon)
-        self.among = some(self.first.correct_after, subset)
-        return self.first
-
-    def tried(self, name: str, family: str, attack: Callable[[], Tensor], among: Tensor | None = None) -> Tensor:
-        """Note what an attack does to the survivors; ``attack`` gives who withstood, bool (N,).
-
-        Args:
-            among: whom it meets of them; the others are known to fall. None: all.
-        """
-        begun = time.perf_counter()
-        met = self.among if among is None else among
-        after = attack() & met if bool(met.any()) else met
-        self.note(self.among & ~after, self.threat.epsilon)
-        count, left = int(self.among.sum()), int(after.sum())
-        self.trials.append(Trial(name, family, count, count - left, time.perf_counter() - begun))
-        return after
-
-    def white_box(self, name: str, family: str, among: Tensor | None = None, **changes: Any) -> Tensor:
-        met = self.among if among is None else among
-        return self.tried(name, family, lambda: self.run(name, among=met, **changes).correct_after, met)
-
-
-def some(flags: Tensor, most: int | None) -> Tensor:
-    """At most so many of the true ones, bool (N,), spread evenly over all."""
-    rows = flags.nonzero().flatten()
-    if most is None or len(rows) <= most:
-        return flags
-    chosen = torch.zeros_like(flags)
-    chosen[rows[torch.linspace(0, len(rows) - 1, most, device=rows.device).round().to(torch.int64)]] = True
-    return chosen
 
 
 def find(
@@ -152,7 +69,7 @@ def find(
     battery.tried("Square", "blind", lambda: blind(battery, square_steps))
     if against is not None:
         battery.tried("images of the other network", "transfer", lambda: transferred(battery, against))
-    curve, audited_curve, found = over_epsilon(battery, subset)
+    curve, audited_curve, found = over_epsilon(battery)
     survivors, met = int(first.correct_after.sum()), int(battery.among.sum())
     stand = int((battery.among & (battery.reached > epsilon)).sum())
     return Findings(
@@ -173,7 +90,7 @@ def find(
         indicators=indicators(battery, first, gradients, unbounded),
         curve=curve,
         audited_curve=audited_curve,
-        curve_of=int(some(torch.ones_like(first.correct_before), subset).sum()),
+        curve_of=int(battery.chosen.sum()),
         distances=found,
     )
 
@@ -217,7 +134,7 @@ def transferred(battery: Battery, against: nn.Module) -> Tensor:
 Curve = tuple[tuple[float, float], ...]
 
 
-def over_epsilon(battery: Battery, subset: int | None) -> tuple[Curve, Curve, tuple[float, ...]]:
+def over_epsilon(battery: Battery) -> tuple[Curve, Curve, tuple[float, ...]]:
     """Robust accuracy over epsilon of cross-entropy PGD and of everything that is known, and the distances.
 
     The balls are nested: who is fooled at a smaller epsilon is not attacked again. The step size grows with epsilon.
@@ -225,7 +142,7 @@ def over_epsilon(battery: Battery, subset: int | None) -> tuple[Curve, Curve, tu
     radius at which any attack or the search for the boundary found a misclassified image.
     """
     threat, first = battery.threat, battery.first
-    chosen = some(torch.ones_like(first.correct_before), subset)
+    chosen = battery.chosen
     looked = chosen & first.correct_before
     begun, told = time.perf_counter(), battery.told("distances")
     found = distances(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from prs_lightning.attacks import ThreatModel
 from prs_lightning.attacks.network import check_images
-from prs_lightning.audit.attacking import Progress, find
+from prs_lightning.audit.attacking import find
+from prs_lightning.audit.battery import Progress
 from prs_lightning.audit.findings import Findings, Trial
 from prs_lightning.audit.verdict import Verdict, judge
 from prs_lightning.errors import at_least

@@ -38,18 +38,20 @@ class Gradients:
     Attributes:
         zero_clean, zero_end: samples whose cross-entropy gradient is exactly 0 at the clean image, and those among the
             ones that withstood the first attack, at the image where it ended.
-        looked: of those that withstood, how many clean images the following was taken at.
-        absent: share of ``looked`` at which the gradient of the *margin* loss is 0 or denormal: that does not hang on
-            the scale of the logits, so the network itself has none there.
+        looked: at how many clean images, of samples that withstood it, the gradient of the *margin* loss was taken.
+        absent: share of ``looked`` at which that gradient is 0 or denormal: it does not hang on the scale of the
+            logits, so the network itself has none there.
         underflow: share of the correct samples with a cross-entropy of exactly 0 in float32.
         logit_gap: median over the correct samples of the largest minus the second logit.
-        noise, noise_of: share of ``noise_of`` samples whose cross-entropy gradient disagrees in sign with the one in
-            float64 on more than a tenth of the pixels.
+        noise, noise_of: share of ``noise_of`` correct samples whose cross-entropy gradient disagrees in sign with the
+            one in float64 on more than a tenth of the pixels; NaN where there is no float64.
         outputs_differ: largest difference of a logit between two passes over the same images, as a part of the
             largest logit in absolute value.
-        gradients_differ: share of images whose margin gradient differs between two passes by more than a thousandth of
-            its largest value.
-        probabilities: the outputs are no logits: they sum to 1.
+        gradients_differ: share of ``looked`` whose margin gradient differs between two passes by more than a thousandth
+            of its largest value.
+        largest_difference: of a logit between two passes.
+        probabilities: the outputs are no logits: none is negative, and they sum to 1.
+        output_sums: the smallest and the largest sum of a sample's outputs.
     """
 
     zero_clean: int

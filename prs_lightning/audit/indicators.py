@@ -6,7 +6,7 @@ Adversarial Examples" (section 3). Theirs are for one attack on one sample; here
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +14,9 @@ from torch import Tensor
 from prs_lightning.attacks import AttackResult
 from prs_lightning.attacks.losses import cross_entropy, margin
 from prs_lightning.attacks.network import AttackedNetwork
+from prs_lightning.audit.battery import Battery
 from prs_lightning.audit.findings import SAME, Gradients, Indicator
 from prs_lightning.seeding import draw_key, keyed_uniform
-
-if TYPE_CHECKING:
-    from prs_lightning.audit.attacking import Battery
 
 LOOKED = 50
 """So many samples' paths are looked at."""

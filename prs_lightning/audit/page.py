@@ -135,9 +135,12 @@ def health(findings: Findings) -> list[tuple[str, str, int, str]]:
             "largest minus second logit; cross-entropy is exactly 0 from 17 on",
         ),
         (
-            "gradient noise", f"{gradients.noise:.1%}", gradients.noise_of,
+            "gradient noise", f"{gradients.noise:.1%}" if gradients.noise_of else "no float64", gradients.noise_of,
             "the gradient has other signs in float64 at more than a tenth of the pixels",
         ),
         ("outputs, seen twice", twice, findings.samples, "or the network is random, and so are its gradients"),
-        ("gradients, seen twice", f"{gradients.gradients_differ:.1%} differ", max(gradients.looked, 1), "likewise"),
+        (
+            "gradients, seen twice", f"{gradients.gradients_differ:.1%} differ", gradients.looked,
+            "likewise, of the margin loss",
+        ),
     ]  # fmt: skip
