@@ -23,8 +23,8 @@ class Battery:
     """What is attacked, and what is known of each sample so far.
 
     ``reached`` (N,) is the smallest epsilon at which a sample is known to be misclassified: 0 for the clean image, inf
-    where nothing is known. ``chosen`` (N,) are the samples of the curve, ``among`` (N,) the survivors of the first attack
-    that the others meet: first those of ``chosen``.
+    where nothing is known. ``chosen`` (N,) are the samples of the curve, ``among`` (N,) the survivors of the first
+    attack that the others meet: those of ``chosen``, and more that are spread evenly.
     """
 
     model: nn.Module
