@@ -66,3 +66,15 @@ def test_an_art_attack_outside_the_ball_raises() -> None:
         art_attack(trained(), *digits(10), Unbounded, epsilon=1e-3)
     with pytest.raises(ConfigError, match="epsilon=-1"):
         square(trained(), *digits(10), epsilon=-1)
+
+
+def test_square_computes_each_image_once_and_finds_what_it_did() -> None:
+    network, (images, labels) = trained(), digits(20)
+    seen = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    found = square(network, images, labels, epsilon=1e-4, max_iter=50)
+    handle.remove()
+    attacked = int(found.correct_before.sum())
+    assert found.robust_accuracy == found.correct_before.double().mean()
+    # A query per sample and iteration, the first two, and what is judged before and after: ART asks for thrice as many.
+    assert sum(seen) <= 52 * attacked + 3 * len(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from prs_lightning.audit.findings import FAMILIES, Gradients, Trial
 from prs_lightning.audit.verdict import RULE, WORDS, lower_bound
 from prs_lightning.data import load, to_unit_range
 from tests.attacked import Scaled, digits, trained
+from tests.conftest import PROJECT
 
 GRADIENTS = Gradients(
     zero_clean=0, zero_end=0, looked=60, absent=0.0, underflow=0.0, logit_gap=5.0, noise=0.0, noise_of=50,
@@ -215,3 +217,8 @@ def test_a_network_that_learned_nothing_gets_no_verdict() -> None:
     few = audit(trained(), *(part[:12] for part in digits(60)), epsilon=0.1, step_size=0.02, steps=5, square_steps=5)
     assert few.verdict.word is None
     assert "a verdict needs 20" in few.verdict.reason
+
+
+def test_the_readme_tells_every_verdict() -> None:
+    page = (PROJECT / "README.md").read_text()
+    assert re.findall(r"^\| (trustworthy|masked: [\w' ]+|undecided) \|", page, flags=re.MULTILINE) == list(WORDS)
