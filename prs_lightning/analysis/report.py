@@ -38,6 +38,19 @@ MARKS = {SUPPORTED: ("supported", "✓"), UNDECIDED: ("undecided", "?"), NOT_SUP
 
 
 @dataclass(frozen=True)
+class Audited:
+    """What the audit says of network A or B: its verdict (None: none can be given), the reason, and its page."""
+
+    letter: str
+    verdict: str | None
+    reason: str
+    page: Path | None
+
+    def __str__(self) -> str:
+        return f"network {self.letter}: {self.verdict or 'no verdict'}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none."""
 
@@ -49,6 +62,7 @@ class Evidence:
     figures: Sequence[Made]
     pair: Pair | None
     pair_note: str
+    audits: Sequence[Audited] = ()
 
 
 def write_report(evidence: Evidence, folder: Path) -> Path:
