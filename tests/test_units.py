@@ -65,7 +65,7 @@ def images() -> Tensor:
 
 
 def seen(model: nn.Module, inputs: Tensor, batch: int = 64) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, pre-activations (N, D) and what enters the final layer, by hooks of our own, as measures run a network."""
+    """Logits, pre-activations (N, D) and what enters the final layer, by hooks of our own, as measured."""
     found: dict[str, list[Tensor]] = {"logits": [], "z": [], "h": []}
     with as_measured(model, inputs.device):
         measured = MeasuredNetwork(model, inputs.device)
@@ -239,7 +239,7 @@ def test_inert_units_that_died_are_removed_again() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_scale_of_two_is_exact_and_another_keeps_the_classes(name: str) -> None:
     given = network(name)
-    logits, z, h = seen(given, images())
+    logits, z, _ = seen(given, images())
     for c in (2.0**10, 2.0**-7, 1.0):
         larger, same, _ = seen(scaled(given, c), images())
         assert bits(larger) == bits(logits * c)

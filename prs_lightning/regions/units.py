@@ -1,4 +1,4 @@
-"""What the PRS ratio is a property of: the same function at other ratios, the same ratio at another scale of the logits.
+"""What the PRS ratio is a property of: one function at other ratios, one ratio at other scales of the logits.
 
 Each function gives a new network and leaves the given one as it is. They take any network whose ends `find_ends` finds
 (our three, wrapped ones, those of normalised inputs), and what they give is measured and attacked as any other network.
@@ -88,9 +88,9 @@ class Blocks(nn.Linear):
 def inert_units(network: nn.Module, k: int, *, seed: int = 0, images: Tensor | None = None) -> nn.Module:
     """The same function with k penultimate units more, of random weights in and zero weights out: PRS -> 1 with k.
 
-    Every logit is the same to the bit, in batches of any size and on every path that measures or attacks: the old layers
-    compute what they did, in calls of the same shapes; the new units' outputs meet weights of 0 in a block of their
-    own, and adding 0 is exact. Gradients are the same for the same reason.
+    Every logit is the same to the bit, in batches of any size and on every path that measures or attacks: the old
+    layers compute what they did, in calls of the same shapes; the new units' outputs meet weights of 0 in a block of
+    their own, and adding 0 is exact. Gradients are the same for the same reason.
 
     What the units see is what their layer sees: inputs of weights that are normal with variance 1 / inputs, no bias.
     Where the penultimate pre-activations are no layer's output but what enters the final layer itself, as the
@@ -189,8 +189,8 @@ def without_dead_units(network: nn.Module, images: Tensor) -> nn.Module:
 def scaled(network: nn.Module, c: float, *, images: Tensor | None = None) -> nn.Module:
     """The network with weight and bias of its final layer times c: logits times c, the same classes and regions.
 
-    For a power of two c the logits are exactly c times what they were, as long as none leaves the range of float32. For any
-    other they are so to rounding, and a class changes only where two logits were as near as that. Regions and PRS
+    For a power of two c the logits are exactly c times what they were, as long as none leaves the range of float32. For
+    any other they are so to rounding, and a class changes only where two logits were as near as that. Regions and PRS
     ratio lie before the final layer and are the same to the bit for any c.
 
     Args:

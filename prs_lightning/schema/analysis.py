@@ -52,11 +52,12 @@ class Sizes(Part):
     """Samples that the figures of the two networks look at; null: fewer on a CPU than on an accelerator."""
 
     plane: Grid | None = key("points along a side of figure 1")
-    layers: Count | None = key("training samples of figures 2a and 11")
+    layers: Count | None = key("training samples of figures 2a, 11 and 16")
     curve: Count | None = key("samples per split of figure 3")
     attacked: Count | None = key("test samples of figures 6a and 6b")
     group: Count | None = key("samples per group of figure 9")
     embedded: Count | None = key("samples of figure 13")
+    scaled: Count | None = key("test samples of figure 16")
 
 
 class Analysis(Part):
