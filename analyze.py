@@ -60,6 +60,8 @@ def analyze(cfg: DictConfig) -> None:
     pair, why = named, "named by the user"
     if not named:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
+    tolerances = config["pair"]["accuracy_tolerance"], config["pair"]["gap_tolerance"]
+    matched, matched_why = selection.matched_pair(models, *tolerances)
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -78,7 +80,7 @@ def analyze(cfg: DictConfig) -> None:
         groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
     written.write_csv(folder / "claims.csv", pd.DataFrame(judged))
-    evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
+    evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why, matched, matched_why)
     page = report.write_report(evidence, folder)
     from rich.console import Console
     from rich.table import Table

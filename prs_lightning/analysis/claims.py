@@ -120,7 +120,9 @@ def scoreboard(
         groups: numbers of figure 9: network, seed, matching, group, epsilon, robust_accuracy, n.
         failures: numbers of figure 6a: network, outcome, count.
     """
-    of_relations = [relation_claim(name, Relation(*rest), statistics, level) for name, *rest in RELATION_CLAIMS]
+    of_relations = [
+        relation_claim(claim, Relation(number, y), statistics, level) for claim, number, y in RELATION_CLAIMS
+    ]
     return [
         *of_relations[:OF_THE_PAPER],
         group_claim(groups, level),

@@ -74,7 +74,7 @@ class Blocks(nn.Linear):
         self.out_features, self.in_features = weight.shape
         self.sizes, self.training = tuple(sizes), like.training
         self.weight = nn.Parameter(weight)
-        self.bias = None if bias is None else nn.Parameter(bias)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
 
     def forward(self, inputs: Tensor) -> Tensor:
         parts = zip(inputs.split(self.sizes, -1), self.weight.split(self.sizes, 1), strict=True)

@@ -38,6 +38,7 @@ class Pair(Part):
     a: Model | None = key("network A, a run at an epoch; null: chosen")
     b: Model | None = key("network B, likewise; both or neither")
     accuracy_tolerance: Share = key("how far the test accuracies of a chosen pair may lie apart")
+    gap_tolerance: Share = key("how far the logit gaps of the pair at equal gap may, as a share of the larger one")
 
 
 class Bootstrap(Part):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from prs_lightning.analysis.figures.inference import first_samples, on_device_of
 from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
 from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.attacks import pgd
+from prs_lightning.attacks.attacks import Attack
 from prs_lightning.errors import ConfigError
 from prs_lightning.regions import prs_ratio
 from prs_lightning.regions.units import inert_units, scaled, without_dead_units
@@ -30,11 +33,14 @@ MEASURES = {
     "accuracy": ("test accuracy", (0, (5, 1.5, 1.2, 1.5))),
 }
 """Columns, in words, and their lines."""
+OF_IMAGES = [*MEASURES][1:]
+"""Those that are measured on test samples."""
 CAPTION = (
-    "(a) Penultimate units of random weights in and zero weights out are appended, or those that are positive for none "
-    "of these training samples removed: every logit of them stays the same (to the bit where units are added), so that "
-    "RA is drawn flat and was not attacked again. (b) Weight and bias of the final layer times c: every prediction, "
-    "decision boundary and region stays the same; the audit counts what withstood cross-entropy and the margin loss. "
+    "(a) Penultimate units of random weights in and zero weights out are added: every logit of every image stays the "
+    "same to the bit, so that RA is drawn flat and was not attacked again. Left of 0 the units that are positive for "
+    "none of these training samples are removed, which changes nothing on these samples, but may on others. (b) Weight "
+    "and bias of the final layer times c: every prediction, decision boundary and region stays the same; the audit "
+    "counts what withstood cross-entropy and the margin loss. "
     "What follows: the PRS ratio is a property of the parameters, not of the function that they compute, and RA under "
     "cross-entropy is one of the scale of the logits; neither alone says that a network is robust. What does not: "
     "nobody trained networks like these. It is not shown that the paper's relation is absent among networks as "
@@ -64,7 +70,7 @@ def ratios_by_units(network: nn.Module, images: Tensor) -> pd.DataFrame:
     return table.assign(units=units + table["added"])
 
 
-def accuracies_by_scale(network: nn.Module, images: Tensor, labels: Tensor, **threat: Any) -> pd.DataFrame:
+def accuracies_by_scale(network: nn.Module, images: Tensor, labels: Tensor, threat: Mapping[str, Any]) -> pd.DataFrame:
     """Accuracy and RA of a network whose final layer is multiplied by each of ``SCALES``.
 
     A power of two changes no sign of the margin loss's gradient, so what withstands the margin loss is the same at each
@@ -74,7 +80,7 @@ def accuracies_by_scale(network: nn.Module, images: Tensor, labels: Tensor, **th
         Columns scale, robust_accuracy (PGD with cross-entropy), audited_accuracy (and with the margin loss: the worst
         of both), accuracy.
     """
-    attack = partial(pgd, keep_adversarial=False, diagnose=False, **threat)
+    attack: Attack = partial(pgd, keep_adversarial=False, diagnose=False, **threat)
     margin, rows = attack(network, images, labels, loss="margin"), []
     for scale in SCALES:
         made = scaled(network, scale, images=images)
@@ -104,10 +110,11 @@ def figure_16(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     by_units, by_scale = [], []
     for named in networks.both:
         units = ratios_by_units(named.network, on_device_of(named.network, train)[0])
-        scales = accuracies_by_scale(named.network, *on_device_of(named.network, test), **threat)
+        scales = accuracies_by_scale(named.network, *on_device_of(named.network, test), threat)
         # Every logit is the same, whatever is added: nothing is attacked again. And no region depends on the scale.
-        same = scales[scales["scale"] == 1].iloc[0]
-        by_units.append(units.assign(network=named.letter, panel="units", **same))
+        units = units.assign(network=named.letter, panel="units", **scales[scales["scale"] == 1].iloc[0])
+        units.loc[units["added"] < 0, OF_IMAGES] = np.nan  # units that are dead on training samples may live on others
+        by_units.append(units)
         plain = units[units["added"] == 0].iloc[0]
         by_scale.append(
             scales.assign(

@@ -45,7 +45,7 @@ class Groups(NamedTuple):
     def some(self, limit: int) -> Groups:
         """Of more than ``limit`` per group a random ``limit``, the same ones every time, as a test set may come in the
         order of its classes."""
-        return Groups(*(_some(places, limit) for places in (self.inclusion, self.exclusion)), self.margins)
+        return Groups(_some(self.inclusion, limit), _some(self.exclusion, limit), self.margins)
 
     def matched(self, limit: int) -> Groups:
         """At most ``limit`` pairs of one sample of each group whose clean margins differ by ``CALIPER`` at most."""
