@@ -3,11 +3,26 @@
 trainer = Trainer(callbacks=[Scores(), Regions(), CosineSimilarity(), Sparsity(), Robustness(epsilon=8/255, test=...)])
 """
 
+from prs_lightning.callbacks.collapse import Collapse
 from prs_lightning.callbacks.cosine_similarity import CosineSimilarity
+from prs_lightning.callbacks.local_complexity import LocalComplexity
+from prs_lightning.callbacks.logits import Logits
 from prs_lightning.callbacks.records import Records
 from prs_lightning.callbacks.regions import Regions
 from prs_lightning.callbacks.robustness import Robustness
 from prs_lightning.callbacks.scores import Scores
 from prs_lightning.callbacks.sparsity import Sparsity
+from prs_lightning.callbacks.weight_norms import WeightNorms
 
-__all__ = ["CosineSimilarity", "Records", "Regions", "Robustness", "Scores", "Sparsity"]
+__all__ = [
+    "Collapse",
+    "CosineSimilarity",
+    "LocalComplexity",
+    "Logits",
+    "Records",
+    "Regions",
+    "Robustness",
+    "Scores",
+    "Sparsity",
+    "WeightNorms",
+]

@@ -85,6 +85,11 @@ class Measuring(pl.Callback, Observer):
         self.seconds = now(pl_module.device) - start
 
 
+def finite(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Those of the values that are numbers: what cannot be measured is an empty cell, not NaN."""
+    return {name: value for name, value in values.items() if bool(value.isfinite())}
+
+
 def all_measuring(trainer: pl.Trainer) -> list[Measuring]:
     """The measuring callbacks of a Trainer, in their order."""
     return [callback for callback in trainer.callbacks if isinstance(callback, Measuring)]  # type: ignore[attr-defined]

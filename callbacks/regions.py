@@ -18,9 +18,9 @@ class Regions(Measuring):
     """Logs at the end of an epoch:
 
     ``prs/ratio``, ``prs/count``, ``prs/inclusion_ratio`` (where there is a test set); ``prs/dead_units``,
-    ``prs/always_positive_units`` and ``prs/mean_positive_units`` (numbers of units, not shares); ``prs/entropy``
-    (nats), ``prs/singleton_share``, ``prs/purity``, ``prs/hamming_to_major`` (units); and ``prs/ratio/<layer>`` for
-    each further layer.
+    ``prs/live_units``, ``prs/always_positive_units`` and ``prs/mean_positive_units`` (numbers of units, not shares);
+    ``prs/entropy`` (nats), ``prs/singleton_share``, ``prs/purity``, ``prs/hamming_to_major`` (units); and
+    ``prs/ratio/<layer>`` for each further layer.
 
     Args:
         layer: whose output are the penultimate pre-activations, as in ``named_modules()``; None: found by running the

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
 
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.attacks.schedule import grid_attacks as entries
@@ -34,6 +36,7 @@ class Robustness(Measuring):
         epochs: measure at these epochs only; overrides ``every``.
         limit: class-balanced subset of the test set; None for all.
         audit: attack the survivors again with a margin loss.
+        gradient_noise: of how many of these samples, class-balanced, the gradient is compared with float64; None: none.
         batch_size: images attacked at a time; None: 128. No number depends on it.
         grid_epochs, grid_attacks: at these epochs, also these attacks: see ``prs_lightning.attacks.schedule``.
         mean, std: per channel, where the data are normalised: attacks then work on the images in [0, 1] behind
@@ -51,6 +54,7 @@ class Robustness(Measuring):
         epochs: Sequence[int] | None = None,
         limit: int | None = None,
         audit: bool = True,
+        gradient_noise: int | None = 100,
         batch_size: int | None = None,
         grid_epochs: Sequence[int] = (),
         grid_attacks: Mapping[str, Any] | Sequence[str] = (),
@@ -67,7 +71,8 @@ class Robustness(Measuring):
         at_least("callbacks.robustness.every", every, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         model = ThreatModel(epsilon=epsilon, **threat)
-        self.attacks = EpochAttacks(model, seed, limit, audit, entries(grid_attacks, model), batch_size or 128)
+        grid, size = entries(grid_attacks, model), batch_size or 128
+        self.attacks = EpochAttacks(model, seed, limit, audit, grid, size, gradient_noise)
         self.targets: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -79,11 +84,15 @@ class Robustness(Measuring):
         if watched.test is None:
             raise ConfigError("there is no test set to attack: give Robustness test= a data set or a DataLoader")
         if self.grid_epochs:
-            self.attacks.refuse_two_classes(watched.classes)
+            self.attacks.refuse_few_classes(watched.classes)
         attacked, seen = (watched.network.model, watched.test), self.targets
         if seen is None or (seen.model, seen.source) != attacked:
             self.targets = Targets(*attacked, watched.device, self.normalisation)
             self.targets.refuse_without_gradient()
+            self.measuring = self.attacks
+            if self.attacks.gradient_noise and (reason := self.targets.without_reference()):
+                self.measuring = replace(self.attacks, gradient_noise=None)
+                rank_zero_only(log.warning)(f"robust/gradient_noise is not measured: {reason}")
         return ()
 
     def measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule, watched: Watched) -> None:
@@ -93,7 +102,7 @@ class Robustness(Measuring):
         if not (due or grid):
             return
         with naming_the_batch("attacking", "callbacks.robustness.batch_size", self.attacks.batch_size):
-            values = self.attacks.measure(
+            values = self.measuring.measure(
                 self.targets,
                 epoch,
                 grid=grid,

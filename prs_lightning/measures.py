@@ -185,6 +185,7 @@ FURTHER_MEASURES = (
     ),
     share("robust/pgd<steps>", "RA (PGD)", f"{UNDER} PGD of other steps", 1, bar=True),
     share("robust/pgd<steps>_audited", "RA after the audit", "after PGD of other steps and a margin loss", 1, bar=True),
+    amount("robust/distance_l2", "L2 distance", "the same in the L2 norm, if asked for", "pixel units", 1),
     share("robust/<attack>", "RA", f"{UNDER} an attack of `grid_attacks`", 1),
 )
 

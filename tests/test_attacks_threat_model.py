@@ -32,7 +32,7 @@ def test_is_frozen() -> None:
 def test_the_entries_of_the_config_are_what_their_names_say() -> None:
     entries = default_entries("callbacks.robustness.epsilon=0.1")
     assert grid_attacks(entries, THREAT) == grid_attacks(list(entries), THREAT)
-    assert list(entries) == ["fgsm", "bim5", "pgd100", "dlr"]
+    assert list(entries) == ["fgsm", "bim5", "pgd100", "dlr", "temperature", "distance"]
     often = replace(THREAT, restarts=3)
     assert grid_attacks(entries, often)["fgsm"].threat.restarts == 1
 
@@ -44,6 +44,9 @@ def test_names_and_entries_change_the_threat_model() -> None:
     assert named["pgd100"].threat == replace(THREAT, steps=100)
     assert named["dlr"] == GridAttack(replace(THREAT, loss="dlr"), survivors=True)
     assert named["autoattack"].art
+    cooled = grid_attacks(["temperature"], THREAT)["temperature"]
+    assert cooled.at_temperatures() == {each: replace(THREAT, temperature=each) for each in (1.0, 10.0, 100.0, 1000.0)}
+    assert grid_attacks(["distance_l2"], THREAT)["distance_l2"] == GridAttack(replace(THREAT, norm="l2"), distance=True)
     own = grid_attacks({"mine": {"loss": "margin", "restarts": 3}, "bim5": None}, THREAT)
     assert own == {"mine": GridAttack(replace(THREAT, loss="margin", restarts=3))}
 
@@ -52,7 +55,7 @@ def test_the_command_line_chooses_adds_and_leaves_out() -> None:
     assert default_entries("callbacks.robustness.grid_attacks=[fgsm,autoattack]") == ["fgsm", "autoattack"]
     assert default_entries("callbacks.robustness.grid_attacks=[]") == []
     more = default_entries("+grid_attacks.mine={loss: margin}", "~grid_attacks.dlr")
-    assert list(more) == ["fgsm", "bim5", "pgd100", "mine"]
+    assert list(more) == ["fgsm", "bim5", "pgd100", "temperature", "distance", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,13 @@ def test_the_command_line_chooses_adds_and_leaves_out() -> None:
         ({"mine": {"step": 3}}, "grid_attacks.mine has no step: expected some of"),
         ({"pgd100": {"steps": 50}}, "pgd100.*is not what pgd100 says"),
         ({"mine": {"steps": 0}}, "steps=0"),
+        ({"mine": {"distance": True}}, "mine is a distance and no share: call it distance, or distance_l2"),
+        ({"distance": {"distance": True, "steps": 5}}, "distance: no distance depends on steps: leave it out"),
+        ({"distance": {"distance": True, "norm": "l2"}}, "is not what distance says"),
+        ({"temperature": {"temperatures": [10]}}, "is not what temperature says"),
+        ({"mine": {"temperatures": [1, 10], "temperature": 5}}, "has temperature and temperatures: expected one"),
+        ({"mine": {"epsilon": 2.0}}, "mine: epsilon=2: expected at most 1, for pixels lie in"),
+        ({"mine": {"temperatures": [0]}}, "temperature=0"),
     ],
 )
 def test_refuses_entries_that_mean_nothing_or_something_else(entries: Any, message: str) -> None:
@@ -76,7 +86,10 @@ def test_refuses_the_name_of_another_number(name: str) -> None:
         EpochAttacks(THREAT, grid={name: GridAttack(THREAT)})
 
 
-@pytest.mark.parametrize(("key", "value"), [("loss", "margin"), ("random_start", False)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("loss", "margin"), ("random_start", False), ("norm", "l2"), ("temperature", 10.0), ("targets", 3)],
+)
 def test_the_epochs_attack_is_what_its_name_says(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{key}={value}, but pgd20 is PGD with cross-entropy from a random start"):
         Robustness(epsilon=0.1, step_size=0.02, **{key: value})

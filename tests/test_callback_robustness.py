@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from prs_lightning.attacks import pgd
+from prs_lightning.attacks.distance import distances
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.bars import attack_bar
@@ -125,6 +126,30 @@ def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: S
     images, labels = to_unit_range(data.test.images), data.test.labels
     assert found["robust/dlr"] == pytest.approx(after_dlr(trained_network, images, labels))
     assert found["robust/dlr"] < 0.2
+
+
+def test_the_temperatures_and_distances_of_the_grid(trained_network: SmallNetwork) -> None:
+    """The smallest robust accuracy of all temperatures, and the median distance of the correctly classified."""
+    with torch.no_grad():
+        trained_network.final.weight *= 100
+        trained_network.final.bias *= 100
+    entries = ["temperature", "distance", "distance_l2"]
+    found = validated(trained_network, Robustness(**PLAIN, seed=3, grid_epochs=[1], grid_attacks=entries))
+    data = small()
+    data.setup()
+    images, labels = to_unit_range(data.test.images), data.test.labels
+    trained_network.eval()
+    at = {
+        each: pgd(trained_network, images, labels, **PLAIN, generator=keyed_generator(3, 1), temperature=each)
+        for each in (1.0, 10.0, 100.0, 1000.0)
+    }
+    accuracies = {each: result.robust_accuracy for each, result in at.items()}
+    assert found["robust/pgd5"] == pytest.approx(accuracies[1.0])
+    assert found["robust/temperature"] == pytest.approx(min(accuracies.values()))
+    assert found["robust/temperature"] < found["robust/pgd5"]
+    for norm, name in (("linf", "distance"), ("l2", "distance_l2")):
+        apart = distances(trained_network, images, labels, norm=norm, generator=keyed_generator(3, 1))
+        assert found[f"robust/{name}"] == pytest.approx(float(np.median(apart.distance[apart.correct])))
 
 
 def test_grid_attacks_run_at_grid_epochs_only(trained_network: SmallNetwork) -> None:

@@ -52,7 +52,7 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     # train.py
     "train:seed": ZERO,
     "train:grid_attacks.fgsm.step_size": NULL,
-    "train:grid_attacks.dlr.survivors": FLAG,
+    "train:grid_attacks.(dlr.survivors|distance.distance)": FLAG,
     "train:runs": PATH,
     "train:run_dir": NULL | PATH,
     "(train|experiment/.*):sweep": NULL | {"abc"},

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prs_lightning.attacks import bim, fgsm, pgd, robust_accuracy
+from prs_lightning.attacks.distance import distances
 from prs_lightning.data import Split, StoredImages, TrainingBatches, load, to_unit_range
 from prs_lightning.measuring import float32
 from prs_lightning.regions import measure
@@ -83,6 +84,30 @@ def test_every_attack_runs_and_zero_gradients_are_seen() -> None:
     for attack in (fgsm, bim):
         weak = robust_accuracy(network, images, labels, partial(attack, **options))
         assert weak >= robust_accuracy(network, images, labels, partial(pgd, loss="margin", **options)) - 0.02
+
+
+@pytest.mark.parametrize("more", [{"norm": "l2", "epsilon": 1.0, "step_size": 0.2}, {"targets": 3, "loss": "margin"},
+                                  {"loss": "top_two_cross_entropy"}, {"temperature": 100.0}])  # fmt: skip
+def test_norms_targets_and_temperatures_find_what_they_find_on_a_cpu(more: dict[str, object]) -> None:
+    options = {"epsilon": 0.1, "step_size": 0.02, "steps": 10} | more
+    on_cpu = pgd(trained(), *digits(400), **options)
+    network, images, labels = moved()
+    found = pgd(network, images, labels, **options)
+    assert (found.correct_after.cpu() != on_cpu.correct_after).sum() <= 6
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_distances_are_those_of_a_cpu(norm: str) -> None:
+    on_cpu = distances(trained(), *digits(400), norm=norm)
+    network, images, labels = moved()
+    found = distances(network, images, labels, norm=norm)
+    assert found.distance.device.type == "cuda"
+    assert torch.equal(found.correct.cpu(), on_cpu.correct)
+    assert found.median == pytest.approx(on_cpu.median, rel=0.01)
+    assert found.adversarial is not None
+    with torch.no_grad(), float32(images.device):
+        fooled = network(found.adversarial).argmax(1) != labels
+    assert (~fooled)[found.distance.isfinite()].sum() <= 4  # other batches than its own: the last bits differ
 
 
 def test_shortened_floats_of_the_training_do_not_touch_a_measure() -> None:

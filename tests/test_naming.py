@@ -127,7 +127,7 @@ def test_the_hash_follows_from_the_values_and_not_from_who_set_them() -> None:
 
 
 def test_attacks_of_the_grid_count_by_what_they_are() -> None:
-    names = "callbacks.robustness.grid_attacks=[fgsm,bim5,pgd100,dlr]"
+    names = "callbacks.robustness.grid_attacks=[fgsm,bim5,pgd100,dlr,temperature,distance]"
     assert directory(names) == directory() == directory("grid_attacks.pgd100.steps=100")
     assert directory("callbacks.robustness.grid_attacks=[]").name == "cifar10-cnn6-bs128-seed0-8c5711"
     others = {

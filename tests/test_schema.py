@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from prs_lightning.attacks.ball import BALLS
 from prs_lightning.attacks.losses import LOSSES
+from prs_lightning.attacks.schedule import GridAttack
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import NAMES, load
 from prs_lightning.data.choice import DataChoice
@@ -70,7 +71,8 @@ def test_a_part_has_the_arguments_and_defaults_of_what_it_stands_for(target: str
 
 def test_an_entry_of_the_grid_has_the_keys_of_a_threat_model_and_its_choices() -> None:
     keys = {field.name for field in dataclasses.fields(ThreatModel)}
-    assert attacks.Entry.model_fields.keys() - {"survivors", "art"} == keys == {*attacks.THREAT}
+    assert attacks.Entry.model_fields.keys() - attacks.BESIDE.keys() == keys == {*attacks.THREAT}
+    assert attacks.BESIDE.keys() == {field.name for field in dataclasses.fields(GridAttack)} - {"threat"}
     assert {*attacks.LOSSES} == LOSSES.keys()
     assert {*attacks.NORMS} == BALLS.keys()
 

@@ -1,6 +1,7 @@
 """Adversarial attacks under one threat model: the fastest honest robust accuracy, and its audit."""
 
 from prs_lightning.attacks.attacks import Audit, Check, audit, bim, fgsm, pgd, robust_accuracy, robustness_curve
+from prs_lightning.attacks.distance import Distances, distances
 from prs_lightning.attacks.engine import AttackResult, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
 from prs_lightning.attacks.threat_model import ThreatModel
@@ -10,10 +11,12 @@ __all__ = [
     "AttackResult",
     "Audit",
     "Check",
+    "Distances",
     "Samples",
     "ThreatModel",
     "audit",
     "bim",
+    "distances",
     "fgsm",
     "gradient_attack",
     "look_at_gradients",

@@ -6,6 +6,7 @@ Another norm or update rule is another class with the methods of `Ball`, under i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -15,13 +16,15 @@ from prs_lightning.seeding import keyed_normal, keyed_uniform
 
 TOLERANCE = 1e-6
 """Of the ball's radius, or of 1: the rounding of x + epsilon in float32 for pixels in [0, 1], with room to spare."""
+NEWTON_STEPS = 4
+"""Of `Ball.reach`; of images whose background is 0 or 1 the first overlooks what cannot move, two are near enough."""
 
 
 @dataclass(frozen=True)
 class Ball:
-    """Images within ``epsilon`` of the clean one, and in [0, 1]."""
+    """Images within ``epsilon`` of the clean one, and in [0, 1]; ``epsilon`` may be one for each image, (n,)."""
 
-    epsilon: float
+    epsilon: float | Tensor
 
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
         """The images themselves where they are in the ball, else ones of it that are near."""
@@ -31,13 +34,39 @@ class Ball:
         """Uniform in the ball, then cut to [0, 1]; it follows from (key, index, pixel) alone."""
         raise NotImplementedError
 
-    def step(self, images: Tensor, gradient: Tensor, step_size: float, clean: Tensor) -> Tensor:
-        """The next iterates: the steepest ascent of that length in the ball's norm, projected."""
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The offset of norm 1 along which the loss rises most; 0 where the gradient is 0 everywhere."""
         raise NotImplementedError
 
     def length(self, offsets: Tensor) -> Tensor:
         """The norm of each offset (n, ...), (n,)."""
         raise NotImplementedError
+
+    def step(self, images: Tensor, gradient: Tensor, step_size: float | Tensor, clean: Tensor) -> Tensor:
+        """The next iterates: the steepest ascent of that length, which may be each image's own, projected."""
+        steepest = self.steepest(gradient)
+        if isinstance(step_size, Tensor):
+            return self.project(images + _per_sample(step_size, images) * steepest, clean)
+        return self.project(images.add(steepest, alpha=step_size), clean)
+
+    def reach(self, gradient: Tensor, rise: Tensor, clean: Tensor) -> Tensor:
+        """The radius (n,) at which a linear loss of this gradient has risen by ``rise`` (n,); 0 if that is none.
+
+        The loss rises most along clean + min(t |steepest|, room to 0 or 1), by a concave function of t whose pieces are
+        linear: Newton's method from t = 0 never passes the root, and soon is there. (A ball in [0, 1] that is bounded
+        by Croce & Hein 2020, "Minimally distorted adversarial examples", equation 7.)
+        """
+        along = self.steepest(gradient)
+        slopes, most = (gradient * along).flatten(1), torch.where(gradient > 0, 1 - clean, clean).flatten(1)
+        speeds, largest = along.abs().flatten(1), slopes.amax(1).clamp_min(torch.finfo(rise.dtype).tiny)
+        slopes, rise = slopes / largest[:, None], rise / largest
+        time = torch.zeros_like(rise)
+        for _ in range(NEWTON_STEPS):
+            moving = time[:, None] * speeds < most
+            rate = (slopes * moving).sum(1)
+            risen = (slopes * torch.where(moving, time[:, None], most / speeds.clamp_min(1e-30))).sum(1)
+            time = time + ((rise - risen) / rate.clamp_min(1e-30)).clamp(0, 1e9)
+        return self.length(torch.minimum(time[:, None] * speeds, most))
 
     def excess(self, images: Tensor, clean: Tensor) -> Tensor:
         """By how much each image leaves the ball or [0, 1], (n,); 0 or less if it does not, NaN if a pixel is."""
@@ -50,15 +79,16 @@ class LinfBall(Ball):
     """Every pixel within ``epsilon``; steps follow the gradient's sign."""
 
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        return torch.clamp(images, (clean - self.epsilon).clamp_(0, 1), (clean + self.epsilon).clamp_(0, 1))
+        epsilon = _per_sample(self.epsilon, clean)
+        return torch.clamp(images, (clean - epsilon).clamp_(0, 1), (clean + epsilon).clamp_(0, 1))
 
     def random_start(self, clean: Tensor, indices: Tensor, key: int) -> Tensor:
         noise = keyed_uniform(indices, clean[0].numel(), key).view(clean.shape)
-        return self.project(clean + self.epsilon * (2 * noise - 1), clean)
+        return self.project(clean + _per_sample(self.epsilon, clean) * (2 * noise - 1), clean)
 
-    def step(self, images: Tensor, gradient: Tensor, step_size: float, clean: Tensor) -> Tensor:
+    def steepest(self, gradient: Tensor) -> Tensor:
         """x <- clip(x + alpha sign(gradient)) (Madry et al. 2018, section 2.1)."""
-        return self.project(images.add(gradient.sign(), alpha=step_size), clean)
+        return gradient.sign()
 
     def length(self, offsets: Tensor) -> Tensor:
         return offsets.abs().flatten(1).amax(1)
@@ -82,22 +112,25 @@ class L2Ball(Ball):
         scale = self.epsilon * share / self.length(noise).clamp_min(torch.finfo(noise.dtype).tiny)
         return self.project(clean + noise * _per_sample(scale, noise), clean)
 
-    def step(self, images: Tensor, gradient: Tensor, step_size: float, clean: Tensor) -> Tensor:
+    def steepest(self, gradient: Tensor) -> Tensor:
         """x <- P(x + alpha gradient / ||gradient||); an image whose gradient is 0 stays where it is."""
         largest = gradient.abs().flatten(1).amax(1)
         # Divided twice: the square of a tiny gradient is 0.
         direction = gradient / _per_sample(torch.where(largest > 0, largest, 1), gradient)
         length = self.length(direction)
-        direction = direction / _per_sample(torch.where(length > 0, length, 1), gradient)
-        return self.project(images + step_size * direction, clean)
+        return direction / _per_sample(torch.where(length > 0, length, 1), gradient)
 
     def length(self, offsets: Tensor) -> Tensor:
         return torch.linalg.vector_norm(offsets.flatten(1), dim=1)
 
 
-def _per_sample(values: Tensor, images: Tensor) -> Tensor:
-    """Values (n,) in the shape that multiplies images (n, ...)."""
-    return values.view(-1, *[1] * (images.ndim - 1))
+@overload
+def _per_sample(values: Tensor, images: Tensor) -> Tensor: ...
+@overload
+def _per_sample(values: float | Tensor, images: Tensor) -> float | Tensor: ...
+def _per_sample(values: float | Tensor, images: Tensor) -> float | Tensor:
+    """Values (n,) in the shape that multiplies images (n, ...); a number that is the same for all as it is."""
+    return values.view(-1, *[1] * (images.ndim - 1)) if isinstance(values, Tensor) else values
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}

@@ -86,10 +86,7 @@ def gradient_attack(
     rows = torch.arange(len(labels), device=labels.device)
     classes = network.logits(samples.gather(rows[:8])).shape[1]
     check_classes(labels, classes)
-    if threat.targets >= classes:
-        raise ConfigError(
-            f"targets={threat.targets}: the network has {classes} classes, expected {classes - 1} at most"
-        )
+    check_targets(threat.targets, classes)
     # Without a random start the clean image is the first iterate, which the loop judges, if its passes are exact.
     starts_clean = among is None and not (diagnose or threat.random_start) and network.exact
     correct, zero = torch.ones_like(rows, dtype=torch.bool), torch.zeros_like(rows, dtype=torch.bool)
@@ -140,6 +137,12 @@ def look_at_gradients(
         refuse_not_finite(rows, gradient.logits, gradient.largest)
         correct[rows], zero[rows] = gradient.logits.argmax(1) == samples.labels[rows], gradient.largest == 0
     return correct, zero
+
+
+def check_targets(targets: int, classes: int) -> None:
+    """Raise ConfigError for more targets than there are other classes."""
+    if targets >= classes:
+        raise ConfigError(f"targets={targets}: the network has {classes} classes, expected {classes - 1} at most")
 
 
 def likeliest_others(
@@ -248,8 +251,7 @@ class Attack:
                 ways.fill_(CHECK_NEXT)
         else:
             logits = self.network.logits(batch.images)
-            largest, ways = logits.new_ones(len(logits)), torch.full_like(batch.taken, GO_ON)
-            onward = batch._replace(checked=torch.ones_like(batch.checked))
+            largest, (onward, ways) = logits.new_ones(len(logits)), self._looked(batch, logits)
         wrong, zero = logits.argmax(1) != batch.labels, largest == 0
         if exact:
             ways = torch.where(self._judge(batch, wrong, zero), DONE, ways)
@@ -266,13 +268,21 @@ class Attack:
         self.checking = self.checking.join(batch.take(doubts)).join(onward.take(looks))
         self.finished, self.withstood = self.finished + len(over), self.withstood + withstood
         if len(over):
-            rows, images = batch.rows[over], batch.images[over]
-            self.found.correct_after[rows], self.found.zero_gradient_end[rows] = ~wrong[over], zero[over]
-            self.excess[rows] = self.threat.ball.excess(images, batch.clean[over])
-            if self.found.adversarial is not None:
-                self.found.adversarial[rows] = images
+            self._leave(batch, over, wrong, zero)
         if len(blind):
             self._pass(batch.take(blind), step=True, exact=True)
+
+    def _leave(self, batch: Batch, over: Tensor, wrong: Tensor, zero: Tensor) -> None:
+        """Keep where the samples at the places ``over`` of a batch ended."""
+        rows, images = batch.rows[over], batch.images[over]
+        self.found.correct_after[rows], self.found.zero_gradient_end[rows] = ~wrong[over], zero[over]
+        self.excess[rows] = self.threat.ball.excess(images, batch.clean[over])
+        if self.found.adversarial is not None:
+            self.found.adversarial[rows] = images
+
+    def _looked(self, batch: Batch, logits: Tensor) -> tuple[Batch, Tensor]:
+        """Where samples go on from an exact look at where they are, and their ways (n,) unless they are done."""
+        return batch._replace(checked=torch.ones_like(batch.checked)), torch.full_like(batch.taken, GO_ON)
 
     def _moved(self, batch: Batch, gradient: Gradient) -> Batch:
         """The next iterates; if one equals an iterate that was remembered, all whole rounds that still fit are counted.

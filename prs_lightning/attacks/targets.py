@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from prs_lightning.attacks.gradient_noise import gradient_noise
 from prs_lightning.attacks.network import AttackedNetwork, check_images
 from prs_lightning.data.sources import Source, SplitSource
 from prs_lightning.errors import ConfigError
@@ -60,6 +61,15 @@ class Targets:
         """Raise ConfigError for a network through which no gradient reaches its images."""
         few = torch.arange(min(2, len(self.labels)), device=self.device)
         AttackedNetwork(self.network, self.device).gradient(self.gather(few), torch.zeros_like(few))
+
+    def without_reference(self) -> str | None:
+        """Why no gradient can be had in float64, or None if it can."""
+        few = torch.arange(min(2, len(self.labels)), device=self.device)
+        try:
+            gradient_noise(self.network, self.gather(few), torch.zeros_like(few))
+        except ConfigError as error:
+            return str(error)
+        return None
 
     def _as_images(self, inputs: Tensor) -> Tensor:
         if not inputs.is_floating_point():

@@ -4,7 +4,7 @@ from prs_lightning.data.batches import MeasuringBatches, TrainingBatches
 from prs_lightning.data.choice import DataChoice, load_data
 from prs_lightning.data.datasets import NAMES, load
 from prs_lightning.data.module import ImageData
-from prs_lightning.data.splits import Split, balanced_subset, to_unit_range
+from prs_lightning.data.splits import Split, balanced_subset, spread_subset, to_unit_range
 from prs_lightning.data.stored import StoredImages
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "balanced_subset",
     "load",
     "load_data",
+    "spread_subset",
     "to_unit_range",
 ]

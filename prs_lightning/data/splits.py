@@ -51,12 +51,24 @@ def balanced_subset(labels: Tensor, limit: int) -> Tensor:
     Raises:
         ConfigError: fewer samples in a class than its share.
     """
-    classes = labels.unique().tolist()
-    chosen = []
-    for position, label in enumerate(classes):
+    classes, counts = (each.tolist() for each in labels.unique(return_counts=True))
+    for position, (label, count) in enumerate(zip(classes, counts, strict=True)):
         share = limit // len(classes) + (position < limit % len(classes))
-        members = (labels == label).nonzero().flatten()
-        if len(members) < share:
-            raise ConfigError(f"a class-balanced limit of {limit} needs {share} of class {label}: only {len(members)}")
-        chosen.append(members[:share])
-    return torch.cat(chosen).sort().values
+        if count < share:
+            raise ConfigError(f"a class-balanced limit of {limit} needs {share} of class {label}: only {count}")
+    return spread_subset(labels, limit)
+
+
+def spread_subset(labels: Tensor, limit: int) -> Tensor:
+    """Indices, ascending, of ``limit`` samples, or of all there are, spread over the classes as evenly as they allow.
+
+    The first of each class are taken, then the second, and so on: `balanced_subset` where no class is too small.
+
+    >>> spread_subset(torch.tensor([7, 7, 7, 7, 3, 5]), 4)
+    tensor([0, 1, 4, 5])
+    """
+    classes, places = labels.unique(return_inverse=True)
+    order = places.argsort(stable=True)  # by class
+    counts = places.bincount(minlength=len(classes))
+    within = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[places[order]]
+    return order[(within * len(classes) + places[order]).argsort()[:limit]].sort().values

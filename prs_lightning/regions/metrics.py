@@ -28,7 +28,7 @@ from prs_lightning.regions.statistics import (
 
 
 class Measure(Metric):
-    """What all metrics of the project share: states that are tables, int64, and whole when processes exchange them."""
+    """What all metrics of the project share: states that are tables, and whole when processes exchange them."""
 
     full_state_update = False
     is_differentiable = False
@@ -36,17 +36,19 @@ class Measure(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.tables: dict[str, tuple[Callable[[list[Tensor]], Tensor], int]] = {}
+        self.tables: dict[str, tuple[Callable[[list[Tensor]], Tensor], int, torch.dtype]] = {}
 
-    def add_table(self, state: str, join: Callable[[list[Tensor]], Tensor], columns: int = 0) -> None:
+    def add_table(
+        self, state: str, join: Callable[[list[Tensor]], Tensor], columns: int = 0, dtype: torch.dtype = torch.int64
+    ) -> None:
         """A state that lists tables (N, columns); ``join`` makes one of several."""
-        self.tables[state] = join, columns
+        self.tables[state] = join, columns, dtype
         self.add_state(state, default=[], dist_reduce_fx=None)
 
     def table(self, state: str) -> Tensor:
         """The one table that a state's tables make."""
-        join, columns = self.tables[state]
-        return join([*getattr(self, state), torch.zeros(0, columns, dtype=torch.int64, device=self.device)])
+        join, columns, dtype = self.tables[state]
+        return join([*getattr(self, state), torch.zeros(0, columns, dtype=dtype, device=self.device)])
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         # A process without samples must send tables too.
@@ -119,9 +121,10 @@ class RegionStatistics(_Keyed):
 
     ``compute`` returns ``count``, ``ratio``, ``entropy`` (nats), ``singleton_share``, ``purity``, ``inclusion_ratio``
     (of test samples, NaN without), ``hamming_to_major`` (units), and in [0, D] the numbers of units ``dead_units``
-    (never positive), ``always_positive_units`` and ``mean_positive_units`` (mean over the samples). Each batch is keyed
-    once. 24 bytes a training sample and 16 a test sample are kept and exchanged. Of layers of more than 128 units, the
-    patterns are kept too (D / 8 bytes a training sample), and of those the major regions' exchanged.
+    (never positive), ``always_positive_units``, ``live_units`` (neither) and ``mean_positive_units`` (mean over the
+    samples). Each batch is keyed once. 24 bytes a training sample and 16 a test sample are kept and exchanged. Of
+    layers of more than 128 units, the patterns are kept too (D / 8 bytes a training sample), and of those the major
+    regions' exchanged.
 
     Args:
         classes: labels lie in [0, classes).
@@ -194,6 +197,7 @@ class RegionStatistics(_Keyed):
             "singleton_share": (populations == 1).sum().double() / samples,
             "purity": purity(group_keys(keys)[1], labels),
             "dead_units": (positive == 0).sum().double(),
+            "live_units": ((positive > 0) & (positive < samples)).sum().double(),
             "always_positive_units": (positive == samples).sum().double(),
             "mean_positive_units": positive.sum().double() / samples,
             "hamming_to_major": hamming_to_major(positives[present], majors, class_samples[present]),

@@ -123,13 +123,13 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
     if not last:
         raise ConfigError(
             f"{type(model).__name__} ends in no linear layer of {outputs.shape[1]} outputs: name the layer to measure, "
-            "Regions(layer=...), and leave CosineSimilarity out"
+            "Regions(layer=...), and leave CosineSimilarity and Collapse out"
         )
     final, module, _ = last[-1]
     if len(found := list(dict.fromkeys(call[0] for call in last))) > 1:
         raise ConfigError(
             f"the logits come from several linear layers, {', '.join(found)}: name the layers to measure, "
-            "Regions(layer=...) and CosineSimilarity(layer=...)"
+            "Regions(layer=...), CosineSimilarity(layer=...) and Collapse(layer=...)"
         )
     if sum(call[1] is module for call in linear) > 1:
         raise ConfigError(f"the final layer {final!r} runs more than once in a forward pass: expected once")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prs_lightning.schema.attacks import NORMS
 from prs_lightning.schema.values import (
     Count,
     DataName,
@@ -80,7 +79,7 @@ class ImageData(Part):
 
 
 class Measuring(Part):
-    """Scores, sparsity."""
+    """Scores, logits, sparsity."""
 
     train: Samples = key("not here", None)
     test: Samples = key("not here", None)
@@ -101,6 +100,33 @@ class Regions(Measuring):
     )
 
 
+class WeightNorms(Measuring):
+    """Spectral norms of the layers' weights."""
+
+    layers: Annotated[Any, only("all")] | list[Text] | None = key(
+        "all, or a list of layers, whose norms are logged too; null: the sum alone", None
+    )
+
+
+class Collapse(Measuring):
+    """Neural collapse of the penultimate features."""
+
+    layer: Text | None = key("the final layer, whose inputs they are; null: found", None)
+
+
+class LocalComplexity(Measuring):
+    """Boundaries of the penultimate units that cross a small ball."""
+
+    grid_epochs: Epochs = key("when it is measured", ())
+    samples: Count = key("class-balanced subset of the training set", 500)
+    points: Count = key("around each sample; even", 16)
+    radius: Radius = key("of the ball (Euclidean), in pixel units of images in [0, 1]", 0.2)
+    seed: Seed = key("of the directions", 0)
+    layer: Text | None = key("whose output are the penultimate pre-activations; null: found", None)
+    mean: PerChannel | None = key("per channel, where the network takes normalised images", None)
+    std: Deviations | None = key("likewise", None)
+
+
 class Robustness(Measuring):
     """The attacks of each epoch, and those of the grid."""
 
@@ -111,16 +137,23 @@ class Robustness(Measuring):
     limit: Count | None = key("class-balanced subset of the test set; null: all", None)
     batch_size: Count | None = key("images attacked at a time; changes no number; null: 128", None)
     audit: Flag = key("attack the survivors again with a margin loss", True)
+    gradient_noise: Natural | None = key(
+        "how many test samples' loss gradients are compared with float64; 0 or null: none", 100
+    )
     grid_epochs: Epochs = key("when the attacks of the grid run", ())
     grid_attacks: Keys | list[Text] = key("entries as in `grid_attacks`, or a list of names", ())
     mean: PerChannel | None = key("per channel, where the network takes normalised images", None)
     std: Deviations | None = key("likewise", None)
     step_size: Radius = key("alpha, in pixel units", 2 / 255)
     steps: Count = key("number of steps", 20)
-    norm: Annotated[Any, only(*NORMS)] = key("of the ball", "linf")
+    norm: Annotated[Any, only("linf", why="l2 is for entries of grid_attacks")] = key("of the ball", "linf")
     loss: Annotated[
         Any, only("cross_entropy", why="others are entries of grid_attacks")
     ] = key("what is maximised", "cross_entropy")  # fmt: skip
+    temperature: Annotated[Any, only(1.0, 1, words="1", why="others are entries of grid_attacks")] = key(
+        "of the loss", 1.0
+    )
+    targets: Annotated[Any, only(0, why="others are entries of grid_attacks")] = key("classes that are aimed at", 0)
     random_start: Annotated[
         Any, only(True, why="an attack from the image itself is an entry of grid_attacks")
     ] = key("start somewhere in the ball", True)  # fmt: skip
