@@ -7,7 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints
 
 quickstart: .venv/.base  ## train two small networks on real digits, measure them every epoch, and report
 	$(BIN)/python train.py -m experiment=quickstart batch_size=20,200
-	$(BIN)/python analyze.py runs=runs/quickstart sizes.plane=48 sizes.layers=500 sizes.curve=10 sizes.attacked=100 sizes.group=30 sizes.embedded=500
+	$(BIN)/python analyze.py runs=runs/quickstart sizes.plane=48 sizes.layers=500 sizes.curve=10 sizes.attacked=100 sizes.group=30 sizes.embedded=500 sizes.audited=40
 
 test: .venv/.dev  ## the whole suite: no network, under 10 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

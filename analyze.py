@@ -60,13 +60,15 @@ def analyze(cfg: DictConfig) -> None:
     pair, why = named, "named by the user"
     if not named:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
+    tolerances = config["pair"]["accuracy_tolerance"], config["pair"]["gap_tolerance"]
+    matched, matched_why = selection.matched_pair(models, *tolerances)
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
         made = figures.make_all(
             read.rows, models, (lambda: networks.load_pair(runs, pair, config["data_root"])) if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
-            sizes={name: size for name, size in config["sizes"].items() if size is not None},
+            sizes={name: size for name, size in config["sizes"].items() if size is not None and name != "audited"},
             only=wanted,
             progress=say, why=None if pair else why,
         )  # fmt: skip
@@ -78,7 +80,17 @@ def analyze(cfg: DictConfig) -> None:
         groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
     written.write_csv(folder / "claims.csv", pd.DataFrame(judged))
-    evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why)
+    audits: list[report.Audited] = []
+    if pair and config["figures"] == "all":
+        from prs_lightning.audit.pair import audit_pair
+
+        audits = audit_pair(
+            lambda: networks.load_pair(runs, pair, config["data_root"]), folder=folder,
+            key=networks.pair_key(runs, pair), size=config["sizes"]["audited"], force=config["force"], progress=say,
+        )  # fmt: skip
+    evidence = report.Evidence(
+        config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why
+    )
     page = report.write_report(evidence, folder)
     from rich.console import Console
     from rich.table import Table
@@ -89,6 +101,8 @@ def analyze(cfg: DictConfig) -> None:
         board.add_row(*(Text(cell) for cell in (claim.claim, claim.verdict, report.effect(claim))))
     console = Console()
     console.print(board)
+    for audited in audits:
+        console.print(Text(printable(audited)), soft_wrap=True)
     console.print(Text(f"report: {printable(page)}"), soft_wrap=True)
     report.publish(evidence, folder)
 

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from prs_lightning.attacks import audit, pgd, robustness_curve
+from prs_lightning.attacks import pgd, robustness_curve
+from prs_lightning.audit import audit
 from prs_lightning.regions import measure
 
 torch.manual_seed(0)

@@ -20,6 +20,7 @@ FLOORS = (
     {"models", "attacks"},
     {"runs", "measuring_pass"},
     {"sweep", "analysis"},
+    {"audit"},
     {"callbacks", "train", "analyze"},
     {"programs"},
 )

@@ -1,4 +1,4 @@
-"""Distances to the decision boundary: closed forms, verified images, the same at any scale, in any batch or shard."""
+"""Distances to the decision boundary: closed forms, verified images, whatever the scale, batches and shards."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Adversarial attacks under one threat model: the fastest honest robust accuracy, and its audit."""
+"""Adversarial attacks under one threat model: the fastest honest robust accuracy."""
 
-from prs_lightning.attacks.attacks import Audit, Check, audit, bim, fgsm, pgd, robust_accuracy, robustness_curve
+from prs_lightning.attacks.attacks import bim, fgsm, pgd, robust_accuracy, robustness_curve
 from prs_lightning.attacks.distance import Distances, distances
 from prs_lightning.attacks.engine import AttackResult, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.losses import LOSSES
@@ -9,12 +9,9 @@ from prs_lightning.attacks.threat_model import ThreatModel
 __all__ = [
     "LOSSES",
     "AttackResult",
-    "Audit",
-    "Check",
     "Distances",
     "Samples",
     "ThreatModel",
-    "audit",
     "bim",
     "distances",
     "fgsm",

@@ -56,8 +56,7 @@ class Balls:
         """
         if not inputs.is_floating_point():
             raise ConfigError(f"inputs are {inputs.dtype}: local complexity is of floating point images; leave it out")
-        network = self.of_images(model)
-        images = network.pixels(inputs) if isinstance(network, PixelNetwork) else inputs
+        images = inputs if self.normalisation is None else PixelNetwork(model, *self.normalisation).pixels(inputs)
         low, high = (float(bound) for bound in images.aminmax())
         if low < 0 or high > 1:
             raise ConfigError(

@@ -54,6 +54,7 @@ def spectral_norm(matrix: Tensor) -> float:
     >>> spectral_norm(torch.diag(torch.tensor([3.0, -4.0])))
     4.0
     """
+    matrix = matrix if matrix.dtype == torch.float64 else matrix.float()
     scale = float(matrix.abs().max())
     if scale == 0 or not math.isfinite(scale):
         return scale * 0

@@ -16,30 +16,20 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prs_lightning.errors import ConfigError, RunError, in_one_line, printable
-from prs_lightning.outputs import refused
+from prs_lightning.errors import RunError, in_one_line, printable
 from prs_lightning.runs import RunDirectory, Status
+from prs_lightning.runs.command import Parser, one_line_errors
 from prs_lightning.runs.finding import noted_runs, rows_text, survey
 from prs_lightning.runs.rows import epochs_in
-from prs_lightning.signals import closing_line
 
 ORDER = (Status.UNREADABLE, Status.RUNNING, Status.FAILED, Status.INTERRUPTED, Status.LEFT, Status.FINISHED)
 AT_ONCE = 500
 """How many folders one command of W&B is given."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; {self.prog} --help shows what there is")
 
 
 def status_of(folder: Path) -> tuple[list[tuple[Status, str, str]], list[str]]:
@@ -186,17 +176,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """The command line of ``prs_lightning.runs``, and its exit code."""
-    try:
-        with closing_line():
-            chosen = parser().parse_args(arguments)
-            code = chosen.task(chosen)
-            sys.stdout.flush()
-            if problem := refused():
-                raise RunError(f"cannot write to the standard output: {problem.strerror}")
-            return code
-    except (RunError, ConfigError, HydraException) as error:
-        print(f"error: {in_one_line(str(error).partition('Config search path')[0])}", file=sys.stderr)
-        return 1
+
+    def task() -> int | None:
+        chosen = parser().parse_args(arguments)
+        return chosen.task(chosen)
+
+    return one_line_errors(task)
 
 
 if __name__ == "__main__":

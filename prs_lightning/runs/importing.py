@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prs_lightning.bars import quiet_lightning
+from prs_lightning.data import ImageData
 from prs_lightning.errors import ConfigError, RunError, at_least
 from prs_lightning.measuring import shortest
 from prs_lightning.models import Wrapped, check_network, network_of
@@ -58,7 +60,7 @@ def import_network(
 
     Args:
         weights: a file of ``torch.save``: the state dict, alone or among other things under a usual name.
-        network: ``package.module:factory``, as ``model._target_`` names it.
+        network: ``package.module:factory``, as ``model._target_`` names it, or one of the study's, as ``cnn6``.
         data: an option of the group ``data``.
         into: folder of the run.
         name: of the run; None: from data, network and file.
@@ -74,18 +76,9 @@ def import_network(
     at_least("epoch", epoch, 1)
     if not weights.is_file():
         raise RunError(f"{weights} does not exist: expected a file of torch.save(network.state_dict(), ...)")
-    target = network.replace(":", ".")
     given = {"epochs": epoch, "grid_epochs": [epoch], "batch_size": batch_size or 1, "seed": seed or 0}
-    given |= {"model._target_": target} | {f"model.{key}": value for key, value in _parsed(arguments).items()}
-    with _in_our_words(), hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        chosen = [f"model={MODEL}", f"data={data}", "logger=none", *_read(overrides)]
-        whole = hydra.compose("train", chosen, return_hydra_config=True)
-        composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-        for key, value in given.items():
-            OmegaConf.update(composed, key, value, force_add=True)
-        plain: Any = OmegaConf.to_container(composed, resolve=True)
-        check_training(plain)
-        _, config = place(composed, whole.hydra)
+    with composed_config(network, data, arguments=arguments, overrides=overrides, given=given) as (composed, of_hydra):
+        _, config = place(composed, of_hydra)
     run = RunDirectory(into / (name or f"{config['data']['name']}-{model_name(config)}-{weights.stem}"))
     if outer := next((each for each in run.path.absolute().parents if (each / "run.json").exists()), None):
         raise RunError(f"{outer} is a run itself, and no folder of runs: choose another --into or --name")
@@ -96,10 +89,7 @@ def import_network(
     check_samples(config, train=facts["train"], test=facts["test"])
     datamodule.check_test_limit((config["callbacks"].get("robustness") or {}).get("limit"))
     model = config["model"] | datamodule.for_network(config["model"])
-    made = network_of(model)
-    inner = made.network if isinstance(made, Wrapped) else made
-    inner.load_state_dict(fitting(read_weights(weights), inner, weights))
-    check_network(made, datamodule.some_images(), classes=facts["classes"], data=datamodule.data_name)
+    made = with_weights(model, weights, datamodule)
     made.loaded_epoch = epoch - 1  # type: ignore[assignment]
     source = {"file": str(weights.absolute()), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     unknown = {"run_dir": str(run.path), "batch_size": batch_size, "seed": seed}
@@ -110,6 +100,58 @@ def import_network(
         content = {"state_dict": made.state_dict(), "epoch": epoch - 1, "hyper_parameters": dict(made.hparams)}
         AtomicCheckpointIO(model, run).save_checkpoint(content, run.checkpoint(epoch))
     return run
+
+
+@contextmanager
+def composed_config(
+    network: str | None,
+    data: str,
+    *,
+    arguments: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[DictConfig, HydraConf]]:
+    """The config of train.py for a network that was trained elsewhere, and Hydra's part of it, while Hydra runs.
+
+    Args:
+        network: ``package.module:factory``, or an option of the group ``model``, as ``cnn6``; None: any, of no use.
+        data, arguments, overrides: as for `import_network`.
+        given: more keys with their values.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+    foreign = network is not None and (":" in network or "." in network)
+    values = {"model._target_": str(network).replace(":", ".")} if foreign else {}
+    values |= {f"model.{key}": value for key, value in parsed(arguments).items()}
+    with _in_our_words(), hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        chosen = [
+            f"model={MODEL if foreign or network is None else network}",
+            f"data={data}",
+            "logger=none",
+            *_read(overrides),
+        ]
+        whole = hydra.compose("train", chosen, return_hydra_config=True)
+        composed = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+        for key, value in {**(given or {}), **values}.items():
+            OmegaConf.update(composed, key, value, force_add=True)
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        check_training(plain)
+        yield composed, whole.hydra
+
+
+def with_weights(model: Mapping[str, Any], weights: Path, data: ImageData) -> LightningModule:
+    """The network of a config ``model`` with the state dict in a file, once the data are prepared.
+
+    Raises:
+        ConfigError: a network that does not fit the data.
+        RunError: weights that cannot be read or do not fit.
+    """
+    made = network_of(model)
+    inner = made.network if isinstance(made, Wrapped) else made
+    inner.load_state_dict(fitting(read_weights(weights), inner, weights))
+    check_network(made, data.some_images(), classes=data.facts["classes"], data=data.data_name)
+    return made
 
 
 @contextmanager
@@ -137,15 +179,16 @@ def _read(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
+def parsed(arguments: Sequence[str], option: str = "--arguments") -> dict[str, Any]:
     """``key=value`` as Hydra reads it: numbers, lists and mappings are what they look like.
 
-    >>> _parsed(["width=16", "name=small"])
+    >>> parsed(["width=16", "name=small"])
     {'width': 16, 'name': 'small'}
     """
     if wrong := [text for text in arguments if "=" not in text]:
-        raise ConfigError(f"--arguments {wrong[0]}: expected key=value")
-    return {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides([*arguments])}
+        raise ConfigError(f"{option} {wrong[0]}: expected key=value")
+    with _in_our_words():
+        return {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides([*arguments])}
 
 
 def measured(composed: DictConfig, network: LightningModule, data: Any, folder: Path) -> dict[str, str]:

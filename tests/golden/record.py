@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from prs_lightning import models
-from prs_lightning.attacks import LOSSES, audit, bim, fgsm, pgd, robustness_curve
+from prs_lightning.attacks import LOSSES, bim, fgsm, pgd, robustness_curve
+from prs_lightning.audit import audit
 from prs_lightning.regions import RegionSet, major_regions, region_keys
 from tests.attacked import Scaled, digits, trained
 from tests.synthetic_runs import write_grid
