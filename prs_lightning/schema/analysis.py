@@ -57,7 +57,7 @@ class Sizes(Part):
     attacked: Count | None = key("test samples of figures 6a and 6b")
     group: Count | None = key("samples per group of figure 9")
     embedded: Count | None = key("samples of figure 13")
-    audited: Count | None = key("test images of the audits, which `figures=all` makes; further attacks meet a third")
+    audited: Count | None = key("test images of the audits, which `figures=all` makes")
 
 
 class Analysis(Part):
