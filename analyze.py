@@ -60,6 +60,8 @@ def analyze(cfg: DictConfig) -> None:
     pair, why = named, "named by the user"
     if not named:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
+    tolerances = config["pair"]["accuracy_tolerance"], config["pair"]["gap_tolerance"]
+    matched, matched_why = selection.matched_pair(models, *tolerances)
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
@@ -86,7 +88,9 @@ def analyze(cfg: DictConfig) -> None:
             lambda: networks.load_pair(runs, pair, config["data_root"]), folder=folder,
             key=networks.pair_key(runs, pair), size=config["sizes"]["audited"], force=config["force"], progress=say,
         )  # fmt: skip
-    evidence = report.Evidence(config, read, selected, statistics, judged, made, pair, why, audits)
+    evidence = report.Evidence(
+        config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why
+    )
     page = report.write_report(evidence, folder)
     from rich.console import Console
     from rich.table import Table

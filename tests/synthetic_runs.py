@@ -65,6 +65,7 @@ def measures(
     robust = outcome(0.45, within, between)
     audited = np.minimum(outcome(0.25, within * after_audit, between * after_audit), robust)
     dead = np.clip(np.round(110 * (1 - prs) + 4 * rng.standard_normal(epochs)), 0, 128)
+    rivals = rival_measures(rng.spawn(1)[0], prs, audited, dead)  # which takes nothing from the numbers above
     return {
         "train/loss": np.exp(-6 * time), "train/accuracy": np.clip(accuracy + 0.008, 0, 1),
         "test/loss": 0.1 + 0.3 * time, "test/accuracy": accuracy,
@@ -75,7 +76,36 @@ def measures(
         "robust/dlr": (robust + audited) / 2,
         "robust/zero_gradient": np.clip(0.8 * (1 - prs) ** 2 + 0.02 * rng.standard_normal(epochs), 0, 1),
         "time/train_s": np.full(epochs, 20.0), "time/measure_s": np.full(epochs, 15.0),
+    } | rivals  # fmt: skip
+
+
+def rival_measures(
+    rng: np.random.Generator, prs: np.ndarray, audited: np.ndarray, dead: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What else may explain robustness, over the epochs of one run.
+
+    The logit gap grows as the PRS ratio falls, and what hangs on it with it; RA at any temperature and the distance
+    follow the audited RA. `write_grid` leaves those of the grid's epochs out elsewhere.
+    """
+
+    def noise(size: float) -> np.ndarray:
+        return size * rng.standard_normal(len(prs))
+
+    gap = np.exp(4 - 3 * prs + rng.normal(0, 0.2) + noise(0.05))
+    return {
+        "prs/live_units": 128 - dead, "logits/gap": gap, "logits/loss_underflow": np.clip(gap / 60 + noise(0.01), 0, 1),
+        "weights/log_norm": 2 + np.log10(gap) + rng.normal(0, 0.2) + noise(0.02),
+        "features/local_complexity": np.exp(2 + 1.5 * prs + rng.normal(0, 0.2) + noise(0.05)),
+        "collapse/nc1": np.exp(-2 + 2 * prs + rng.normal(0, 0.2) + noise(0.05)),
+        "collapse/nc2": np.clip(0.1 + 0.2 * prs + rng.normal(0, 0.02) + noise(0.01), 0, None),
+        "robust/gradient_noise": np.clip(0.6 * (1 - prs) + noise(0.02), 0, 1),
+        "robust/temperature": np.clip(audited + 0.02 + noise(0.01), 0, 1),
+        "robust/distance": np.clip(0.02 + 0.1 * audited + noise(0.002), 0, None),
     }  # fmt: skip
+
+
+AT_THE_GRID = ("features/local_complexity", "robust/temperature", "robust/distance")
+"""Measured at the grid's epochs alone."""
 
 
 def write_run(
@@ -142,6 +172,8 @@ def write_grid(
             rng, epochs, run_level=level + 0.05 * rng.standard_normal(), within=within, between=between,
             after_audit=after_audit, run_noise=run_noise, noise=noise,
         )  # fmt: skip
+        off = ~np.isin(np.arange(1, epochs + 1), grid)
+        columns |= {name: np.where(off, np.nan, columns[name]) for name in AT_THE_GRID}
         if position in set(collapsed):
             columns["test/accuracy"] = np.full(epochs, 0.1)
         made.append(write_run(folder, columns, model=model, data=name, batch_size=batch, seed=run_seed, grid=grid))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prs_lightning.analysis.claims import (
+    BEYOND,
     NEGLIGIBLE,
     NOT_SUPPORTED,
     SUPPORTED,
@@ -20,14 +21,15 @@ from prs_lightning.analysis.claims import (
     epochs_claim,
     failures_claim,
     group_claim,
+    relation_claim,
     scoreboard,
     verdict,
 )
 from prs_lightning.analysis.panels import panel_statistics
-from prs_lightning.analysis.relations import PAPER_SLOPES
+from prs_lightning.analysis.relations import BEYOND_RIVALS, PAPER_SLOPES
 from prs_lightning.analysis.selection import select
 from prs_lightning.analysis.table import read_runs
-from prs_lightning.measures import ROBUST_ACCURACY
+from prs_lightning.measures import AUDITED_ACCURACY, LOGIT_GAP, PRS_RATIO, ROBUST_ACCURACY
 from tests.synthetic_runs import write_grid
 
 
@@ -46,9 +48,10 @@ def board(folder: Path, **arguments: object) -> dict[str, Claim]:
     rows = read_runs(folder).rows
     statistics = panel_statistics(select(rows).models, draws=400)
     claims = scoreboard(statistics, rows)
-    assert len(claims) == 8
+    assert len(claims) == 12
     assert list(pd.DataFrame(claims)["claim"]) == [claim.claim for claim in claims]
-    return {claim.figure: claim for claim in claims}
+    by_figure = {claim.figure: claim for claim in reversed(claims)}  # of several the first, the paper's if there is one
+    return {claim.claim: claim for claim in claims} | by_figure
 
 
 def test_planted_relations_are_supported_and_the_audited_one_is_not(tmp_path: Path) -> None:
@@ -120,7 +123,15 @@ def groups(difference: float, seeds: int = 6) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         [
-            {"network": "A", "seed": seed, "group": group, "epsilon": epsilon, "n": 100, "robust_accuracy": accuracy}
+            {
+                "network": "A",
+                "seed": seed,
+                "matching": "none",
+                "group": group,
+                "epsilon": epsilon,
+                "n": 100,
+                "robust_accuracy": accuracy,
+            }
             for seed in range(seeds)
             for epsilon in (0.0, 0.1, 0.2)
             for group, accuracy in (
@@ -142,6 +153,80 @@ def test_the_claim_of_groups_compares_seeds_at_positive_epsilon() -> None:
     assert group_claim(lonely, 0.95).verdict == UNDECIDED
     inclusion = groups(0.2).query("group == 'inclusion'")
     assert group_claim(inclusion, 0.95).note == "a group has no samples"
+
+
+def test_the_claim_at_equal_margin_takes_the_matched_groups_alone() -> None:
+    both = pd.concat([groups(0.2), groups(0.0).assign(matching="clean margin")])
+    unmatched, matched = group_claim(both, 0.95), group_claim(both, 0.95, "clean margin")
+    assert unmatched == group_claim(groups(0.2), 0.95)
+    assert (unmatched.claim, unmatched.verdict) == ("inclusion group more robust than exclusion group", SUPPORTED)
+    assert (matched.claim, matched.verdict) == ("inclusion group more robust at equal margin", NOT_SUPPORTED)
+    assert matched.effect == pytest.approx(0, abs=0.01)
+    nobody = group_claim(both.assign(n=0), 0.95, "clean margin")
+    assert (nobody.verdict, nobody.note) == (UNDECIDED, "no two samples of the groups are as near in margin")
+    assert group_claim(None, 0.95, "clean margin").note == "figure 9 was not made"
+
+
+def rivals(runs: int, *, by_prs: float, by_gap: float, seed: int = 0) -> pd.DataFrame:
+    """Six models per run; the PRS ratio hangs on the logit gap, audited RA on either."""
+    rng = np.random.default_rng(seed)
+    run = np.repeat(np.arange(runs), 6)
+    gap = rng.normal(size=runs)[run] + 0.5 * rng.normal(size=len(run))
+    prs = -gap + 0.7 * rng.normal(size=runs)[run] + 0.4 * rng.normal(size=len(run))
+    audited = by_prs * prs + by_gap * gap + 0.1 * rng.normal(size=len(run))
+    others = {name: rng.normal(size=len(run)) for name in BEYOND_RIVALS.controls if name != LOGIT_GAP}
+    columns = {"run": run.astype(str), "epoch": np.tile(np.arange(1, 7), runs), "batch_size": 2.0 ** (run % 4)}
+    columns |= {"model": "cnn6", "data": "mnist", "test/accuracy": rng.normal(size=len(run))}
+    return pd.DataFrame(columns | others | {LOGIT_GAP: gap, PRS_RATIO: prs, AUDITED_ACCURACY: audited})
+
+
+def beyond(models: pd.DataFrame) -> Claim:
+    return relation_claim("beyond", BEYOND_RIVALS, panel_statistics(models, [BEYOND_RIVALS], draws=400), 0.95)
+
+
+def test_what_the_prs_ratio_tells_beyond_its_rivals_is_the_partial_correlation_of_all_ranks() -> None:
+    models = rivals(24, by_prs=-1.0, by_gap=0.5)
+    claim = beyond(models)
+    names = [PRS_RATIO, AUDITED_ACCURACY, *BEYOND_RIVALS.controls, "batch_size", "epoch", "test/accuracy"]
+    precision = np.linalg.inv(models[names].rank().corr().to_numpy())
+    assert claim.effect == pytest.approx(precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1]))
+    assert claim.verdict == SUPPORTED
+    assert 0 < claim.low < claim.effect < claim.high <= 1
+    assert (claim.paper, claim.data) == ("not in the paper", "1 panel, 144 models, 24 runs")
+    for name in ("logit gap", "log norm", "local complexity", "(NC1)", "(NC2)", "batch size, epoch and test accuracy"):
+        assert name in claim.measure
+
+
+def test_a_ratio_that_only_follows_the_logit_gap_predicts_nothing_beyond_it() -> None:
+    models = rivals(40, by_prs=0.0, by_gap=1.0)
+    assert stats.spearmanr(models[PRS_RATIO], models[AUDITED_ACCURACY])[0] < -0.6
+    claim = beyond(models)
+    assert claim.verdict != SUPPORTED
+    assert abs(claim.effect) < 0.15
+    assert claim.low < 0 < claim.high
+
+
+def test_too_few_runs_for_the_controls_leave_it_undecided() -> None:
+    for runs, decided in ((12, False), (13, True)):
+        claim = beyond(rivals(runs, by_prs=-1.0, by_gap=0.0))
+        assert claim.effect > 0.5
+        assert np.isnan(claim.low) != decided
+        assert claim.verdict == (SUPPORTED if decided else UNDECIDED)
+        few = "interval from 0 panels of 13 runs or more, 5 beside 8 controls"
+        assert (few in claim.note) != decided
+    models = rivals(24, by_prs=-1.0, by_gap=0.5).drop(columns=BEYOND_RIVALS.controls[1])
+    claim = beyond(models)
+    assert (claim.verdict, claim.note) == (UNDECIDED, "not measured: log norm")
+
+
+def test_distance_and_temperature_are_claims_of_their_own(tmp_path: Path) -> None:
+    claims = board(tmp_path, within=-0.8, between=-0.8, after_audit=1.0, run_noise=0.02)
+    for name in ("larger distance", "high robust accuracy at the best temperature"):
+        claim = claims[f"low PRS ratio → {name}"]
+        assert (claim.verdict, claim.figure, claim.paper) == (SUPPORTED, "4b", "not in the paper")
+        assert claim.data == "1 panel, 32 models, 8 runs"  # those of the grid, where they are measured
+    assert claims[BEYOND].figure == "16"
+    assert "interval from 0 panels of 13 runs or more" in claims[BEYOND].note
 
 
 def test_the_claim_of_failures_is_an_exact_binomial_interval() -> None:

@@ -91,7 +91,7 @@ def test_the_report_holds_everything_in_its_order_and_refers_to_nothing_outside(
 
 def test_the_numbers_of_the_report_are_those_of_the_tables(analyzed: Path) -> None:
     claims = pd.read_csv(analyzed / "claims.csv")
-    assert len(claims) == 8
+    assert len(claims) == 12
     statistics = pd.read_csv(analyzed / "statistics.csv")
     figure_4 = statistics[statistics["figure"] == "4"].iloc[0]
     # 12 runs of 4 epochs; the failed run is not on its grid, one run collapsed, one lost its last epoch.
@@ -101,7 +101,8 @@ def test_the_numbers_of_the_report_are_those_of_the_tables(analyzed: Path) -> No
         assert f"{figure_4['ols_slope']:.3g}" in text
         for _, claim in claims.iterrows():
             assert claim["claim"] in text
-            assert claim["effect"] != claim["effect"] or f"{claim['effect']:+.2f} [{claim['low']:+.2f}" in text
+            shown = f"{claim['effect']:+.2f}" + (f" [{claim['low']:+.2f}" if claim["low"] == claim["low"] else "")
+            assert claim["effect"] != claim["effect"] or shown in text
     assert "47 candidate models, of which 43 pass" in " ".join(page.split())
     assert "| mnist-cnn6-bs64-seed2 | 4 of 4 | 0.100 | 0.9 |" in markdown
 
@@ -148,6 +149,32 @@ def test_a_browser_shows_every_picture_without_an_error_or_a_request(analyzed: P
         assert 'data-requests="0"' in done.stdout
 
 
+def test_a_pair_at_equal_accuracy_and_logit_gap_stands_beside_a_and_b(tmp_path: Path) -> None:
+    gaps = {0: [9.0, 3.0], 1: [30.0, 3.1]}
+    for seed, ratios in ((0, [0.2, 0.7]), (1, [0.1, 0.5])):
+        columns = {"prs/ratio": ratios, "logits/gap": gaps[seed], "robust/distance": [0.25, 0.0125 + seed]}
+        arrays = {key: np.array(values) for key, values in columns.items()}
+        write_run(tmp_path, {"test/accuracy": np.ones(2)} | arrays, seed=seed, grid=(1, 2))
+    analyze(config(tmp_path))
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    name = "mnist-cnn6-bs128-seed"
+    assert "## A and B at equal accuracy and logit gap" in markdown
+    assert f"pair.a={name}0@2 pair.b={name}1@2" in markdown
+    lines = [line for line in markdown.splitlines() if "alike in" in line]
+    assert lines[0].startswith(f"| alike in accuracy and logit gap | A: {name}0@2 | 0.7 | 1 | 3 | ")
+    assert lines[0].endswith("| 0.0125 |")
+    assert lines[1].startswith(f"| alike in accuracy and logit gap | B: {name}1@2 | 0.5 | 1 | 3.1 | ")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "A and B at equal accuracy and logit gap" in page
+    analyze(config(tmp_path, "pair.gap_tolerance=0.01"))
+    apart = "no two models of one architecture and data set that differ in PRS ratio lie within 0.02 of test accuracy"
+    for name in ("report.md", "report.html"):
+        assert (
+            f"No pair is matched on the logit gap as well: {apart} and 1% of logit gap"
+            in (tmp_path / "report" / name).read_text()
+        )
+
+
 def test_finished_figures_are_kept_unless_forced(analyzed: Path) -> None:
     runs, picture = analyzed.parent, analyzed / "figures" / "fig-4.png"
     before = picture.stat().st_mtime_ns
@@ -165,7 +192,7 @@ def test_one_run_still_makes_a_report(tmp_path: Path) -> None:
     assert "There is no pair of networks A and B: 0 of 3 models have a checkpoint" in page
     assert "Not made: Figure 1:" in page
     assert page.count("<figure>") == 1
-    assert page.count('<span class="verdict undecided">') == 8
+    assert page.count('<span class="verdict undecided">') == 12
 
 
 def test_runs_that_share_nothing_still_make_a_report(tmp_path: Path) -> None:
@@ -231,4 +258,4 @@ def test_the_command_line_logs_to_wandb_offline_and_prints_the_path(tmp_path: Pa
     media = [path.name for path in (offline / "files" / "media").rglob("*.*")]
     assert sum(name.endswith(".png") for name in media) == 1
     tables = [json.loads(path.read_text()) for path in (offline / "files" / "media" / "table").rglob("*.table.json")]
-    assert sorted(len(table["data"]) for table in tables) == [2, 4, 8, 11]  # runs, models, scoreboard, statistics
+    assert sorted(len(table["data"]) for table in tables) == [2, 4, 12, 14]  # runs, models, scoreboard, statistics

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prs_lightning.analysis.networks import checkpoint_path, pair_key
-from prs_lightning.analysis.selection import Network, choose_pair, named_pair, select
+from prs_lightning.analysis.selection import Network, choose_pair, matched_pair, named_pair, select
 from prs_lightning.analysis.table import read_runs
 from prs_lightning.errors import ConfigError
 from tests.synthetic_runs import write_grid, write_run
@@ -115,6 +115,38 @@ def test_the_pair_of_many_models_is_the_one_of_brute_force() -> None:
         (prs[a] - prs[b], -a, -b) for a in range(700) for b in range(700) if abs(accuracy[a] - accuracy[b]) <= 0.02
     )
     assert [network.run for network in pair] == [f"run-{-number}" for number in best[1:]]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1), st.floats(0.9, 1), st.floats(0, 50)), max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_the_pair_at_equal_gap_is_the_one_of_brute_force(models: list[tuple[str, float, float, float]]) -> None:
+    frame = pd.DataFrame(models, columns=["data", "prs/ratio", "test/accuracy", "logits/gap"])
+    frame = frame.assign(run=[f"r{position}" for position in range(len(frame))], epoch=1, model="m")
+    differences = [
+        a[1] - b[1]
+        for a, b in product(models, models)
+        if a[0] == b[0] and a[1] > b[1] and abs(a[2] - b[2]) <= 0.02 and abs(a[3] - b[3]) <= 0.1 * max(a[3], b[3])
+    ]
+    pair, why = matched_pair(frame, 0.02, 0.1)
+    assert why
+    assert (pair is None) == (not differences)
+    if pair is not None:
+        assert pair[0].prs_ratio - pair[1].prs_ratio == max(differences)
+        one, other = (frame[frame["run"] == network.run].iloc[0] for network in pair)
+        assert abs(one["logits/gap"] - other["logits/gap"]) <= 0.1 * max(one["logits/gap"], other["logits/gap"])
+
+
+def test_no_pair_at_equal_gap_says_why() -> None:
+    frame = pd.DataFrame({"run": ["r0", "r1"], "epoch": 1, "data": "d", "model": "m", "test/accuracy": [0.9, 0.9]})
+    assert matched_pair(frame) == (None, "prs/ratio was not measured")
+    frame["prs/ratio"] = [0.5, 0.1]
+    assert matched_pair(frame) == (None, "logits/gap was not measured")
+    frame["logits/gap"] = [5.0, np.nan]
+    assert "lie within 0.02 of test accuracy and 10% of logit gap" in matched_pair(frame)[1]
+    frame["logits/gap"] = [5.0, 5.4]
+    pair, why = matched_pair(frame)
+    assert [network.run for network in pair or ()] == ["r0", "r1"]
+    assert why.startswith("the largest difference in PRS ratio (0.4) among models within")
 
 
 def test_no_pair_says_why() -> None:

@@ -265,7 +265,7 @@ def test_degenerate_panels_say_so(models: pd.DataFrame, note: str) -> None:
     assert row["reading"] == ""
 
 
-def test_a_constant_control_or_one_that_is_missing_is_left_out() -> None:
+def test_a_constant_control_is_left_out_and_a_relation_is_not_measured_without_its_own() -> None:
     models = models_of(6, 4, batch_size=128, **{DEAD_UNITS: np.arange(24.0)})
     relation = Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,))
     row = panel_statistics(models, [relation], draws=100).table.iloc[0]
@@ -273,10 +273,13 @@ def test_a_constant_control_or_one_that_is_missing_is_left_out() -> None:
     columns = [models[name].to_numpy(float) for name in ("epoch", "test/accuracy", DEAD_UNITS)]
     expected = partial_spearman(models[PRS_RATIO].to_numpy(), models[ROBUST_ACCURACY].to_numpy(), columns)
     assert (row["partial_spearman"], row["partial_p"]) == pytest.approx(expected)
+    some = models.assign(**{DEAD_UNITS: models[DEAD_UNITS].where(models["epoch"] > 1)})
+    row = panel_statistics(some, [relation], draws=100).table.iloc[0]
+    assert row["n_models"] == some[DEAD_UNITS].notna().sum() < len(models)
+    assert row["controls"].endswith("dead units")
     models[DEAD_UNITS] = np.nan
-    assert (
-        panel_statistics(models, [relation], draws=100).table.iloc[0]["controls"] == "batch size, epoch, test accuracy"
-    )
+    row = panel_statistics(models, [relation], draws=100).table.iloc[0]
+    assert (row["n_models"], row["note"]) == (0, "not measured: dead units")
 
 
 def test_holm_corrects_over_the_panels_of_one_relation() -> None:
@@ -322,3 +325,16 @@ def test_relations_that_share_ranks_have_the_draws_of_each_alone(tmp_path: Path)
         )
         for (_, there), (_, expected) in zip(together.draws[relation.title], alone.draws[relation.title], strict=False):
             np.testing.assert_array_equal(there, expected)
+
+
+def test_a_relation_with_controls_keeps_the_draws_of_the_partial_correlation() -> None:
+    models = models_of(6, 4, batch_size=128, **{DEAD_UNITS: np.random.default_rng(1).random(24)})
+    relation = Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,))
+    ((runs, draws),) = panel_statistics(models, [relation, FIGURE_4], draws=100).draws[relation.title]
+    columns = [models[name].to_numpy(float) for name in ("epoch", "test/accuracy", DEAD_UNITS)]
+    codes = pd.factorize(models["run"])[0]
+    expected = cluster_bootstrap(
+        models[PRS_RATIO].to_numpy(), models[ROBUST_ACCURACY].to_numpy(), codes, columns, draws=100
+    )
+    assert runs == 6
+    np.testing.assert_allclose(draws, expected["partial"], atol=1e-9)

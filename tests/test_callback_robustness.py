@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from prs_lightning.attacks import pgd
 from prs_lightning.attacks.distance import distances
+from prs_lightning.attacks.gradient_noise import gradient_noise
 from prs_lightning.attacks.schedule import EpochAttacks
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.bars import attack_bar
@@ -99,6 +100,7 @@ def test_logs_what_pgd_gives(trained_network: SmallNetwork) -> None:
             "robust/pgd5_audited": again.robust_accuracy,
             "robust/masking_gap": first.robust_accuracy - again.robust_accuracy,
             "robust/zero_gradient": float(first.zero_gradient_clean.double().mean()),
+            "robust/gradient_noise": float(gradient_noise(trained_network, images, labels).double().mean()),
         },
         abs=1e-6,
     )
@@ -118,6 +120,7 @@ def test_a_saturated_network_looks_robust_until_it_is_audited(trained_network: S
         return float((first.correct_after & again.correct_after).double().mean())
 
     assert found["robust/zero_gradient"] > 0.7
+    assert found["robust/gradient_noise"] >= found["robust/zero_gradient"]
     assert found["robust/pgd8"] > 0.7
     assert found["robust/pgd8_audited"] < 0.2
     assert found["robust/masking_gap"] > 0.5
@@ -158,7 +161,7 @@ def test_grid_attacks_run_at_grid_epochs_only(trained_network: SmallNetwork) -> 
     found = validated(trained_network, at)
     assert {f"robust/{name}" for name in attacks} <= set(found)
     assert found["robust/dlr"] <= found["robust/pgd5"]
-    off = Robustness(**PLAIN, limit=10, audit=False, grid_epochs=[2], grid_attacks=attacks)
+    off = Robustness(**PLAIN, limit=10, audit=False, gradient_noise=None, grid_epochs=[2], grid_attacks=attacks)
     assert set(validated(trained_network, off)) == {"robust/pgd5", "robust/zero_gradient"}
     assert not validated(trained_network, Robustness(**PLAIN, every=2))
     assert not validated(trained_network, Robustness(**PLAIN, epochs=[2]))

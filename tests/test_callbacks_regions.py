@@ -31,7 +31,7 @@ from tests.ranks import as_rank, on_two_processes
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning's own
 NAMES = {
     *("prs/ratio", "prs/count", "prs/inclusion_ratio", "prs/dead_units", "prs/entropy", "prs/singleton_share"),
-    *("prs/purity", "prs/hamming_to_major", "prs/always_positive_units", "prs/mean_positive_units"),
+    *("prs/live_units", "prs/purity", "prs/hamming_to_major", "prs/always_positive_units", "prs/mean_positive_units"),
     *("features/sparsity", "weights/cosine_similarity"),
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from torch import Tensor
 from prs_lightning.errors import ConfigError
 from prs_lightning.regions import collapse
 from prs_lightning.regions.collapse import Collapse, nc2
-from tests.ranks import as_rank, on_two_processes
 
 
 def features(samples: int, width: int, classes: int = 10, shift: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -92,30 +89,3 @@ def test_many_features_have_angles_and_no_matrix(monkeypatch: pytest.MonkeyPatch
     assert angles == pytest.approx(oracle(given, labels)[1], rel=1e-6)
     with pytest.raises(ConfigError, match=r"expected \(N, D\)"):
         Collapse(3).update(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))
-
-
-def share(rank: int, port: int, folder: str) -> None:
-    """Uneven shares: one process has passed its first thousand, the other waits; then one has nothing."""
-    as_rank(rank, port, "ignore")  # torchmetrics warns where a process has nothing
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    given, labels = features(1500, 24)
-    results = []
-    for cut in (1290, 1500):
-        own = slice(0, cut) if rank == 0 else slice(cut, None)
-        metric = Collapse(10)
-        if len(labels[own]):
-            metric.update(given[own], labels[own])
-        synced = metric.compute()
-        metric.update(given[:50], labels[:50])  # the shard is the process's own again
-        results.append([synced["nc1"], synced["nc2"], metric.counts.sum() + sum(map(len, metric.labels))])
-    torch.save(torch.tensor(results), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
-    first, second = on_two_processes(share, tmp_path)
-    assert torch.equal(first[:, :2], second[:, :2])
-    expected = oracle(*features(1500, 24))
-    for row in first:
-        assert row[:2].tolist() == pytest.approx(expected, rel=1e-5)
-    assert [first[0, 2], second[0, 2]] == [1340, 260]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -10,20 +11,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 from scipy.spatial.distance import cosine
 
 from prs_lightning.analysis import figures
-from prs_lightning.analysis.figures import layers, plane, robustness
+from prs_lightning.analysis.figures import functions, groups, layers, plane, robustness
 from prs_lightning.analysis.figures.inference import first_samples, outputs
 from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.attacks import bim, fgsm, pgd, robustness_curve
 from prs_lightning.data import Split, balanced_subset, to_unit_range
 from prs_lightning.errors import RunError
 from prs_lightning.models import CNN6
+from prs_lightning.regions.units import inert_units, scaled
 from tests.networks import SmallNetwork, logits_and_pre_activations
 
-SIZES = figures.Sizes(plane=24, layers=100, curve=60, attacked=80, group=40, embedded=60)
+SIZES = figures.Sizes(plane=24, layers=100, curve=60, attacked=80, group=40, embedded=60, scaled=30)
 EPSILON, STEP_SIZE = 0.1, 2 / 255
 
 
@@ -225,18 +229,23 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
     wrong[::3] = (wrong[::3] + 1) % 10  # so that samples in and out of the regions are misclassified
     given = Split(networks.test.images, wrong)
     for network in (networks.a.network, networks.b.network):
-        found = robustness.groups(network, networks.train, given, 1000)
+        found = groups.groups(network, networks.train, given)
         with torch.no_grad():
             _, train = logits_and_pre_activations(network, to_unit_range(networks.train.images))
             logits, test = logits_and_pre_activations(network, to_unit_range(networks.test.images))
         populated, right = set(patterns(train)), (logits.argmax(1) == wrong).tolist()
         inside = [pattern in populated for pattern in patterns(test)]
         every = range(len(inside))
-        assert found["inclusion"].tolist() == [i for i in every if right[i] and inside[i]]
-        assert found["exclusion"].tolist() == [i for i in every if right[i] and not inside[i]]
-    every_sample = robustness.groups(networks.a.network, networks.train, networks.test, 1000)
-    assert all(len(places) > 0 for places in every_sample.values())
-    some = robustness.groups(networks.a.network, networks.train, networks.test, 20)
+        assert found.inclusion.tolist() == [i for i in every if right[i] and inside[i]]
+        assert found.exclusion.tolist() == [i for i in every if right[i] and not inside[i]]
+        others = [
+            max(row[:label] + row[label + 1 :]) for row, label in zip(logits.tolist(), wrong.tolist(), strict=True)
+        ]
+        margins = logits.gather(1, wrong[:, None]).squeeze(1) - torch.tensor(others)
+        torch.testing.assert_close(found.margins, margins, rtol=1e-4, atol=1e-3)
+    found = groups.groups(networks.a.network, networks.train, networks.test)
+    assert all(len(places) > 0 for places in found.members().values())
+    some = found.some(20).members()
     assert max(len(places) for places in some.values()) == 20
     largest = max(some.values(), key=len)
     assert len(largest.unique()) == 20
@@ -245,23 +254,87 @@ def test_groups_are_inside_and_outside_the_training_regions(networks: NetworkPai
     assert len(networks.test.labels[largest].unique()) > 4
 
 
+@given(
+    st.lists(st.floats(-30, 30, width=32), max_size=25),
+    st.lists(st.floats(-30, 30, width=32), max_size=25),
+    st.sampled_from([0.0, 0.1, 0.5, 3.0]),
+)
+@settings(max_examples=100, deadline=None)
+def test_matched_pairs_are_near_one_to_one_and_as_many_as_can_be_taken(ours, theirs, caliper: float) -> None:
+    one, other = np.array(ours, dtype=np.float32), np.array(theirs, dtype=np.float32)
+    pairs = groups.matched_pairs(one, other, caliper)
+    assert pairs.shape == (len(pairs), 2)
+    np.testing.assert_array_equal(pairs, groups.matched_pairs(one, other, caliper))
+    left, right = (set(column.tolist()) for column in pairs.T)
+    assert len(left) == len(right) == len(pairs) <= min(len(ours), len(theirs))
+    if not ours or not theirs:
+        return
+    farthest = caliper * statistics.pstdev([*one.tolist(), *other.tolist()])
+    assert all(abs(float(one[i]) - float(other[j])) <= farthest * (1 + 1e-6) for i, j in pairs.tolist())
+    # Nobody of the smaller group was left while somebody near enough was free.
+    free = [
+        [float(v) for k, v in enumerate(values) if k not in taken] for values, taken in ((one, left), (other, right))
+    ]
+    assert all(abs(a - b) > farthest * (1 - 1e-6) or farthest == 0 for a in free[0] for b in free[1])
+
+
+def test_groups_that_differ_in_margin_alone_do_not_differ_at_equal_margin() -> None:
+    rng = np.random.default_rng(0)
+    margins = np.concatenate([rng.normal(6, 2, 900), rng.normal(3, 2, 200)]).astype(np.float32)
+    withstood = torch.from_numpy(margins > 4 + rng.normal(0, 0.5, len(margins)))  # whoever is far from the boundary
+    found = groups.Groups(torch.arange(900), torch.arange(900, 1100), torch.from_numpy(margins))
+
+    def difference(chosen: groups.Groups) -> tuple[float, float]:
+        of_groups = [(withstood[places], chosen.margins[places]) for places in chosen.members().values()]
+        (inside, near), (outside, far) = [(float(a.double().mean()), float(b.mean())) for a, b in of_groups]
+        return inside - outside, near - far
+
+    robust, margin = difference(found.some(1000))
+    assert robust > 0.4
+    assert margin > 2.5
+    matched = found.matched(1000)
+    assert len(matched.inclusion) == len(matched.exclusion) > 120  # who has no like is left out
+    robust, margin = difference(matched)
+    assert abs(robust) < 0.06
+    assert abs(margin) < 0.05
+    few = found.matched(50)
+    assert len(few.inclusion) == len(few.exclusion) == 50
+    places = dict(zip(matched.inclusion.tolist(), matched.exclusion.tolist(), strict=True))
+    assert all(places[i] == j for i, j in zip(few.inclusion.tolist(), few.exclusion.tolist(), strict=True))
+    assert len(few.exclusion.unique()) == 50
+    for empty in (found._replace(exclusion=found.exclusion[:0]), found._replace(inclusion=found.inclusion[:0])):
+        assert [len(places) for places in empty.matched(50).members().values()] == [0, 0]
+
+
 def test_figure_9_draws_the_mean_over_seeds_of_each_group(networks: NetworkPair) -> None:
-    figure = robustness.figure_9(networks, sizes=SIZES)
+    figure = groups.figure_9(networks, sizes=SIZES)
     table = figure.numbers
-    assert list(table.columns) == ["network", "seed", "group", "epsilon", "robust_accuracy", "n"]
-    for axes, (letter, network) in zip(
-        figure.figure.axes, (("A", networks.a.network), ("B", networks.b.network)), strict=True
-    ):
-        places = robustness.groups(network, networks.train, networks.test, SIZES.group)
-        for line, group in zip(axes.lines, ("inclusion", "exclusion"), strict=True):
-            images, labels = (values[places[group]] for values in networks.test)
-            attack = partial(pgd, steps=20, step_size=STEP_SIZE)
-            expected = robustness_curve(network, to_unit_range(images), labels, attack, line.get_xdata().tolist())
-            np.testing.assert_allclose(line.get_ydata(), expected)
-            assert line.get_ydata()[0] == 1
-            chosen = table[(table["network"] == letter) & (table["group"] == group)]
-            assert set(chosen["n"]) == {len(labels)}
-            assert f"n({group}) = {len(labels)}" in axes.get_title()
+    columns = ["network", "seed", "matching", "group", "epsilon", "robust_accuracy", "n", "margin"]
+    assert list(table.columns) == columns
+    axes = figure.figure.axes
+    for column, (letter, network) in enumerate((("A", networks.a.network), ("B", networks.b.network))):
+        found = groups.groups(network, networks.train, networks.test)
+        chosen = {"none": found.some(SIZES.group), "clean margin": found.matched(SIZES.group)}
+        for row, (matching, members) in enumerate(chosen.items()):
+            panel, lines = axes[2 * row + column], iter(axes[2 * row + column].lines)
+            for group, places in members.members().items():
+                rows = table[(table["network"] == letter) & (table["group"] == group) & (table["matching"] == matching)]
+                assert set(rows["n"]) == {len(places)}
+                assert f"n({group}) = {len(places)}" in panel.get_title()
+                if not len(places):
+                    assert rows["robust_accuracy"].isna().all()
+                    continue
+                line = next(lines)
+                images, labels = (values[places] for values in networks.test)
+                attack = partial(pgd, steps=20, step_size=STEP_SIZE)
+                expected = robustness_curve(network, to_unit_range(images), labels, attack, line.get_xdata().tolist())
+                np.testing.assert_allclose(line.get_ydata(), expected)
+                assert line.get_ydata()[0] == 1
+                assert rows["margin"].iloc[0] == pytest.approx(float(found.margins[places].mean()), rel=1e-4)
+    matched = table[table["matching"] == "clean margin"]
+    assert matched.pivot_table("n", "network", "group").nunique(axis=1).tolist() == [1, 1]
+    spread = table[table["matching"] == "none"].groupby("network")["margin"].agg(np.ptp)
+    assert (matched.groupby("network")["margin"].agg(np.ptp) < 0.5 * spread).all()
 
 
 def test_the_mean_and_the_band_of_figure_9_are_over_seeds() -> None:
@@ -269,24 +342,28 @@ def test_the_mean_and_the_band_of_figure_9_are_over_seeds() -> None:
 
     table = pd.DataFrame(
         [
-            {"network": "A", "seed": s, "group": g, "epsilon": e, "robust_accuracy": value, "n": n}
+            {"network": "A", "seed": s, "group": g, "epsilon": e, "robust_accuracy": value, "n": n, "margin": 3.0 + s}
             for s, g, e, value, n in [
                 (0, "inclusion", 0.0, 1.0, 40), (1, "inclusion", 0.0, 1.0, 30),
                 (0, "inclusion", 0.1, 0.6, 40), (1, "inclusion", 0.1, 0.2, 30),
                 (0, "exclusion", 0.0, np.nan, 0), (1, "exclusion", 0.0, np.nan, 0),
             ]
         ]
-    )  # fmt: skip
+    ).assign(matching="none")  # fmt: skip
     axes = panels(1, 1)[1][0, 0]
-    robustness._draw_groups(axes, table)
+    groups._draw_groups(axes, table)
     (line,) = axes.lines
     np.testing.assert_allclose(line.get_ydata(), [1.0, 0.4])
     edge = axes.collections[0].get_paths()[0].vertices
     deviation = np.std([0.6, 0.2], ddof=1)
     at = edge[edge[:, 0] == 0.1, 1]
     np.testing.assert_allclose([at.min(), at.max()], [0.4 - deviation, 0.4 + deviation])
-    assert "n(inclusion) = 30 to 40, n(exclusion) = 0, 2 seed(s)" in axes.get_title().replace("\n", " ")
+    title = axes.get_title().replace("\n", " ")
+    assert "n(inclusion) = 30 to 40, margin 3.5 n(exclusion) = 0; 2 seed(s)" in title
     assert "no sample in the exclusion group" in axes.texts[0].get_text()
+    axes = panels(1, 1)[1][0, 0]
+    groups._draw_groups(axes, table.assign(robust_accuracy=np.nan, n=0, matching="clean margin"))
+    assert "no two samples are as near" in axes.texts[0].get_text().replace("\n", " ")
 
 
 def test_figure_9_loads_the_other_seeds(networks: NetworkPair, tmp_path: Path) -> None:
@@ -303,10 +380,73 @@ def test_figure_9_loads_the_other_seeds(networks: NetworkPair, tmp_path: Path) -
         paths.append((seed, tmp_path / f"{seed}.ckpt"))
         torch.save(kept, paths[-1][1])
     pair = replace(networks, a=replace(networks.a, siblings=tuple(paths)), train=four, test=four)
-    table = robustness.curves_of_groups(pair, pair.a, 1000)
-    sizes = table[table["epsilon"] == 0].set_index(["seed", "group"])["n"].to_dict()
-    # Both put every image into one region, and each is right on the class that it always names.
-    assert sizes == {(3, "inclusion"): 3, (3, "exclusion"): 0, (4, "inclusion"): 1, (4, "exclusion"): 0}
+    table = groups.curves_of_groups(pair, pair.a, 1000)
+    for matching, inside in (("none", {3: 3, 4: 1}), ("clean margin", {3: 0, 4: 0})):
+        rows = table[(table["epsilon"] == 0) & (table["matching"] == matching)]
+        sizes = rows.set_index(["seed", "group"])["n"].to_dict()
+        # Both put every image into one region, and each is right on the class that it always names.
+        assert sizes == {
+            (seed, g): inside[seed] * (g == "inclusion") for seed in inside for g in ("inclusion", "exclusion")
+        }
+
+
+def test_figure_16_shows_other_ratios_of_one_function_and_other_robust_accuracies_of_one_ratio(
+    networks: NetworkPair,
+) -> None:
+    figure = functions.figure_16(networks, sizes=SIZES)
+    numbers = figure.numbers
+    train, test = part(networks.train, SIZES.layers), part(networks.test, SIZES.scaled)
+    images, threat = to_unit_range(test.images), {"epsilon": EPSILON, "step_size": STEP_SIZE, "steps": 20}
+    added = numbers.loc[numbers["panel"] == "units", "added"].unique().tolist()
+    assert min(added) < 0
+    assert [*functions.ADDED[:3]] == [units for units in sorted(added) if units >= 0][:3]
+    for letter, network in (("A", networks.a.network), ("B", networks.b.network)):
+        units, scales = (
+            numbers[(numbers["network"] == letter) & (numbers["panel"] == panel)] for panel in ("units", "scale")
+        )
+        for row in units[units["added"].isin((0, 2, 16))].to_dict("records"):
+            made = inert_units(network, row["added"])
+            z = outputs(made, train.images)[1]
+            assert z.shape[1] == row["units"] == 16 + row["added"]
+            assert len(set(patterns(z))) / len(z) == row["prs_ratio"]
+            assert torch.equal(outputs(made, images)[0], outputs(network, images)[0])
+        results = {}
+        for scale in (2.0**-6, 1.0, 2.0**10):
+            louder = scaled(network, scale)
+            ce, margin = (pgd(louder, images, test.labels, loss=loss, **threat) for loss in ("cross_entropy", "margin"))
+            row = scales[scales["scale"] == scale].iloc[0]
+            assert row["robust_accuracy"] == pytest.approx(ce.robust_accuracy)
+            both = ce.correct_after & margin.correct_after
+            assert row["audited_accuracy"] == pytest.approx(float(both.double().mean()))
+            assert row["accuracy"] == pytest.approx(float(ce.correct_before.double().mean()))
+            results[scale] = row
+        assert scales["prs_ratio"].nunique() == 1
+        shown = units[units["added"] >= 0]
+        for name in ("robust_accuracy", "audited_accuracy", "accuracy"):
+            assert set(shown[name]) == {results[1.0][name]}
+        assert results[2.0**10]["robust_accuracy"] > results[2.0**-6]["robust_accuracy"]
+    removed = numbers[numbers["added"] < 0].to_dict("records")
+    assert {row["network"] for row in removed} >= {"B"}  # three of its units died
+    for row in removed:
+        z = outputs(networks.a.network if row["network"] == "A" else networks.b.network, train.images)[1]
+        assert row["units"] == int((z > 0).any(0).sum()) == 16 + row["added"]
+        assert row["prs_ratio"] == len(set(patterns(z))) / len(z)
+        assert np.isnan(row["robust_accuracy"])  # nothing is proven of test images
+    left, right = figure.figure.axes
+    assert "n = 100 training samples" in left.get_title()
+    assert "n = 30 test samples" in right.get_title()
+    for phrase in ("What follows: the PRS ratio is a property of the parameters", "What does not: "):
+        assert phrase in figure.caption
+
+
+def test_figure_16_does_without_the_dead_units_where_all_are() -> None:
+    network = SmallNetwork(channels=1).eval()
+    with torch.no_grad():
+        network.hidden.weight.zero_()
+        network.hidden.bias.fill_(-1)
+    table = functions.ratios_by_units(network, torch.rand(20, 1, 32, 32))
+    assert table["added"].tolist() == list(functions.ADDED)
+    assert table["prs_ratio"].iloc[0] == 1 / 20
 
 
 def test_figure_11_shows_the_strongest_maps_and_the_share_of_zeros(networks: NetworkPair) -> None:

@@ -102,6 +102,7 @@ def test_an_unknown_number_is_refused(tmp_path: Path) -> None:
 def test_the_numbers_are_the_papers_and_ours_in_order() -> None:
     assert figures.NUMBERS == (
         "1", "2a", "2b", "3", "4", "4b", "5", "6a", "6b", "7a", "7b", "8", "9", "10", "11", "12", "13", "14", "15",
+        "16",
     )  # fmt: skip
 
 
@@ -135,7 +136,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_sizes_that_are_not_given_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for accelerator, default in ((False, figures.Sizes(64, 1000, 30, 300, 60, 1000)), (True, figures.Sizes())):
+    for accelerator, default in ((False, figures.Sizes(64, 1000, 30, 300, 60, 1000, 100)), (True, figures.Sizes())):
         monkeypatch.setattr("torch.accelerator.is_available", lambda accelerator=accelerator: accelerator)
         assert figures.Sizes.on_this_machine() == default
         assert figures.Sizes.on_this_machine(curve=7) == replace(default, curve=7)

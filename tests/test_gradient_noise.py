@@ -95,14 +95,15 @@ def test_a_new_network_on_black_images_has_no_noise() -> None:
 def test_no_trace_is_left_in_the_network() -> None:
     network, (images, labels) = trained(batch_norm=True), digits(20)
     state = {name: (tensor.clone(), tensor.dtype) for name, tensor in network.state_dict().items()}
-    flags = [parameter.requires_grad for parameter in network.parameters()]
+    flags = [(parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
     random = torch.get_rng_state()
     gradient_noise(network, images, labels)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, state[name][0])
         assert tensor.dtype == state[name][1]
-    assert [parameter.requires_grad for parameter in network.parameters()] == flags
-    assert all(parameter.grad is None for parameter in network.parameters())
+    for parameter, (flag, gradient) in zip(network.parameters(), flags, strict=True):
+        assert parameter.requires_grad == flag
+        assert parameter.grad is gradient
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(each.training for each in network.modules())
 

@@ -16,7 +16,7 @@ from prs_lightning.runs import RunDirectory
 from tests.conftest import PROJECT, SMALL, RunTrain, given_once
 from tests.test_training import NETWORK, fit
 
-EXACT = ("prs/", "robust/", "train/accuracy", "test/accuracy")
+EXACT = ("prs/", "robust/", "train/accuracy", "test/accuracy", "logits/loss_underflow", "features/local_complexity")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, fl
 def test_every_measure_is_the_same(measured: dict[int, dict[str, float]]) -> None:
     one, two = measured[1], measured[2]
     assert one.keys() == two.keys()
-    assert len(one) >= 12
+    assert len(one) >= 19
     for name, value in one.items():
         tolerance = 0 if name.startswith(EXACT) and "entropy" not in name else 1e-5
         assert two[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
@@ -49,6 +49,8 @@ def test_every_measure_is_the_same(measured: dict[int, dict[str, float]]) -> Non
 def test_the_measures_are_not_trivial(measured: dict[int, dict[str, float]]) -> None:
     assert 0 < measured[1]["prs/ratio"] < 1
     assert 0 < measured[1]["robust/pgd4"] < 1
+    for name in ("logits/gap", "collapse/nc1", "collapse/nc2", "features/local_complexity"):
+        assert measured[1][name] > 0
 
 
 def test_training_on_two_processes(run_train: RunTrain, tmp_path: Path) -> None:

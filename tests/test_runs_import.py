@@ -183,7 +183,7 @@ def test_tables_and_figures_take_runs_whose_batch_size_and_seed_are_not_known(
     for number in range(2):
         torch.save(taught(digits[0], number).state_dict(), tmp_path / f"w{number}.pth")
         assert brought(tmp_path / f"w{number}.pth", tmp_path / "runs") is None
-    sizes = [f"sizes.{name}=20" for name in ("plane", "layers", "curve", "attacked", "group", "embedded")]
+    sizes = [f"sizes.{name}=20" for name in ("plane", "layers", "curve", "attacked", "group", "embedded", "scaled")]
     pair = [f"pair.{letter}=mnist5k-convolutional-w{number}@7" for letter, number in (("a", 0), ("b", 1))]
     analyze(config(tmp_path / "runs", "figures=[2a,2b,3,4,5,7a,9,11,13]", *pair, *sizes, "thresholds.mnist5k=0"))
     page = (tmp_path / "runs" / "report" / "report.html").read_text()

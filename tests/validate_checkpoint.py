@@ -22,6 +22,8 @@ def main(path: str, devices: str, out: str) -> None:
     overrides = [
         "data=mnist5k", "data.train_limit=103", "data.test_limit=41", "data.measuring_batch_size=16", "batch_size=2",
         "callbacks.robustness.steps=4", "data.step_size=0.01", "callbacks.progress=null", "data.epsilon=0.02",
+        "callbacks.local_complexity.grid_epochs=[4]", "callbacks.local_complexity.samples=31",
+        "callbacks.local_complexity.radius=1", "callbacks.robustness.gradient_noise=21",
     ]  # fmt: skip
     with hydra.initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         cfg = hydra.compose("train", overrides)
@@ -29,6 +31,7 @@ def main(path: str, devices: str, out: str) -> None:
     checkpoint = read_checkpoint(path)
     network = SmallNetwork(**checkpoint["hyper_parameters"])
     network.load_state_dict(checkpoint["state_dict"])
+    network.loaded_epoch = checkpoint["epoch"]
     trainer = Trainer(
         accelerator="cpu", devices=int(devices), strategy="ddp" if devices != "1" else "auto", logger=False,
         callbacks=[instantiate(each) for name, each in cfg.callbacks.items() if each and name != "records"],

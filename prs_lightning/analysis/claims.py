@@ -12,7 +12,15 @@ from scipy import stats
 
 from prs_lightning import measures
 from prs_lightning.analysis.panels import Statistics
-from prs_lightning.analysis.relations import PAPER_SLOPES, Relation, label
+from prs_lightning.analysis.relations import (
+    BEYOND_RIVALS,
+    MATCHED,
+    PAPER_SLOPES,
+    UNMATCHED,
+    Relation,
+    in_words,
+    label,
+)
 from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array, interval, spearman_of_each
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided on this data"
@@ -74,7 +82,27 @@ RELATION_CLAIMS = (
     ("low PRS ratio → high inclusion ratio", "10", measures.INCLUSION_RATIO),
     ("low PRS ratio → sparse features", "12", measures.SPARSITY),
     ("low PRS ratio → high robust accuracy after the audit", "4b", measures.AUDITED_ACCURACY),
+    ("low PRS ratio → larger distance", "4b", measures.DISTANCE),
+    ("low PRS ratio → high robust accuracy at the best temperature", "4b", measures.TEMPERATURE),
 )
+OF_THE_PAPER = 4
+"""So many of them are the paper's."""
+
+BEYOND = "PRS predicts audited RA beyond logit gap, norms, local complexity and collapse"
+
+MATCHINGS = {
+    UNMATCHED: (
+        "inclusion group more robust than exclusion group",
+        "RA(inclusion) - RA(exclusion), mean over ε and seeds",
+        "figure 9: inclusion above exclusion",
+    ),
+    MATCHED: (
+        "inclusion group more robust at equal margin",
+        "RA(inclusion) - RA(exclusion) of pairs matched on the clean margin, mean over ε and seeds",
+        "not in the paper",
+    ),
+}
+"""Of each matching of figure 9's groups: the claim, how it is measured, and what the paper says."""
 
 
 def scoreboard(
@@ -85,40 +113,63 @@ def scoreboard(
     failures: pd.DataFrame | None = None,
     level: float = 0.95,
 ) -> list[Claim]:
-    """All claims in the paper's order, and after them the one about robustness after the audit.
+    """All claims in the paper's order, and after them those about what the paper did not look at.
 
     Args:
         rows: of the runs that passed the selection, all epochs.
-        groups: numbers of figure 9: network, seed, group, epsilon, robust_accuracy, n.
+        groups: numbers of figure 9: network, seed, matching, group, epsilon, robust_accuracy, n.
         failures: numbers of figure 6a: network, outcome, count.
     """
-    *papers, audited = (relation_claim(*claim, statistics, level) for claim in RELATION_CLAIMS)
-    return [*papers, group_claim(groups, level), epochs_claim(rows, level), failures_claim(failures, level), audited]
+    of_relations = [
+        relation_claim(claim, Relation(number, y), statistics, level) for claim, number, y in RELATION_CLAIMS
+    ]
+    return [
+        *of_relations[:OF_THE_PAPER],
+        group_claim(groups, level),
+        epochs_claim(rows, level),
+        failures_claim(failures, level),
+        *of_relations[OF_THE_PAPER:],
+        group_claim(groups, level, MATCHED),
+        relation_claim(BEYOND, BEYOND_RIVALS, statistics, level),
+    ]
 
 
-def relation_claim(claim: str, figure: str, y: str, statistics: Statistics, level: float) -> Claim:
-    """Pooled Spearman: the mean over panels, with the bootstrap draws of the panels averaged draw by draw."""
-    title = Relation(figure, y).title
-    table = statistics.table[statistics.table["relation"] == title]
-    known = table[table["spearman"].notna()]
-    slopes = [slope for (name, _, _), slope in PAPER_SLOPES.items() if name == y]
+def relation_claim(claim: str, relation: Relation, statistics: Statistics, level: float) -> Claim:
+    """Pooled Spearman: the mean over panels, with the bootstrap draws of the panels averaged draw by draw.
+
+    Of a relation with controls of its own it is the partial one, and an interval needs ``MINIMUM_RUNS`` runs more than
+    there are controls: with fewer, runs are too few to tell their effects apart.
+    """
+    column = "partial_spearman" if relation.controls else "spearman"
+    table = statistics.table[statistics.table["relation"] == relation.title]
+    known = table[table[column].notna()]
+    slopes = [] if relation.controls else [slope for (y, *_), slope in PAPER_SLOPES.items() if y == relation.y]
     paper = "not in the paper"
     if slopes:
         agreeing = sum(slope < 0 for slope in slopes)
         paper = f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {agreeing} of {len(slopes)} negative"
-    told = partial(Claim, claim, figure, "Spearman with the PRS ratio, sign reversed, mean of panels", paper=paper)
+    measure = "Spearman with the PRS ratio, sign reversed, mean of panels"
+    fixed = 0
+    if relation.controls:
+        fixed = max((len(names.split(", ")) for names in known["controls"]), default=0)
+        rivals = in_words([label(name) for name in relation.controls])
+        measure = f"partial {measure}; fixed: {rivals}, beside batch size, epoch and test accuracy"
+    told = partial(Claim, claim, relation.figure, measure, paper=paper)
     if known.empty:
         return told(data="no panel", note="; ".join(filter(None, table["note"].unique())) or "not measured")
-    draws = statistics.draws.get(title, [])
+    needed = MINIMUM_RUNS + fixed
+    draws = [each for each in statistics.draws.get(relation.title, []) if each[0] >= needed]
     low, high = NAN, NAN
     if draws:
         # Panels share no run, so draws of the same position are independent between panels.
         mean = np.mean([spearmans for _, spearmans in draws], axis=0)
-        low, high = interval(-mean, sum(runs - 1 for runs, _ in draws) + 1, level)
-    notes = [f"{int((known['spearman'] < 0).sum())} of {len(known)} panels in the claimed direction"]
+        low, high = interval(-mean, sum(runs - fixed - 1 for runs, _ in draws) + 1, level)
+    notes = [f"{int((known[column] < 0).sum())} of {len(known)} panels in the claimed direction"]
     if len(draws) < len(known):
-        notes.append(f"interval from {plural(len(draws), 'panel')} of {MINIMUM_RUNS} runs or more")
-    effect, note = -float(known["spearman"].mean()), "; ".join([*notes, *_reads(known)])
+        beside = f", {MINIMUM_RUNS} beside {fixed} controls" if fixed else ""
+        notes.append(f"interval from {plural(len(draws), 'panel')} of {needed} runs or more{beside}")
+    effect = -float(known[column].mean())
+    note = "; ".join([*notes, *(() if relation.controls else _reads(known))])
     data = f"{plural(len(known), 'panel')}, {known['n_models'].sum():,} models, {known['n_runs'].sum():,} runs"
     return told(effect=effect, low=low, high=high, data=data, verdict=verdict(low, high), note=note)
 
@@ -137,19 +188,21 @@ def _reads(known: pd.DataFrame) -> Iterator[str]:
         yield f"at fixed batch size, epoch and test accuracy in {kept} of {len(partial_high)}"
 
 
-def group_claim(groups: pd.DataFrame | None, level: float) -> Claim:
+def group_claim(groups: pd.DataFrame | None, level: float, matching: str = UNMATCHED) -> Claim:
     """Figure 9: RA of the inclusion group minus that of the exclusion group, mean over epsilon > 0, for each seed."""
-    told = partial(
-        Claim, "inclusion group more robust than exclusion group", "9",
-        "RA(inclusion) - RA(exclusion), mean over ε and seeds", paper="figure 9: inclusion above exclusion",
-    )  # fmt: skip
+    claim, measure, paper = MATCHINGS[matching]
+    told = partial(Claim, claim, "9", measure, paper=paper)
     if groups is None:
         return told(data="no pair of networks", note="figure 9 was not made")
+    groups = groups[groups["matching"] == matching]
     attacked = groups[(groups["epsilon"] > 0) & (groups["n"] > 0)]
     wide = attacked.pivot_table("robust_accuracy", ["network", "seed", "epsilon"], "group")
     wide = wide.reindex(columns=["inclusion", "exclusion"]).dropna()
     if wide.empty:
-        return told(data="one group is empty", note="a group has no samples")
+        why = (
+            "a group has no samples" if matching == UNMATCHED else "no two samples of the groups are as near in margin"
+        )
+        return told(data="one group is empty", note=why)
     by_seed = (wide["inclusion"] - wide["exclusion"]).groupby(["network", "seed"]).mean()
     effect, low, high = _mean(by_seed.to_numpy(), level)
     note = "; ".join(f"network {name}: {value:+.3f}" for name, value in by_seed.groupby("network").mean().items())

@@ -36,7 +36,10 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Statistics:
-    """``table`` has ``COLUMNS``; ``draws``: relation title -> (runs, draws of Spearman) of each panel that has any."""
+    """``table`` has ``COLUMNS``; ``draws``: relation title -> (runs, draws of Spearman) of each panel that has any.
+
+    Of a relation with controls of its own the draws are those of the partial correlation.
+    """
 
     table: pd.DataFrame
     draws: dict[str, list[tuple[int, Array]]]
@@ -64,17 +67,18 @@ def panel_statistics(
             "figure": relation.figure, "relation": relation.title, "y": relation.y, "x": relation.x,
             "model": "", "data": "", "n_models": 0, "n_runs": 0, "reading": "",
         }  # fmt: skip
-        if missing := [name for name in (relation.x, relation.y) if name not in models or models[name].isna().all()]:
+        if missing := [name for name in relation.columns if name not in models or models[name].isna().all()]:
             rows.append(empty | {"note": f"not measured: {', '.join(label(name) for name in missing)}"})
             continue
         progress(f"statistics: {relation.title}")
         for model, data, group, covariances in panels:
-            known = group.dropna(subset=[relation.x, relation.y])
+            known = group.dropna(subset=relation.columns)
             row, resampled = _panel(relation, known, covariances, level)
             paper = NAN if relation.controls else PAPER_SLOPES.get((relation.y, model, data), NAN)
             rows.append(empty | {"model": model, "data": data, "n_models": len(known), "paper_slope": paper} | row)
             if resampled:
-                kept.setdefault(relation.title, []).append((row["n_runs"], resampled["spearman"]))
+                drawn = resampled["partial" if relation.controls else "spearman"]
+                kept.setdefault(relation.title, []).append((row["n_runs"], drawn))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in COLUMNS:
         if f"{name}_holm" in COLUMNS:
@@ -92,15 +96,15 @@ class RankCovariances:
 
     def __init__(self, group: pd.DataFrame, relations: Iterable[Relation], draws: int, seed: int) -> None:
         self.group, self.draws, self.seed = group, draws, seed
-        self.relations = [each for each in relations if {each.x, each.y} <= {*group.columns}]
+        self.relations = [each for each in relations if {*each.columns} <= {*group.columns}]
         self.made: dict[bytes, tuple[list[str], Array, Array]] = {}
 
     def of(self, known: pd.DataFrame, runs: NDArray[np.intp], names: Iterable[str]) -> tuple[Array, Array]:
         """The counts of runs in the draws, and the covariances of ``names``, all known of the models ``known``."""
         key = known.index.to_numpy().tobytes()
         if key not in self.made:
-            alike = [each for each in self.relations if len(self.group.dropna(subset=[each.x, each.y])) == len(known)]
-            wanted = dict.fromkeys(name for each in alike for name in (each.x, each.y, *CONTROLS, *each.controls))
+            alike = [each for each in self.relations if len(self.group.dropna(subset=each.columns)) == len(known)]
+            wanted = dict.fromkeys(name for each in alike for name in (*each.columns, *CONTROLS))
             there = [name for name in wanted if name in known and not known[name].isna().any()]
             counts = statistics.drawn_runs(runs, draws=self.draws, seed=self.seed)
             columns = [known[name].to_numpy(float) for name in there]

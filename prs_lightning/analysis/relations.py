@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prs_lightning import measures
@@ -28,6 +29,15 @@ def label(column: str) -> str:
     return (LABELS | DATA_LABELS | MODEL_LABELS).get(column, column)
 
 
+def in_words(names: Sequence[str]) -> str:
+    """Names as one list.
+
+    >>> in_words(["a", "b", "c"]), in_words(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 @dataclass(frozen=True)
 class Relation:
     """``y`` against ``x``: a panel of a scatter figure, and a row of the statistics, per architecture and data set.
@@ -44,7 +54,7 @@ class Relation:
     @property
     def title(self) -> str:
         """``y against x`` in words."""
-        fixed = " and ".join(label(name) for name in self.controls)
+        fixed = in_words([label(name) for name in self.controls])
         return f"{label(self.y)} against {label(self.x)}" + (f", at fixed {fixed}" if fixed else "")
 
     @property
@@ -59,11 +69,20 @@ class Relation:
         return [self.x, self.y, *self.controls]
 
 
+BEYOND_RIVALS = Relation(
+    "16",
+    measures.AUDITED_ACCURACY,
+    controls=(measures.LOGIT_GAP, measures.LOG_NORM, measures.LOCAL_COMPLEXITY, measures.NC1, measures.NC2),
+)
+"""What the PRS ratio tells of audited RA that its rivals do not tell: a row of the statistics without a panel."""
+
 RELATIONS = (
     Relation("4", measures.ROBUST_ACCURACY),
     Relation("4b", measures.AUDITED_ACCURACY),
     Relation("4b", measures.DLR),
     Relation("4b", measures.AUTOATTACK),
+    Relation("4b", measures.TEMPERATURE),
+    Relation("4b", measures.DISTANCE),
     Relation("8", measures.COSINE_SIMILARITY),
     Relation("10", measures.INCLUSION_RATIO),
     Relation("12", measures.SPARSITY),
@@ -71,8 +90,12 @@ RELATIONS = (
     Relation("14", measures.ZERO_GRADIENT),
     Relation("15", measures.PRS_RATIO, x=measures.DEAD_UNITS),
     Relation("15", measures.ROBUST_ACCURACY, controls=(measures.DEAD_UNITS,)),
+    BEYOND_RIVALS,
 )
-"""The relations of the scatter figures, in the figures' order."""
+"""The relations of the scatter figures, in the figures' order, and of the statistics alone."""
+
+UNMATCHED, MATCHED = "none", "clean margin"
+"""How the inclusion and the exclusion group of figure 9 were made alike."""
 
 PAPER_SLOPES = {
     (y, model, data): slope

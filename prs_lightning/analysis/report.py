@@ -22,6 +22,15 @@ from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
 from prs_lightning.analysis.text import code_span, html_block, in_html, in_markdown, markdown_block
 from prs_lightning.errors import RunError, in_one_line
+from prs_lightning.measures import (
+    AUDITED_ACCURACY,
+    DISTANCE,
+    LOGIT_GAP,
+    PRS_RATIO,
+    ROBUST_ACCURACY,
+    TEMPERATURE,
+    TEST_ACCURACY,
+)
 from prs_lightning.runs import write_text
 from prs_lightning.runs.provenance import git_commit, versions
 
@@ -52,7 +61,10 @@ class Audited:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the report shows; ``pair_note`` says why that pair, or why there is none."""
+    """Everything that the report shows; ``pair_note`` says why that pair, or why there is none.
+
+    ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it.
+    """
 
     config: dict[str, Any]
     table: RunTable
@@ -63,6 +75,8 @@ class Evidence:
     pair: Pair | None
     pair_note: str
     audits: Sequence[Audited] = ()
+    matched: Pair | None = None
+    matched_note: str = ""
 
 
 def write_report(evidence: Evidence, folder: Path) -> Path:
@@ -112,6 +126,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "rule": RULE,
         "misleading": misleading_panels(statistics),
         "by_figure": by_figure,
+        "pairs": pairs_table(evidence),
         "errors": [f"Figure{'s' * (len(which) > 1)} {', '.join(which)}: {error}" for error, which in errors.items()],
         "undrawn": {figure: tables for figure, tables in by_figure.items() if figure not in drawn},
         "counts": selection.counts.map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}"),
@@ -138,6 +153,21 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "minimum_runs": MINIMUM_RUNS,
         "level": f"{evidence.config['bootstrap']['level']:.0%}",
     }  # fmt: skip
+
+
+OF_PAIRS = (PRS_RATIO, TEST_ACCURACY, LOGIT_GAP, ROBUST_ACCURACY, AUDITED_ACCURACY, TEMPERATURE, DISTANCE)
+
+
+def pairs_table(evidence: Evidence) -> pd.DataFrame:
+    """Networks A and B, and the two that are alike in logit gap as well, with what tells them apart."""
+    rows = evidence.table.rows
+    lines = []
+    for alike, pair in (("accuracy", evidence.pair), ("accuracy and logit gap", evidence.matched)):
+        for letter, network in zip("AB", pair or (), strict=False):
+            (found,) = rows[(rows["run"] == network.run) & (rows["epoch"] == network.epoch)].to_dict("records")
+            values = [number(float(found.get(name, np.nan))) for name in OF_PAIRS]
+            lines.append([f"alike in {alike}", f"{letter}: {network.run}@{network.epoch}", *values])
+    return pd.DataFrame(lines, columns=["pair", "network", *(label(name) for name in OF_PAIRS)])
 
 
 def number(value: float) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from prs_lightning.analysis.statistics import Array
 from prs_lightning.errors import ConfigError
-from prs_lightning.measures import PRS_RATIO, TEST_ACCURACY
+from prs_lightning.measures import LOGIT_GAP, PRS_RATIO, TEST_ACCURACY
 from prs_lightning.runs.naming import is_bookkeeping
 
 
@@ -150,17 +150,47 @@ def choose_pair(
     if np.isinf(nearest):
         return None, "no two models of one architecture and data set differ in PRS ratio"
     # Without models as near as wanted, the nearest ones there are: the figures then say how far apart they lie.
-    largest, best = 0.0, (there.iloc[0], there.iloc[0])
-    for some, panel, gap, apart in _differences(there):
-        gap[apart > max(tolerance, nearest)] = -np.inf
-        row, column = np.unravel_index(gap.argmax(), gap.shape)
-        if gap[row, column] > largest:
-            largest, best = float(gap[row, column]), (some.iloc[row], panel.iloc[column])
+    pair, largest = _farthest(there, max(tolerance, nearest))
     within = f"models within {tolerance} of test accuracy"
     if nearest > tolerance:
         within = f"the models nearest in test accuracy ({nearest:.3f} apart, as none are within {tolerance})"
-    reason = f"the largest difference in PRS ratio ({largest:.3g}) among {within}"
-    return (_network(best[0]), _network(best[1])), reason
+    return pair, f"the largest difference in PRS ratio ({largest:.3g}) among {within}"
+
+
+def matched_pair(models: pd.DataFrame, tolerance: float = 0.02, gap_tolerance: float = 0.1) -> tuple[Pair | None, str]:
+    """As `choose_pair`, among models that are alike in logit gap as well, with or without checkpoints.
+
+    Args:
+        models: ``Selection.models``.
+        tolerance: how far their test accuracies may lie apart.
+        gap_tolerance: how far their logit gaps may, as a share of the larger one.
+
+    Returns:
+        The pair, or None where no two models are as near in both, and why.
+    """
+    needed = [PRS_RATIO, TEST_ACCURACY, LOGIT_GAP]
+    if missing := [name for name in needed if name not in models or models[name].isna().all()]:
+        return None, f"{missing[0]} was not measured"
+    pair, largest = _farthest(models.dropna(subset=needed), tolerance, gap_tolerance)
+    within = f"within {tolerance} of test accuracy and {gap_tolerance:.0%} of logit gap"
+    if pair is None:
+        return None, f"no two models of one architecture and data set that differ in PRS ratio lie {within}"
+    return pair, f"the largest difference in PRS ratio ({largest:.3g}) among models {within}"
+
+
+def _farthest(models: pd.DataFrame, tolerance: float, gap_tolerance: float | None = None) -> tuple[Pair | None, float]:
+    """The two models, near enough, whose PRS ratios differ most, and by how much."""
+    largest, best = 0.0, None  # of equals the first
+    for some, panel, difference, apart in _differences(models):
+        far = apart > tolerance
+        if gap_tolerance is not None:
+            one, other = some[LOGIT_GAP].to_numpy(float)[:, None], panel[LOGIT_GAP].to_numpy(float)
+            far |= np.abs(one - other) > gap_tolerance * np.maximum(one, other)
+        difference[far] = -np.inf
+        row, column = np.unravel_index(difference.argmax(), difference.shape)
+        if difference[row, column] > largest:
+            largest, best = float(difference[row, column]), (some.iloc[row], panel.iloc[column])
+    return (None if best is None else (_network(best[0]), _network(best[1]))), largest
 
 
 def _differences(models: pd.DataFrame, at_once: int = 200) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, Array, Array]]:

@@ -38,6 +38,7 @@ class Pair(Part):
     a: Model | None = key("network A, a run at an epoch; null: chosen")
     b: Model | None = key("network B, likewise; both or neither")
     accuracy_tolerance: Share = key("how far the test accuracies of a chosen pair may lie apart")
+    gap_tolerance: Share = key("how far the logit gaps of the pair at equal gap may, as a share of the larger one")
 
 
 class Bootstrap(Part):
@@ -52,11 +53,12 @@ class Sizes(Part):
     """Samples that the figures of the two networks look at; null: fewer on a CPU than on an accelerator."""
 
     plane: Grid | None = key("points along a side of figure 1")
-    layers: Count | None = key("training samples of figures 2a and 11")
+    layers: Count | None = key("training samples of figures 2a, 11 and 16")
     curve: Count | None = key("samples per split of figure 3")
     attacked: Count | None = key("test samples of figures 6a and 6b")
     group: Count | None = key("samples per group of figure 9")
     embedded: Count | None = key("samples of figure 13")
+    scaled: Count | None = key("test samples of figure 16")
     audited: Count | None = key("test images of the audits, which `figures=all` makes")
 
 

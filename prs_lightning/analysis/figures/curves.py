@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
 from prs_lightning.analysis.relations import label
-from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
+from prs_lightning.measures import COSINE_SIMILARITY, LOCAL_COMPLEXITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
 
 POINT = ["data", "model", "batch_size", "epoch"]
 
@@ -60,8 +60,9 @@ def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str) -> 
     axes.set_title(f"{label(first['model'])}, {label(first['data'])}, n = {counted} seed{'s' * (counted != '1')}")
     batch_sizes = sorted(rows["batch_size"].astype(float).fillna(UNKNOWN).unique())
     for batch_size, group in table.groupby(table["batch_size"].astype(float).fillna(UNKNOWN), sort=True):
-        # A single epoch is a point: a line through it would be invisible.
-        look = style.curve(batch_sizes.index(batch_size)) | {"marker": "o" if len(group) < 3 else ""}
+        # A single epoch is a point: a line through it would be invisible. And between few epochs it is a guess.
+        sparse = len(group) < 3 or len(group) < 0.2 * rows["epoch"].max()
+        look = style.curve(batch_sizes.index(batch_size)) | {"marker": "o" if sparse else ""}
         style.mean_and_band(axes, group, over="epoch", label=f"batch size {_known(batch_size)}", **look)
 
 
@@ -73,16 +74,20 @@ BAND = (
 
 @figure("5", "Test accuracy, PRS ratio and RA over epochs", needs="rows")
 def figure_5(rows: pd.DataFrame) -> Drawing:
-    """Test accuracy, PRS ratio and RA over epochs, mean and standard deviation over seeds."""
-    measures = (TEST_ACCURACY, PRS_RATIO, ROBUST_ACCURACY)
+    """Test accuracy, PRS ratio, RA and, where it was measured, local complexity over epochs, over seeds."""
+    measures = [TEST_ACCURACY, PRS_RATIO, ROBUST_ACCURACY]
+    rival = LOCAL_COMPLEXITY in rows and bool(rows[LOCAL_COMPLEXITY].notna().any())
+    measures += [LOCAL_COMPLEXITY] if rival else []
     pairs, tables = settings(rows), [over_seeds(rows, measure) for measure in measures]
-    canvas, grid = style.panels(max(len(pairs), 1), 3, height=1.75 if len(pairs) < 4 else 1.15, sharex="all")
+    height = 1.75 if len(pairs) < 4 else 1.15
+    canvas, grid = style.panels(max(len(pairs), 1), len(measures), height=height, sharex="all")
     for line, (data, model) in zip(grid, pairs, strict=False):
         for axes, measure, table in zip(line, measures, tables, strict=True):
             chosen = table[(table["data"] == data) & (table["model"] == model)]
             _draw(axes, chosen, rows, measure)
-            axes.title.set_fontsize(6.5)
-            style.ratio_limits(axes, chosen["mean"].to_numpy(float))
+            axes.title.set_fontsize(5.5 if rival else 6.5)
+            if measure != LOCAL_COMPLEXITY:
+                style.ratio_limits(axes, chosen["mean"].to_numpy(float))
     if not pairs:
         for axes in grid.flat:
             style.say(axes, "no epoch was measured")
@@ -91,6 +96,12 @@ def figure_5(rows: pd.DataFrame) -> Drawing:
         "To see: the paper says that the PRS ratio falls and RA rises as training goes on, after test accuracy has "
         "levelled off, and that smaller batches go further."
     )
+    if rival:
+        caption += (
+            " Local complexity (Humayun et al. 2024), the mean number of penultimate units whose sign changes in a "
+            "small ball around a sample, is measured at the grid's epochs and is the rival explanation: if it falls "
+            "where RA rises, it is what happens near the samples that counts, not how many regions these populate."
+        )
     return caption, canvas, pd.concat(tables, ignore_index=True)
 
 

@@ -98,11 +98,12 @@ class Sizes:
 
     Attributes:
         plane: points along each side of figure 1's plane.
-        layers: training samples of figures 2a and 11.
+        layers: training samples of figures 2a, 11 and 16.
         curve: samples per split of figure 3.
         attacked: test samples of figures 6a and 6b.
         group: samples per inclusion or exclusion group of figure 9.
         embedded: samples of figure 13.
+        scaled: test samples of figure 16.
     """
 
     plane: int = 160
@@ -111,6 +112,7 @@ class Sizes:
     attacked: int = 1000
     group: int = 1000
     embedded: int = 2000
+    scaled: int = 1000
 
     @classmethod
     def on_this_machine(cls, **given: int) -> Sizes:
@@ -118,5 +120,5 @@ class Sizes:
         says how many samples there are); ``given`` instead of either."""
         import torch
 
-        small = cls(plane=64, layers=1000, curve=30, attacked=300, group=60, embedded=1000)
+        small = cls(plane=64, layers=1000, curve=30, attacked=300, group=60, embedded=1000, scaled=100)
         return replace(cls() if torch.accelerator.is_available() else small, **given)

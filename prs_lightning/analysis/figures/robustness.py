@@ -1,4 +1,4 @@
-"""Figures 3, 6a, 6b and 9: networks A and B under attack."""
+"""Figures 3, 6a and 6b: networks A and B under attack."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from prs_lightning.analysis.figures import style
-from prs_lightning.analysis.figures.inference import ends_of, first_samples, on_device_of, outputs
+from prs_lightning.analysis.figures.inference import first_samples, on_device_of, outputs
 from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
-from prs_lightning.analysis.networks import Named, NetworkPair
+from prs_lightning.analysis.networks import NetworkPair
 from prs_lightning.attacks import AttackResult, bim, fgsm, pgd, robustness_curve
 from prs_lightning.data import Split
-from prs_lightning.network import device_of
-from prs_lightning.regions import RegionSet
-from prs_lightning.runs.checkpoints import load_network
-from prs_lightning.seeding import keyed_generator
 
 Attack = Callable[..., AttackResult]
 ATTACKS: dict[str, tuple[Attack, int]] = {
@@ -191,72 +185,3 @@ def figure_6b(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
         "over it, and whether some do not move at all."
     )
     return caption, canvas, samples
-
-
-def groups(network: nn.Module, train: Split, test: Split, limit: int) -> dict[str, Tensor]:
-    """Places in the test set of correctly classified samples inside (inclusion) and outside (exclusion) the training
-    set's regions of the penultimate layer; of more than ``limit`` a random ``limit``, the same ones every time, as a
-    test set may come in the order of its classes.
-    """
-    tap = ends_of(network, train.images).penultimate
-    populated = RegionSet.from_pre_activations(outputs(network, train.images, tap)[1])
-    logits, pre_activations = outputs(network, test.images, tap)
-    right = logits.argmax(dim=1).cpu() == test.labels.cpu()
-    inside = populated.contains(pre_activations).cpu()
-    members = {"inclusion": (right & inside).nonzero().flatten(), "exclusion": (right & ~inside).nonzero().flatten()}
-    for group, places in members.items():
-        order = torch.randperm(len(places), generator=keyed_generator(len(places)))
-        members[group] = places[order[:limit].sort().values]
-    return members
-
-
-def curves_of_groups(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
-    """RA of both groups under PGD-20 over epsilon, for every seed of a network.
-
-    Returns:
-        Columns network, seed, group, epsilon, robust_accuracy (NaN for an empty group), n.
-    """
-    tables = []
-    device = device_of(named.network)
-    for seed, checkpoint in named.siblings or [(0, None)]:
-        network = load_network(checkpoint).to(device) if checkpoint and len(named.siblings) > 1 else named.network
-        for group, places in groups(network, networks.train, networks.test, limit).items():
-            split = Split(*(values[places] for values in networks.test))
-            table = over_epsilon(networks, network, split, "PGD-20", {})
-            tables.append(pd.DataFrame({"network": named.letter, "seed": seed, "group": group, **table}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _draw_groups(axes: Axes, table: pd.DataFrame) -> None:
-    told, empty = [], []
-    for position, (group, chosen) in enumerate(table.groupby("group", sort=False)):
-        least, most = chosen["n"].min(), chosen["n"].max()
-        told.append(f"n({group}) = {least:,}" + (f" to {most:,}" if most > least else ""))
-        known = chosen.dropna(subset=["robust_accuracy"])
-        if known.empty:
-            empty.append(group)
-            continue
-        curve = known.groupby("epsilon")["robust_accuracy"].agg(mean="mean", standard_deviation="std").reset_index()
-        style.mean_and_band(axes, curve, over="epsilon", label=f"{group} group", **style.curve(position))
-    if len(empty) == len(told):
-        style.say(axes, "no test sample is classified correctly")
-    elif empty:
-        style.note(axes, f"no sample in the {empty[0]} group")
-    axes.set_title(axes.get_title() + "\n" + ", ".join(told) + f", {table['seed'].nunique()} seed(s)")
-
-
-@figure("9", "RA of the inclusion and exclusion groups", needs="networks")
-def figure_9(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
-    """RA over epsilon of the inclusion and the exclusion group, mean over seeds, for both networks."""
-    canvas, grid = style.panels(1, 2, height=2.3, sharey=True)
-    tables = [curves_of_groups(networks, named, sizes.group) for named in networks.both]
-    for axes, named, table in zip(grid[0], networks.both, tables, strict=True):
-        axes.set(title=named.words, xlabel="epsilon", ylabel="RA (PGD-20)", ylim=(-0.03, 1.03))
-        _draw_groups(axes, table)
-    style.legend(canvas)
-    caption = (
-        f"Correctly classified test samples, at most {sizes.group:,} per group: inside a region that holds training "
-        "samples (inclusion) and outside of all of them (exclusion), under PGD-20; mean over seeds, band of one "
-        "standard deviation. To see: whether the inclusion group keeps a higher RA. A group of few samples says little."
-    )
-    return caption, canvas, pd.concat(tables, ignore_index=True)

@@ -76,37 +76,46 @@ def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = 
     """The relations of ``figures`` for every architecture in ``models``: a row per relation, a column per architecture.
 
     With one architecture the panels stand side by side, up to three in a row; four stand two by two. ``one_scale``
-    gives all panels the same y axis.
+    gives all panels of shares the same y axis.
     """
     wanted = [relation for relation in RELATIONS if relation.figure in figures]
     architectures = sorted(models["model"].astype(str).unique(), key=style.rank) or ["no network"]
     data = sorted(models["data"].astype(str).unique(), key=style.rank)
     alone = len(architectures) == 1
-    columns = len(wanted) if len(wanted) <= 3 else 2
+    columns = 2 if len(wanted) == 4 else min(len(wanted), 3)
     shape = (-(-len(wanted) // columns), columns) if alone else (len(wanted), len(architectures))
     tables = [points(models, relation) for relation in wanted]
     # A row of panels that only say why they are empty takes less of the page.
-    heights = [1.0] * shape[0] if alone else [0.45 if table.empty else 1.0 for table in tables]
+    wide = columns if alone else 1
+    lines = [tables[start : start + wide] for start in range(0, len(tables), wide)]
+    small = not alone or len(lines) > 1
+    heights = [0.45 if small and all(table.empty for table in line) else 1.0 for line in lines]
     canvas, grid = style.panels(*shape, height=2.25 * sum(heights) / len(heights), height_ratios=heights)
     together = pd.concat(tables, ignore_index=True)
+    shares = [table["y"] for relation, table in zip(wanted, tables, strict=True) if _is_share(relation.y)]
     shown = product(zip(wanted, tables, strict=True), architectures)
     for axes, ((relation, found), architecture) in zip(grid.flat, shown, strict=False):
         chosen = found[found["model"] == architecture]
         axes.set(title=label(architecture), xlabel=relation.axes[0], ylabel=relation.axes[1])
         if chosen.empty:
+            axes.set(xlabel="", ylabel="")  # what is said names the measure, and the panel may be lower than its name
             style.say(axes, _why_empty(models, relation))
             continue
         _draw(axes, chosen, data)
-        scale = together["y"] if one_scale else chosen["y"]
+        scale = pd.concat(shares) if one_scale and shares else chosen["y"]
         for which, name, values in (("x", relation.x, chosen["x"]), ("y", relation.y, scale)):
-            measure = find(name)
-            # The masking gap is a difference of shares: it is seen best at its own scale.
-            if measure and measure.unit == "share" and name != MASKING_GAP and not relation.controls:
+            if _is_share(name) and not relation.controls:
                 style.ratio_limits(axes, values.to_numpy(float), which=which)
         if chosen["run"].nunique() == 1:
             style.note(axes, "one run only")
     style.legend(canvas)
     return LINES + to_see, canvas, together
+
+
+def _is_share(name: str) -> bool:
+    """Whether it lies in [0, 1]; the masking gap is a difference of shares, and seen best at its own scale."""
+    measure = find(name)
+    return measure is not None and measure.unit == "share" and name != MASKING_GAP
 
 
 def _why_empty(models: pd.DataFrame, relation: Relation) -> str:
@@ -141,7 +150,8 @@ def figure_4b(models: pd.DataFrame) -> Drawing:
         "RA under PGD-20 with cross-entropy (as in figure 4), after the survivors were attacked again with the margin "
         "loss (the audit) or with the scale-free DLR loss, and under AutoAttack. To see: whether lines that fall under "
         "cross-entropy still fall when saturated gradients no longer hide the decision boundary; if they turn flat, "
-        "the relation was one of masking."
+        "the relation was one of masking. RA at any temperature is the least under cross-entropy of logits / T, which "
+        "changes no prediction; the distance to the decision boundary is a number that no attack's budget limits."
     )
     return scatter(models, to_see, "4", "4b", one_scale=True)
 
