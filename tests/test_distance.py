@@ -1,4 +1,4 @@
-"""Distances to the decision boundary: closed forms, verified images, the same whatever the scale, batches and shards."""
+"""Distances to the decision boundary: closed forms, verified images, whatever the scale, batches and shards."""
 
 from __future__ import annotations
 
