@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -112,4 +113,5 @@ class Robustness(Measuring):
                 bar=partial(attack_bar, trainer.progress_bar_callback),
             )
         for name, value in values.items():
-            log_measure(pl_module, f"robust/{name}", value)
+            if math.isfinite(value):  # a distance that was not found for half of the samples is an empty cell
+                log_measure(pl_module, f"robust/{name}", value)

@@ -47,11 +47,11 @@ def fell(family: str, count: int, met: int = 60) -> Trial:
     [
         (record(), "trustworthy"),
         (record(*(fell(family, 5) for family in FAMILIES)), "trustworthy"),  # five points, the tolerance
-        (record(fell("scale", 6)), "masked: the logits' scale"),
-        (record(fell("more", 6)), "masked: the attack is too short"),
+        (record(fell("scale", 8)), "masked: the logits' scale"),
+        (record(fell("more", 8)), "masked: the attack is too short"),
         (record(fell("more", 20), fell("scale", 10)), "masked: the attack is too short"),
         (record(fell("more", 10), fell("scale", 20)), "masked: the logits' scale"),
-        (record(fell("blind", 6)), "undecided"),
+        (record(fell("blind", 8)), "undecided"),
         (record(fell("transfer", 30)), "undecided"),
         (record(fell("stronger", 30)), "undecided"),
         (record(audited=54), "undecided"),  # all together more than the tolerance
@@ -59,16 +59,17 @@ def fell(family: str, count: int, met: int = 60) -> Trial:
         (record(unbounded=6), "undecided"),
         (record(gradients=replace(GRADIENTS, zero_end=6)), "undecided"),
         (record(gradients=replace(GRADIENTS, absent=0.5)), "undecided"),
-        (record(fell("blind", 6), gradients=replace(GRADIENTS, absent=0.5)), "masked: zero gradients"),
-        (record(fell("more", 6), gradients=replace(GRADIENTS, absent=0.5)), "masked: zero gradients"),
+        (record(fell("blind", 8), gradients=replace(GRADIENTS, absent=0.5)), "masked: zero gradients"),
+        (record(fell("more", 8), gradients=replace(GRADIENTS, absent=0.5)), "masked: zero gradients"),
         (record(unbounded=30, gradients=replace(GRADIENTS, absent=0.5)), "masked: zero gradients"),
-        (record(fell("scale", 6), gradients=replace(GRADIENTS, absent=0.01)), "masked: the logits' scale"),
+        (record(fell("scale", 8), gradients=replace(GRADIENTS, absent=0.01)), "masked: the logits' scale"),
         (record(fell("scale", 30), gradients=replace(GRADIENTS, outputs_differ=0.01)), "masked: randomness"),
         (record(gradients=replace(GRADIENTS, gradients_differ=0.5)), "masked: randomness"),
         (record(gradients=replace(GRADIENTS, outputs_differ=1e-6)), "trustworthy"),  # a device adds in another order
         # One of four survivors is a quarter of them, and tells nothing.
         (record(fell("scale", 1, met=4), met=4, audited=4), "undecided"),
         (record(fell("scale", 3, met=4), met=4, audited=1), "masked: the logits' scale"),
+        (record(fell("scale", 6)), "undecided"),  # six points, of which three are sure
         (record(standing=0, met=0, audited=0), "trustworthy"),
     ],
 )  # fmt: skip
@@ -129,15 +130,23 @@ def test_the_rule_tells_every_verdict_in_its_order() -> None:
 class Noisy(nn.Module):
     """Adds noise to its images."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = trained()
+
     def forward(self, images: Tensor) -> Tensor:
-        return trained()(images + 0.1 * torch.randn_like(images))
+        return self.network(images + 0.1 * torch.randn_like(images))
 
 
 class Rounded(nn.Module):
     """Rounds its images to five grey levels: the gradient is 0 everywhere."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = trained()
+
     def forward(self, images: Tensor) -> Tensor:
-        return trained()(torch.round(4 * images) / 4)
+        return self.network(torch.round(4 * images) / 4)
 
 
 @functools.cache

@@ -237,3 +237,16 @@ def test_bad_images_labels_and_networks_are_one_line() -> None:
         distances(nn.Sequential(nn.Flatten(), nn.Linear(1024, 10)), images, labels)
     with pytest.raises(RunError, match="the network returned nan for row 0"):
         distances(Scaled(trained(), math.nan).eval(), images, labels)
+
+
+def test_a_boundary_two_float32_away_is_found_and_the_search_ends() -> None:
+    clean = torch.full((1, 1, 1, 1), 0.7)
+    beyond = torch.nextafter(torch.nextafter(clean, torch.ones(())), torch.ones(())).item()
+
+    class Step(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            ahead = images.flatten(1) - beyond
+            return torch.cat([torch.zeros_like(ahead), ahead + 1e-12], dim=1)
+
+    found = distances(Step().eval(), clean, torch.tensor([0]))
+    assert found.distance.item() == pytest.approx(beyond - 0.7, abs=1e-7)

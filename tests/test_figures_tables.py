@@ -16,11 +16,14 @@ from prs_lightning.analysis.figures import Figure, curves, scatter
 from prs_lightning.measures import (
     COSINE_SIMILARITY,
     DEAD_UNITS,
+    DISTANCE,
     INCLUSION_RATIO,
+    LOCAL_COMPLEXITY,
     MASKING_GAP,
     PRS_RATIO,
     ROBUST_ACCURACY,
     SPARSITY,
+    TEMPERATURE,
     TEST_ACCURACY,
     ZERO_GRADIENT,
 )
@@ -189,6 +192,34 @@ def test_curves_are_the_mean_and_the_band_one_standard_deviation_over_seeds() ->
                 np.testing.assert_allclose([at.min(), at.max()], [mean - deviation, mean + deviation])
         assert "n = 3 seeds" in axes.get_title()
     assert len(figure.numbers) == 3 * 2 * 4
+
+
+def test_local_complexity_is_a_panel_of_figure_5_where_it_was_measured_with_a_point_per_epoch_of_the_grid() -> None:
+    rows = table(data=("mnist", "cifar10"), seeds=2, epochs=30)
+    assert len(curves.figure_5(rows).figure.axes) == 6
+    assert len(curves.figure_5(rows.assign(**{LOCAL_COMPLEXITY: np.nan})).figure.axes) == 6
+    on = (rows["epoch"] % 10 == 0) & (rows["data"] == "mnist")
+    figure = curves.figure_5(rows.assign(**{LOCAL_COMPLEXITY: np.where(on, 3.0 + rows[PRS_RATIO], np.nan)}))
+    panel, other = figure.figure.axes[3], figure.figure.axes[7]
+    expected = 3 + rows[on & (rows["batch_size"] == 64)].groupby("epoch")[PRS_RATIO].mean()
+    np.testing.assert_allclose(panel.lines[0].get_xydata(), np.column_stack([[10, 20, 30], expected]))
+    assert panel.lines[0].get_marker() == "o"
+    assert figure.figure.axes[1].lines[0].get_marker() == ""
+    assert "local complexity: not measured" in texts(other)
+    assert "rival explanation" in figure.caption
+    assert "rival" not in curves.figure_5(rows).caption
+
+
+def test_the_distance_has_a_scale_of_its_own_beside_shares() -> None:
+    models = table(data=("mnist",)).assign(**{DISTANCE: 0.01, TEMPERATURE: 0.3})
+    models[DISTANCE] += 0.01 * models[PRS_RATIO]
+    axes = scatter.figure_4b(models).figure.axes
+    shown = {each.get_ylabel(): each for each in axes}
+    assert shown["RA (any temperature)"].get_ylim() == shown["RA (PGD-20)"].get_ylim()
+    assert shown["distance"].get_ylim()[1] < 0.03
+    # One architecture: a row in which nothing was measured is low.
+    heights = [each.get_position().height for each in scatter.figure_4b(table(data=("mnist",))).figure.axes]
+    assert max(heights[3:]) < 0.6 * min(heights[:3])
 
 
 def test_a_run_that_was_cut_short_counts_where_it_has_epochs() -> None:

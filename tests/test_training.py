@@ -198,10 +198,11 @@ def test_the_robust_accuracy_can_run_at_some_epochs_only(tmp_path: Path) -> None
 
 
 def test_each_measure_can_be_switched_off(tmp_path: Path) -> None:
-    off = ("callbacks.regions=null", "callbacks.sparsity=null", "callbacks.robustness=null")
-    row = fit(tmp_path, "epochs=1", *off).rows()[0]
+    off = ("regions", "sparsity", "robustness", "local_complexity", "logits", "collapse", "weight_norms")
+    row = fit(tmp_path, "epochs=1", *(f"callbacks.{name}=null" for name in off)).rows()[0]
     assert "weights/cosine_similarity" in row
-    assert not {name for name in row if name.startswith(("prs/", "features/", "robust/"))}
+    groups = ("prs/", "features/", "robust/", "logits/", "collapse/", "weights/log_norm")
+    assert not {name for name in row if name.startswith(groups)}
 
 
 def test_labels_without_an_output_are_refused(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ HOPELESS = 1.5
 """No search goes on towards a class whose boundary is, at the first gradient, this much farther than one found."""
 PRECISION = 0.002
 """The bisection ends where its two radii differ by this share."""
+HALVINGS = 50
+"""Or after so many passes: within some 1e-5 of the boundary the grid of float32 is coarser than that share."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ class Pursuit(Attack):
         near = self.distance[batch.rows]
         settled = near.isfinite() & (near - self.refuted[batch.rows] <= PRECISION * near)
         ends = (near == self.before[batch.rows]) & (zero | (batch.taken >= self.threat.steps))
-        return (near == 0) | settled | ends
+        return (near == 0) | settled | ends | (batch.taken >= self.threat.steps + HALVINGS)
 
     def _leave(self, batch: Batch, over: Tensor, wrong: Tensor, zero: Tensor) -> None:
         """Nothing: what was found stands already."""

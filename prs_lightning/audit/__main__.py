@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from prs_lightning.audit.battery import Progress
 
-IMAGES, SUBSET, QUERIES = 500, 64, 100
+IMAGES, SUBSET, QUERIES = 500, 200, 100
 """Of a page on two cores in minutes: images, how many of the survivors the further attacks meet, queries of Square."""
 
 

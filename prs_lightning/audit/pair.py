@@ -20,8 +20,8 @@ from prs_lightning.errors import ConfigError, RunError, in_one_line
 
 ON_A_CPU, ON_AN_ACCELERATOR = 60, 500
 """Test images, where the config says nothing."""
-PART, QUERIES = 3, 100
-"""One in so many of them is what the further attacks meet at most; queries of Square."""
+SUBSET, QUERIES = 200, 100
+"""How many survivors the further attacks meet at most; queries of Square."""
 
 
 def audit_pair(
@@ -65,7 +65,7 @@ def _audited(
         named.network.to(device)
     images, labels = on_device_of(named.network, first_samples(pair.test, size))
     options: dict[str, Any] = {"epsilon": pair.epsilon, "step_size": pair.step_size, "square_steps": QUERIES}
-    options["subset"] = max(size // PART, 1)
+    options["subset"] = SUBSET
     try:
         found = audit(named.network, images, labels, **options)
         told = {"network": named.words, "data": "the test set", "images": len(labels), **options, "key": digest}

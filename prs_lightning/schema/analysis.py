@@ -59,7 +59,7 @@ class Sizes(Part):
     group: Count | None = key("samples per group of figure 9")
     embedded: Count | None = key("samples of figure 13")
     scaled: Count | None = key("test samples of figure 16")
-    audited: Count | None = key("test images of the audits, which `figures=all` makes; further attacks meet a third")
+    audited: Count | None = key("test images of the audits, which `figures=all` makes")
 
 
 class Analysis(Part):

@@ -61,7 +61,7 @@ def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str) -> 
     batch_sizes = sorted(rows["batch_size"].astype(float).fillna(UNKNOWN).unique())
     for batch_size, group in table.groupby(table["batch_size"].astype(float).fillna(UNKNOWN), sort=True):
         # A single epoch is a point: a line through it would be invisible. And between few epochs it is a guess.
-        sparse = len(group) < 3 or len(group) < 0.1 * rows["epoch"].max()
+        sparse = len(group) < 3 or len(group) < 0.2 * rows["epoch"].max()
         look = style.curve(batch_sizes.index(batch_size)) | {"marker": "o" if sparse else ""}
         style.mean_and_band(axes, group, over="epoch", label=f"batch size {_known(batch_size)}", **look)
 
@@ -85,8 +85,9 @@ def figure_5(rows: pd.DataFrame) -> Drawing:
         for axes, measure, table in zip(line, measures, tables, strict=True):
             chosen = table[(table["data"] == data) & (table["model"] == model)]
             _draw(axes, chosen, rows, measure)
-            axes.title.set_fontsize(6.5)
-            style.ratio_limits(axes, chosen["mean"].to_numpy(float))
+            axes.title.set_fontsize(5.5 if rival else 6.5)
+            if measure != LOCAL_COMPLEXITY:
+                style.ratio_limits(axes, chosen["mean"].to_numpy(float))
     if not pairs:
         for axes in grid.flat:
             style.say(axes, "no epoch was measured")

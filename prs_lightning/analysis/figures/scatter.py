@@ -98,6 +98,7 @@ def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = 
         chosen = found[found["model"] == architecture]
         axes.set(title=label(architecture), xlabel=relation.axes[0], ylabel=relation.axes[1])
         if chosen.empty:
+            axes.set(xlabel="", ylabel="")  # what is said names the measure, and the panel may be lower than its name
             style.say(axes, _why_empty(models, relation))
             continue
         _draw(axes, chosen, data)
