@@ -30,6 +30,9 @@ SMALLEST = 0.1
 """The search ends where its steps would be smaller than this share of the radius."""
 BEYOND = 1.06
 """How far beyond the root of the linear margin the next radius goes."""
+LEAST = 0.86
+"""The next radius is at least this share of the nearest distance: where the network is curved the root is too near, and
+a search that follows it never comes back (in L2, on an adversarially trained CNN-6, twice the distance)."""
 HOPELESS = 1.5
 """No search goes on towards a class whose boundary is, at the first gradient, this much farther than one found."""
 PRECISION = 0.002
@@ -223,6 +226,7 @@ class Pursuit(Attack):
         root = ball.reach(gradient.images, -ahead - back, clean)
         radius = root * torch.where(near.isinf(), BEYOND + 0.1 * taken, BEYOND)
         radius = torch.maximum(radius, ball.length(batch.images - clean) / 2)
+        radius = torch.where(near.isfinite(), torch.maximum(radius, near * LEAST), radius)
         radius = torch.minimum(radius, near * (0.998 - 0.05 * share))
         images = self._ball(radius).step(batch.images, gradient.images, radius * share, clean)
         # Where no gradient is left the bisection begins, over all that is nearer.
