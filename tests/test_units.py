@@ -110,6 +110,8 @@ def test_inert_units_change_no_bit_of_a_logit_and_add_regions(name: str) -> None
         assert bits(more[:, : z.shape[1]]) == bits(z)
     assert len(patterns(more)) >= len(patterns(z))
     assert (more[:, z.shape[1] :].std(0) > 0).float().mean() > 0.4  # of a ResNet's some are never positive
+    if name in ("resnet18", "pooled"):  # what enters the final layer has passed a ReLU, and so have the new units
+        assert (more >= 0).all()
     assert not widened.training
     sizes = [sum(each.numel() for each in model.parameters()) for model in (given, widened)]
     assert sizes[1] > sizes[0]

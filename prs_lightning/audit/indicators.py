@@ -89,7 +89,7 @@ def indicators(battery: Battery, first: AttackResult, gradients: Gradients, unbo
     """
     correct = first.correct_before.nonzero().flatten()[:LOOKED]
     survivors = battery.among.nonzero().flatten()[:LOOKED]
-    met = int(battery.among.sum())
+    met, standing = int(battery.among.sum()), int(first.correct_after.sum())
     of_survivors = follow(battery, survivors) if len(survivors) else None
     of_correct = follow(battery, correct) if len(correct) else None
     transfer = [trial for trial in battery.trials if trial.family == "transfer" or trial.name == "temperature 100"]
@@ -97,7 +97,7 @@ def indicators(battery: Battery, first: AttackResult, gradients: Gradients, unbo
     steps = battery.threat.steps
     return (
         Indicator(
-            "unavailable gradients", _share(gradients.zero_end, met), SHARE, met,
+            "unavailable gradients", _share(gradients.zero_end, standing), SHARE, standing,
             "of those that withstood, the gradient is exactly 0 where the attack ended: it was never moved",
         ),
         Indicator(

@@ -17,6 +17,8 @@ from prs_lightning.regions.metrics import Measure
 
 MOST_FEATURES = 8192
 """Up to this many features (D, D) sums are kept for nc1: half a GiB."""
+BLOCK = 512
+"""So many rows of them at a time, right of the diagonal alone: the sums are symmetric."""
 ROWS = 1024
 """At least so many samples are added to those sums at a time: a sum is cheaper for many than for few."""
 
@@ -95,8 +97,8 @@ class Collapse(Measure):
     are the classes that occur; a class of one sample adds nothing to Sigma_W. Both are NaN where fewer than two
     classes occur or their means are all equal; ``nc1`` also beyond `MOST_FEATURES` features.
 
-    Kept are the class means and, once there are more samples than features, their (D, D) scatter. Processes exchange
-    the means, then the trace, which is additive: never a matrix.
+    Kept are the class means and, once there are more samples than features, half of their (D, D) scatter. Processes
+    exchange the means, then the trace, which is additive: never a matrix.
 
     >>> metric = Collapse(classes=2)
     >>> metric.update(torch.tensor([[1.0, 3.0], [3.0, 3.0], [-2.0, 3.0]]), torch.tensor([0, 0, 1]))
@@ -132,7 +134,9 @@ class Collapse(Measure):
             self.means, self.features, self.labels = [means], [], []
             if width <= MOST_FEATURES:
                 before = self.scatter[0] if self.scatter else rows.new_zeros(width, width, dtype=torch.float64)
-                self.scatter = [before.add_(rows.T @ rows)]
+                for start in range(0, width, BLOCK):
+                    before[start : start + BLOCK, start:] += rows[:, start : start + BLOCK].T @ rows[:, start:]
+                self.scatter = [before]
 
     def _with_waiting(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, counts and means, those samples included that wait."""
@@ -146,7 +150,10 @@ class Collapse(Measure):
     def _trace(self, rows: Tensor, root: Tensor) -> Tensor:
         """Of the scatter within classes times Sigma_B^+."""
         trace = (rows.double() @ root.T).square().sum()
-        return trace + ((root @ self.scatter[0]) * root).sum() if self.scatter else trace
+        if self.scatter:
+            upper, twice = self.scatter[0].triu(), self.scatter[0].diagonal()
+            trace = trace + 2 * ((root @ upper) * root).sum() - (twice * root.square()).sum()
+        return trace
 
     def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
         group = process_group or self.process_group
