@@ -71,7 +71,7 @@ def test_some_of_the_survivors_estimate_what_all_of_them_tell() -> None:
         assert other is not None
         assert part.findings.after(trial) == pytest.approx(whole.findings.after(other), abs=0.2)
     assert part.audited == pytest.approx(whole.audited, abs=0.1)
-    assert all(0 <= indicator.found <= 1 for indicator in part.findings.indicators)
+    assert all(0 <= indicator.value <= 1 for indicator in part.findings.indicators)
     flags = torch.tensor([True, False, True, True, True, True])
     assert some(flags, 2).tolist() == [True, False, False, False, False, True]
     assert some(flags, 5) is flags

@@ -242,9 +242,13 @@ def test_the_audits_of_the_pair_are_kept_until_networks_or_size_change(tmp_path:
     assert audit_pair(networks, **options, progress=said.append) == found
     assert len(asked) == 1
     assert said[-1] == "audit of network B: kept"
+    (tmp_path / "audit-b.html").unlink()
+    assert audit_pair(networks, **options, progress=said.append) == found
+    assert said[-3] == "audit of network A: kept"
+    assert len(asked) == 2
     small = audit_pair(networks, **options | {"size": 10})
     assert [each.verdict for each in small] == [None, None]
-    assert len(asked) == 2
+    assert len(asked) == 3
 
     def broken() -> NetworkPair:
         raise RunError("no\ncheckpoint")

@@ -46,20 +46,21 @@ def audit_pair(
     size = size or (ON_AN_ACCELERATOR if torch.accelerator.is_available() else ON_A_CPU)
     digest = _digest(f"{key} {size}")
     found = {letter: None if force else _kept(folder, letter, digest) for letter in "AB"}
-    if all(found.values()):
-        for each in found.values():
-            progress(f"audit of network {each.letter}: kept" if each else "")
-        return [each for each in found.values() if each]
+    for letter, each in found.items():
+        if each is not None:
+            progress(f"audit of network {letter}: kept")
     try:
-        pair = networks()
+        pair = None if all(found.values()) else networks()
     except (ConfigError, RunError) as error:
-        return [Audited(letter, None, in_one_line(error), None) for letter in "AB"]
-    return [_audited(pair, named, folder, size, digest, progress) for named in pair.both]
+        return [found[letter] or Audited(letter, None, in_one_line(error), None) for letter in "AB"]
+    named = {each.letter: each for each in pair.both} if pair else {}
+    return [kept or _audited(pair, named[letter], folder, size, digest, progress) for letter, kept in found.items()]
 
 
 def _audited(
-    pair: NetworkPair, named: Named, folder: Path, size: int, digest: str, progress: Callable[[str], object]
+    pair: NetworkPair | None, named: Named, folder: Path, size: int, digest: str, progress: Callable[[str], object]
 ) -> Audited:
+    assert pair is not None
     progress(f"audit of network {named.letter} on {size} images ...")
     if (device := torch.accelerator.current_accelerator(check_available=True)) is not None:
         named.network.to(device)
