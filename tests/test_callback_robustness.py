@@ -243,7 +243,7 @@ def test_validates_under_the_rich_bar(trained_network: SmallNetwork) -> None:
 def test_autoattack_is_measured_at_grid_epochs(trained_network: SmallNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """ART's AutoAttack with each of its parts cut to a few iterations, in groups of ten."""
     from prs_lightning.attacks import art, schedule
-    from tests.test_attacks_audit import ShortAutoAttack
+    from tests.test_attacks_art import ShortAutoAttack
 
     monkeypatch.setattr(art, "auto_attack", partial(art.art_attack, attack=ShortAutoAttack))
     monkeypatch.setattr(schedule, "GROUP", 10)

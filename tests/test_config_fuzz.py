@@ -59,7 +59,7 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     "train:(retry_failed|dry_run|print_config)": FLAG,
     "callbacks/.*:callbacks.regions.layers": {"[a]"},
     "callbacks/.*:callbacks.robustness.seed": ZERO,
-    "callbacks/.*:callbacks.robustness.(epochs|limit|batch_size)": NULL,
+    "callbacks/.*:callbacks.robustness.(epochs|limit|batch_size|gradient_noise)": NULL,
     "callbacks/.*:callbacks.robustness.(audit|early_exit)": FLAG,
     "data/base:data.seed": ZERO,
     "data/base:data.root": PATH,
