@@ -12,6 +12,7 @@ from prs_lightning.signals import stand
 if __name__ == "__main__":
     stand()  # before the imports below, which take their time
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,17 @@ def analyze(cfg: DictConfig) -> None:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
     tolerances = config["pair"]["accuracy_tolerance"], config["pair"]["gap_tolerance"]
     matched, matched_why = selection.matched_pair(models, *tolerances)
+
+    @cache
+    def load_pair() -> networks.NetworkPair:
+        assert pair is not None
+        return networks.load_pair(runs, pair, config["data_root"])
+
     if config["figures"] != "none":
         from prs_lightning.analysis import figures
 
         made = figures.make_all(
-            read.rows, models, (lambda: networks.load_pair(runs, pair, config["data_root"])) if pair else None,
+            read.rows, models, load_pair if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
             sizes={name: size for name, size in config["sizes"].items() if size is not None and name != "audited"},
             only=wanted,
@@ -85,7 +92,7 @@ def analyze(cfg: DictConfig) -> None:
         from prs_lightning.audit.pair import audit_pair
 
         audits = audit_pair(
-            lambda: networks.load_pair(runs, pair, config["data_root"]), folder=folder,
+            load_pair, folder=folder,
             key=networks.pair_key(runs, pair), size=config["sizes"]["audited"], force=config["force"], progress=say,
         )  # fmt: skip
     evidence = report.Evidence(

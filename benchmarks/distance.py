@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from benchmarks.attacks import STEP, Counted, trained
 from benchmarks.harness import table, write_section
 from prs_lightning.attacks import distances, pgd
-from prs_lightning.attacks.distance import median
 from prs_lightning.data import balanced_subset, load, to_unit_range
 from prs_lightning.memory import keep_freed_memory
 from prs_lightning.models import CNN6
+from prs_lightning.regions.logits import median
 from tests.attacked import Scaled
 
 COMMAND = "python -m benchmarks.distance"

@@ -13,10 +13,11 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from prs_lightning.callbacks.measuring import Measuring
 from prs_lightning.data import spread_subset
 from prs_lightning.data.trainers import epochs_trained
-from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.errors import at_least
 from prs_lightning.measures import LOCAL_COMPLEXITY
 from prs_lightning.measuring import log_measure
 from prs_lightning.measuring_pass import Batch, Watched
+from prs_lightning.network import normalisation
 from prs_lightning.regions.layers import Tap
 from prs_lightning.regions.local_complexity import Balls, crossings
 
@@ -44,10 +45,8 @@ class LocalComplexity(Measuring):
     ) -> None:  # fmt: skip
         super().__init__(train=train, test=test)
         at_least("callbacks.local_complexity.samples", samples, 1)
-        if (mean is None) != (std is None):
-            raise ConfigError(f"mean={mean}, std={std}: expected both, or neither")
         self.grid_epochs, self.samples, self.seed, self.layer = grid_epochs, samples, seed, layer
-        self.balls = Balls(points, radius, None if mean is None or std is None else (mean, std))
+        self.balls = Balls(points, radius, normalisation(mean, std))
 
     def start(self, watched: Watched) -> Sequence[Tap]:
         self.labels: list[Tensor] = []

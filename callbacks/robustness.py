@@ -22,6 +22,7 @@ from prs_lightning.data.trainers import epochs_trained
 from prs_lightning.errors import ConfigError, at_least
 from prs_lightning.measuring import log_measure
 from prs_lightning.measuring_pass import Watched
+from prs_lightning.network import normalisation
 from prs_lightning.regions.layers import Tap
 from prs_lightning.shortage import naming_the_batch
 
@@ -66,9 +67,7 @@ class Robustness(Measuring):
         **threat: Any,
     ) -> None:
         super().__init__(train=train, test=test)
-        if (mean is None) != (std is None):
-            raise ConfigError(f"mean={mean}, std={std}: expected both, or neither")
-        self.normalisation = None if mean is None or std is None else (mean, std)
+        self.normalisation = normalisation(mean, std)
         at_least("callbacks.robustness.every", every, 1)
         self.every, self.epochs, self.grid_epochs = every, epochs, grid_epochs
         model = ThreatModel(epsilon=epsilon, **threat)

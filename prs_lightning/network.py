@@ -133,13 +133,26 @@ def for_network(inputs: Tensor, device: torch.device) -> Tensor:
     return inputs.to(device, torch.float32 if inputs.is_floating_point() else None)
 
 
+def normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Both, as `PixelNetwork` takes them, or None for neither; ConfigError for one without the other."""
+    if (mean is None) != (std is None):
+        raise ConfigError(f"mean={mean}, std={std}: expected both, or neither")
+    return None if mean is None or std is None else (mean, std)
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether logits (N, classes) are none: of each sample 0 or more, and their sum 1."""
+    return bool((logits >= 0).all() & ((logits.sum(1) - 1).abs() < 1e-4).all())
+
+
 def refuse_probabilities(logits: Tensor) -> None:
     """Raise ConfigError for logits (N, classes) that are probabilities: attacks and losses would not see through them.
 
     >>> refuse_probabilities(torch.tensor([[0.5, 2.0], [0.1, 0.9]]))
     """
-    ones = (logits.sum(1) - 1).abs() < 1e-4
-    if len(logits) and logits.shape[1] > 1 and bool((logits >= 0).all() & ones.all()):
+    if len(logits) and logits.shape[1] > 1 and are_probabilities(logits):
         raise ConfigError("the network returns probabilities (they sum to 1): give it logits, without the softmax")
 
 

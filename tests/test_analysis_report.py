@@ -32,6 +32,30 @@ FLAGS = (
 )  # fmt: skip
 
 
+def assert_a_browser_shows(written: Path, folder: Path, *, pictures: int) -> None:
+    """Every picture, on a desktop and a phone, without an error, a request or a line that is too long.
+
+    The policy in the page forbids every request; here it lets this script in, and violations go to the console.
+    """
+    probe = """<script>addEventListener("load", () => { document.body.dataset.pictures =
+        [...document.images].map(i => i.complete && i.naturalWidth > 99).join();
+        document.body.dataset.requests = performance.getEntriesByType("resource").length;
+        document.body.dataset.overflow = document.documentElement.scrollWidth > innerWidth; })</script></body>"""
+    page = written.read_text().replace("</body>", probe)
+    page = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
+    (folder / "page.html").write_text(page)
+    for width in (1280, 390):
+        command = [
+            str(CHROMIUM), *FLAGS, f"--window-size={width},900", "--enable-logging=stderr",
+            f"--user-data-dir={folder / 'profile'}", "--dump-dom", (folder / "page.html").as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert f'data-pictures="{",".join(["true"] * pictures)}"' in done.stdout, done.stderr
+        assert 'data-overflow="false"' in done.stdout
+        assert "CONSOLE" not in done.stderr
+        assert 'data-requests="0"' in done.stdout
+
+
 def config(runs: Path, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         quick = ["wandb.mode=disabled", "bootstrap.draws=200", "figures=none"]
@@ -129,24 +153,7 @@ def test_the_markdown_tables_are_whole(analyzed: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 def test_a_browser_shows_every_picture_without_an_error_or_a_request(analyzed: Path, tmp_path: Path) -> None:
-    # The policy in the page forbids every request; here it lets this script in, and violations go to the console.
-    probe = """<script>addEventListener("load", () => { document.body.dataset.pictures =
-        [...document.images].map(i => i.complete && i.naturalWidth > 99).join();
-        document.body.dataset.requests = performance.getEntriesByType("resource").length;
-        document.body.dataset.overflow = document.documentElement.scrollWidth > innerWidth; })</script></body>"""
-    page = (analyzed / "report.html").read_text().replace("</body>", probe)
-    page = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
-    (tmp_path / "report.html").write_text(page)
-    for width in (1280, 390):
-        command = [
-            str(CHROMIUM), *FLAGS, f"--window-size={width},900", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "report.html").as_uri(),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert 'data-pictures="true,true"' in done.stdout, done.stderr
-        assert 'data-overflow="false"' in done.stdout
-        assert "CONSOLE" not in done.stderr
-        assert 'data-requests="0"' in done.stdout
+    assert_a_browser_shows(analyzed / "report.html", tmp_path, pictures=2)
 
 
 def test_a_pair_at_equal_accuracy_and_logit_gap_stands_beside_a_and_b(tmp_path: Path) -> None:

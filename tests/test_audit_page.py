@@ -32,7 +32,7 @@ from prs_lightning.runs.checkpoints import AtomicCheckpointIO
 from tests.attacked import Scaled, digits, trained
 from tests.conftest import PROJECT
 from tests.synthetic_runs import write_grid
-from tests.test_analysis_report import CHROMIUM, FLAGS, Links, analyze, config
+from tests.test_analysis_report import CHROMIUM, Links, analyze, assert_a_browser_shows, config
 from tests.test_audit_verdict import record
 
 QUICK = ("--images", "40", "--steps", "4", "--queries", "5", "--step-size", "0.03", "--epsilon", "0.1")
@@ -97,21 +97,7 @@ def test_the_json_is_everything_and_gives_the_same_audit_again(masked: Audit, wr
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 def test_a_browser_shows_it_on_a_desktop_and_a_phone(written: Path, tmp_path: Path) -> None:
-    probe = """<script>addEventListener("load", () => { document.body.dataset.pictures =
-        [...document.images].map(i => i.complete && i.naturalWidth > 99).join();
-        document.body.dataset.overflow = document.documentElement.scrollWidth > innerWidth; })</script></body>"""
-    page = written.read_text().replace("</body>", probe)
-    page = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
-    (tmp_path / "page.html").write_text(page)
-    for width in (1280, 390):
-        command = [
-            str(CHROMIUM), *FLAGS, f"--window-size={width},900", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "page.html").as_uri(),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert 'data-pictures="true,true,true"' in done.stdout, done.stderr
-        assert 'data-overflow="false"' in done.stdout
-        assert "CONSOLE" not in done.stderr
+    assert_a_browser_shows(written, tmp_path, pictures=3)
 
 
 def tiny_network() -> torch.nn.Module:

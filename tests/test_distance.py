@@ -14,8 +14,9 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from prs_lightning.attacks import distances, pgd
-from prs_lightning.attacks.distance import PRECISION, Distances, median, smooth_margin
+from prs_lightning.attacks.distance import PRECISION, Distances, smooth_margin
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.regions.logits import median
 from tests.attacked import Scaled, digits, trained
 
 NORMS = ["linf", "l2"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from prs_lightning.attacks.engine import AttackResult, Progress, Samples, gradient_attack
-from prs_lightning.attacks.network import check_images
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.errors import ConfigError
 
@@ -52,13 +51,9 @@ def pgd(
         ConfigError: values, images, labels or a network that cannot work; the message names the value.
         RunError: a network that returns NaN, or an adversarial image outside the ball.
     """
-    check_images(images, labels)
-    images = images.detach()
-    if indices is None:
-        indices = torch.arange(len(labels), device=labels.device)
     return gradient_attack(
         model,
-        Samples(lambda rows: images[rows].to(torch.float32), labels.to(torch.int64), indices),
+        Samples.of(images, labels, indices),
         ThreatModel(**threat),
         generator=generator,
         among=among,

@@ -107,7 +107,7 @@ class L2Ball(Ball):
     def random_start(self, clean: Tensor, indices: Tensor, key: int) -> Tensor:
         """A uniform direction, and a radius whose d-th power is uniform, d being the number of pixels."""
         pixels = clean[0].numel()
-        noise = keyed_normal(indices, pixels, key).view(clean.shape)
+        noise = keyed_normal(indices, pixels, key).to(clean.dtype).view(clean.shape)
         share = keyed_uniform(indices, 1, key ^ 1).squeeze(1) ** (1 / pixels)
         scale = self.epsilon * share / self.length(noise).clamp_min(torch.finfo(noise.dtype).tiny)
         return self.project(clean + noise * _per_sample(scale, noise), clean)

@@ -20,8 +20,9 @@ from prs_lightning.attacks.engine import (
     likeliest_others,
 )
 from prs_lightning.attacks.losses import margin
-from prs_lightning.attacks.network import AttackedNetwork, Gradient, check_classes, check_images
+from prs_lightning.attacks.network import AttackedNetwork, Gradient, check_classes
 from prs_lightning.attacks.threat_model import ThreatModel, check_count
+from prs_lightning.regions.logits import median
 from prs_lightning.seeding import draw_key
 
 STEPS = 100
@@ -59,18 +60,8 @@ class Distances:
 
     @property
     def median(self) -> float:
-        """Over the correctly classified samples; NaN without any."""
-        return median(self.distance[self.correct])
-
-
-def median(distances: Tensor) -> float:
-    """The median of distances (n,), the mean of the middle two where n is even; infinite if one is, NaN of none.
-
-    >>> median(torch.tensor([3.0, 1.0, 2.0, math.inf]))
-    2.5
-    """
-    ordered, count = distances.double().sort().values, len(distances)
-    return float((ordered[(count - 1) // 2] + ordered[count // 2]) / 2) if count else math.nan
+        """Over the correctly classified samples; infinite if one in the middle is, NaN without any."""
+        return float(median(self.distance[self.correct]))
 
 
 def distances(
@@ -105,13 +96,9 @@ def distances(
         ConfigError: values, images, labels or a network that cannot work; the message names the value.
         RunError: a network that returns NaN, or an adversarial image outside [0, 1].
     """
-    check_images(images, labels)
-    images = images.detach()
-    if indices is None:
-        indices = torch.arange(len(labels), device=labels.device)
     return distances_of(
         model,
-        Samples(lambda rows: images[rows].to(torch.float32), labels.to(torch.int64), indices),
+        Samples.of(images, labels, indices),
         norm=norm,
         steps=steps,
         targets=targets,

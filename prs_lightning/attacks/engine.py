@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prs_lightning.attacks.ball import check_inside
 from prs_lightning.attacks.losses import margin
-from prs_lightning.attacks.network import AttackedNetwork, Gradient, check_classes, refuse_not_finite
+from prs_lightning.attacks.network import AttackedNetwork, Gradient, check_classes, check_images, refuse_not_finite
 from prs_lightning.attacks.threat_model import ThreatModel, check_count
 from prs_lightning.errors import ConfigError
 from prs_lightning.seeding import draw_key
@@ -30,6 +30,15 @@ class Samples(NamedTuple):
     gather: Callable[[Tensor], Tensor]
     labels: Tensor
     indices: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor, indices: Tensor | None = None) -> Samples:
+        """Images that are in memory; ConfigError for what `check_images` refuses. ``indices`` None: 0 ... N-1."""
+        check_images(images, labels)
+        images = images.detach()
+        if indices is None:
+            indices = torch.arange(len(labels), device=labels.device)
+        return cls(lambda rows: images[rows].to(torch.float32), labels.to(torch.int64), indices)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prs_lightning.attacks.distance import distances_of, median
+from prs_lightning.attacks.distance import distances_of
 from prs_lightning.attacks.engine import Progress, Samples, gradient_attack, look_at_gradients
 from prs_lightning.attacks.gradient_noise import gradient_noise
 from prs_lightning.attacks.network import AttackedNetwork
@@ -18,6 +18,7 @@ from prs_lightning.attacks.targets import Targets
 from prs_lightning.attacks.threat_model import ThreatModel
 from prs_lightning.data import balanced_subset, spread_subset
 from prs_lightning.errors import ConfigError, at_least
+from prs_lightning.regions.logits import median
 from prs_lightning.schema.attacks import BESIDE, refuse_taken, resolved
 from prs_lightning.seeding import keyed_generator, mixed_seed
 
@@ -218,7 +219,7 @@ class _Shard:
         everywhere = torch.zeros(len(self.chosen), dtype=torch.float64, device=self.chosen.device)
         everywhere[self.rank :: self.world] = found.distance.double()
         everywhere = self.total(everywhere)
-        return median(everywhere[everywhere > 0])  # it is 0 where the clean image is misclassified
+        return float(median(everywhere[everywhere > 0]))  # it is 0 where the clean image is misclassified
 
     def _attacked(self, title: str, attack: Callable[..., Any], *given: Any, **options: Any) -> Any:
         generator = keyed_generator(*self.words)
@@ -250,9 +251,8 @@ class _Shard:
         """Share, of a class-balanced subset of all processes' samples, whose gradient's signs are noise."""
         chosen = self.chosen[spread_subset(self.test.labels[self.chosen], size)]
         noisy = torch.zeros((), dtype=torch.float64, device=chosen.device)
-        for rows in chosen[self.rank :: self.world].split(
-            max(1, self.batch_size // 2)
-        ):  # float64 takes twice the memory
+        size = max(1, self.batch_size // 2)  # float64 takes twice the memory
+        for rows in chosen[self.rank :: self.world].split(size):
             if len(rows):
                 noisy += gradient_noise(self.test.network, self.test.gather(rows), self.test.labels[rows]).sum()
         return float(self.total(noisy)) / len(chosen)

@@ -13,6 +13,7 @@ from prs_lightning.attacks.losses import margin
 from prs_lightning.attacks.network import AttackedNetwork
 from prs_lightning.audit.findings import Gradients
 from prs_lightning.errors import ConfigError
+from prs_lightning.network import are_probabilities
 from prs_lightning.regions.logits import logit_gap, loss_underflow, median
 
 FEW = 50
@@ -59,6 +60,6 @@ def look(
         outputs_differ=difference / max(float(logits.abs().max()), 1e-30),
         gradients_differ=float(torch.cat(changed).double().mean()),
         largest_difference=difference,
-        probabilities=bool((logits.amin() >= 0) & ((sums - 1).abs() < 1e-4).all()),
+        probabilities=are_probabilities(logits),
         output_sums=(float(sums.min()), float(sums.max())),
     )

@@ -15,7 +15,7 @@ from prs_lightning.errors import ConfigError
 from prs_lightning.network import MeasuredNetwork, PixelNetwork
 from prs_lightning.regions.layers import Tap, tapping
 from prs_lightning.regions.signs import sign_patterns
-from prs_lightning.seeding import draw_key, keyed_generator, keyed_uniform
+from prs_lightning.seeding import draw_key, keyed_generator, keyed_normal
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def random_frames(indices: Tensor, vectors: int, width: int, key: int) -> Tensor
     Normal variates, made orthonormal: no direction is preferred. A sample's follow from ``key`` and its index alone,
     however samples are batched.
     """
-    uniform = keyed_uniform(indices, vectors * width, key).double() + 2.0**-25  # the middle of each step: never 0
-    normal = torch.special.ndtri(uniform).view(len(indices), vectors, width)
+    normal = keyed_normal(indices, vectors * width, key).view(len(indices), vectors, width)
     return torch.linalg.qr(normal.mT).Q.mT
 
 
