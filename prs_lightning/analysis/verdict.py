@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 import pandas as pd
 
 NAN = float("nan")
+NOT_IN_THE_PAPER = "not in the paper"
+"""What stands for the paper's finding where it has none."""
 
 SUPPORTED, CONTRADICTED, NEGLIGIBLE = "supported", "contradicted", "negligible"
 UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable"
@@ -53,10 +55,12 @@ class Claim:
         between_runs, between_epochs: at fixed batch size and epoch; NaN for claims of another form.
         change, fixed_change: of the measure, in its unit, over the middle 80% of the PRS ratios: of all models, and of
             those of one batch size and epoch.
+        y: column of the measure of a relation; empty in a claim of another form.
         margin: below it a change is negligible.
         p, p_holm: of the claim, and corrected over the scoreboard.
-        heterogeneity: I² in [0, 1], p of Cochran's Q, the interval of a new panel and the least and largest summary
-            without one panel, in words; empty below three panels.
+        i2, q_p: how far panels differ: I² in [0, 1], p of Cochran's Q; NaN below two panels.
+        new_low, new_high: where the association of a new panel is expected; NaN below three panels.
+        heterogeneity: these, and the summary without each panel in turn, in words.
         data: panels, models and runs that count, in words.
         paper: what the paper found.
         note: what else must be known.
@@ -76,10 +80,15 @@ class Claim:
     margin: float = NAN
     p: float = NAN
     p_holm: float = NAN
+    i2: float = NAN
+    q_p: float = NAN
+    new_low: float = NAN
+    new_high: float = NAN
     heterogeneity: str = ""
     data: str = ""
     paper: str = ""
     note: str = ""
+    y: str = ""
     panels: tuple[PanelAnswers, ...] = field(default=(), repr=False)
 
 

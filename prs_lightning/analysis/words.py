@@ -1,0 +1,284 @@
+"""The report in words: what was measured, what the data say of each claim, and what they cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from prs_lightning.analysis.relations import in_words, label, plural
+from prs_lightning.analysis.shown import (
+    ASSOCIATION_ONLY,
+    PANELS_DISAGREE,
+    VANISHES,
+    change,
+    has_interval,
+    interval,
+    is_relation,
+    kind,
+    number,
+    p_value,
+)
+from prs_lightning.analysis.verdict import (
+    CONTRADICTED,
+    NEGLIGIBLE,
+    NOT_IN_THE_PAPER,
+    NOT_MEASURABLE,
+    SUPPORTED,
+    UNDECIDED,
+    Answer,
+    Claim,
+)
+
+COUNTED = {
+    SUPPORTED: ("is supported", "are supported"),
+    CONTRADICTED: ("is contradicted", "are contradicted"),
+    NEGLIGIBLE: ("is negligible", "are negligible"),
+    ASSOCIATION_ONLY: ("is an association only", "are associations only"),
+    PANELS_DISAGREE: ("divides the panels", "divide the panels"),
+    VANISHES: ("vanishes under the audit", "vanish under the audit"),
+    UNDECIDED: ("is undecided", "are undecided"),
+    NOT_MEASURABLE: ("was not measurable", "were not measurable"),
+}
+"""How claims of one kind are counted, one and several, in the order in which they are told."""
+
+
+def in_plain_words(
+    claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool = False
+) -> list[str]:
+    """What the data say of the paper's claims, what they say of the others, and what they cannot say: a paragraph each.
+
+    Each claim is told once, with the numbers that carry its verdict; what has no number is told without one.
+
+    Args:
+        runs, seeds: how many there are; 0 where that is not known.
+        pair: whether figures, and claims read off them, are of networks A and B alone.
+    """
+    paper = [claim for claim in claims if claim.paper != NOT_IN_THE_PAPER]
+    others = [claim for claim in claims if claim.paper == NOT_IN_THE_PAPER]
+    told = [_told(paper, "the paper's"), _told(others, "the other" if paper else "the")]
+    return [*filter(None, told), _cannot(claims, runs, seeds, pair)]
+
+
+def _told(claims: Sequence[Claim], whose: str) -> str:
+    """A count of the verdicts, then a sentence for each claim on which the data say something."""
+    if not claims:
+        return ""
+    found = {each: [claim for claim in claims if kind(claim) == each] for each in COUNTED}
+    counts = [f"{len(some)} {COUNTED[each][len(some) > 1]}" for each, some in found.items() if some]
+    if len(claims) == 1:
+        counts = [COUNTED[kind(claims[0])][0]]
+    start = f"Of {whose} {len(claims)} claims, " if len(claims) > 1 else f"{_capital(whose)} one claim "
+    sentences = [SENTENCES[each](claim) for each, some in found.items() if each in SENTENCES for claim in some]
+    return " ".join([f"{start}{in_words(counts)}.", *sentences])
+
+
+def _supported(claim: Claim) -> str:
+    if not is_relation(claim):
+        return f"{_capital(_quoted(claim))} is supported: {_effect(claim)}."
+    return f"{_capital(statement(claim))} ({_effect(claim)}), and {_kept(claim)}{_size(claim)}."
+
+
+def _contradicted(claim: Claim) -> str:
+    if not is_relation(claim):
+        return f"{_capital(_quoted(claim))} is contradicted: {_effect(claim)}."
+    return (
+        f"It is not so that {statement(claim)}: the relation runs the other way ({_effect(claim)}), and "
+        f"{_kept(claim)}{_size(claim)}."
+    )
+
+
+def _negligible(claim: Claim) -> str:
+    if not is_relation(claim):
+        return f"{_capital(_quoted(claim))} is too small to matter: {_effect(claim)}{_margin(claim)}."
+    moves = [
+        f"{change(answer)} {where}"
+        for answer, where in (
+            (claim.change, "over all models"),
+            (claim.fixed_change, "at fixed batch size and epoch"),
+        )
+        if not np.isnan(answer.effect)
+    ]
+    told = f": {_measure(claim)} changes by {in_words(moves)}{_margin(claim)}" if moves else ""
+    return f"Whether {statement(claim)} hardly matters{told}."
+
+
+def _association_only(claim: Claim) -> str:
+    agrees = not claim.association.effect < 0
+    start = f"Over all models {statement(claim)}" if agrees else f"Over all models it is not so that {statement(claim)}"
+    reverse = "" if agrees else ": the relation runs the other way"
+    _, _, why = claim.verdict.partition(": ")
+    why = why or "what explains it is not known"
+    why = why if why.startswith("what") else f"the association is {why}"
+    left = [
+        f"{name} ({interval(answer)})"
+        for name, answer in (("between runs", claim.between_runs), ("between the epochs of a run", claim.between_epochs))
+        if not np.isnan(answer.effect)
+    ]
+    neither = f", {'neither ' * (len(left) > 1)}{' nor '.join(left)}" if left else ""
+    return (
+        f"{start} ({_effect(claim)}){reverse}, but at fixed batch size and epoch no such relation was found{neither}: "
+        f"{why}."
+    )
+
+
+def _panels_disagree(claim: Claim) -> str:
+    known = [panel for panel in claim.panels if not panel.excluded and not np.isnan(panel.association.effect)]
+    told = f": {_effect(claim)}"
+    if len(known) > 1:
+        least, most = (pick(known, key=lambda panel: panel.association.effect) for pick in (min, max))
+        ends = [f"{panel.name} {interval(panel.association)}" for panel in (least, most)]
+        told = f": {' but '.join(ends)}, together {_effect(claim)}"
+    return f"The panels disagree whether {statement(claim)}{told}."
+
+
+def _vanishes(claim: Claim) -> str:
+    return f"Whether {statement(claim)} cannot be asked: the robustness vanishes under the audit{_in_brackets(_because(claim))}."
+
+
+SENTENCES: dict[str, Callable[[Claim], str]] = {
+    SUPPORTED: _supported,
+    CONTRADICTED: _contradicted,
+    NEGLIGIBLE: _negligible,
+    ASSOCIATION_ONLY: _association_only,
+    PANELS_DISAGREE: _panels_disagree,
+    VANISHES: _vanishes,
+}
+"""What is told of a claim on which the data say something, by its kind."""
+
+
+def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
+    """What is open, what could not be measured, and what no such data could say."""
+    told = []
+    if undecided := [claim for claim in claims if kind(claim) == UNDECIDED]:
+        few = f"With {plural(runs, 'run')} the data cannot say" if runs else "The data cannot say"
+        told.append(f"{few} {_whether(undecided, _why_open)}.")
+    if unmeasured := [claim for claim in claims if kind(claim) == NOT_MEASURABLE]:
+        told.append(f"It could not be measured {_whether(unmeasured, _because)}.")
+    if seeds == 1:
+        told.append("All runs have one seed, so that chance cannot be told from effect.")
+    if pair:
+        told.append("What is read off networks A and B describes these networks alone.")
+    told.append("An association is no cause: batch size, epoch and seed were set, the PRS ratio was not.")
+    told.append("And robust accuracy under an attack is an upper bound: other attacks may find more.")
+    return " ".join(told)
+
+
+def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
+    """Claims as one clause; those with a beginning in common share it.
+
+    >>> told = [Claim(f"low PRS ratio → {y}", "4", "") for y in ("high RA", "sparse features")]
+    >>> _whether([*told, Claim("A above B", "9", "")], lambda claim: claim.figure)
+    'whether a low PRS ratio goes with a high RA (4) or with sparse features (4), and “A above B” (9)'
+    """
+    begun: dict[str, list[str]] = {}
+    alone = []
+    for claim in claims:
+        told = _in_brackets(detail(claim))
+        before, goes, after = statement(claim).partition(" goes with ")
+        if goes:
+            begun.setdefault(before, []).append(f"{after}{told}")
+        else:
+            alone.append(f"{'whether ' * is_relation(claim)}{statement(claim)}{told}")
+    shared = [
+        f"whether {before} goes with {', with '.join(after[:-1])}{' or with ' * (len(after) > 1)}{after[-1]}"
+        for before, after in begun.items()
+    ]
+    return ", and ".join(filter(None, ["; ".join(shared), in_words(alone)]))
+
+
+def _why_open(claim: Claim) -> str:
+    """The numbers of an undecided claim."""
+    if np.isnan(claim.association.effect):
+        return claim.note or "not measured"
+    if not has_interval(claim.association):
+        return f"{interval(claim.association)}, too few runs for an interval"
+    told = [interval(claim.association)]
+    if claim.association.low * claim.association.high > 0:  # so the other answers, or the correction, leave it open
+        told += [
+            f"{interval(answer)} {name}"
+            for name, answer in (("between runs", claim.between_runs), ("between epochs", claim.between_epochs))
+            if not np.isnan(answer.effect)
+        ]
+        told += [f"corrected p {p_value(claim.p_holm)}"] * (not np.isnan(claim.p_holm))
+    return ", ".join(told)
+
+
+def _effect(claim: Claim) -> str:
+    """The association, over how many panels, and the corrected p."""
+    counted = sum(not panel.excluded for panel in claim.panels)
+    told = [interval(claim.association), plural(counted, "panel") if counted else claim.data]
+    told += [f"corrected p {p_value(claim.p_holm)}"] * (not np.isnan(claim.p_holm))
+    return ", ".join(filter(None, told))
+
+
+def _kept(claim: Claim) -> str:
+    """Which of the two answers at fixed batch size and epoch has the association's sign."""
+    sign = -1 if claim.association.effect < 0 else 1
+    runs, epochs = f"between runs ({interval(claim.between_runs)})", f"between the epochs of a run ({interval(claim.between_epochs)})"
+    kept = [_excludes_zero(answer, sign) for answer in (claim.between_runs, claim.between_epochs)]
+    if all(kept) or not any(kept):
+        return f"at fixed batch size and epoch it holds both {runs} and {epochs}"
+    first, second = (runs, epochs) if kept[0] else (epochs, runs)
+    return f"at fixed batch size and epoch it holds {first}, but was not found {second}"
+
+
+def _excludes_zero(answer: Answer, sign: int) -> bool:
+    return min(sign * answer.low, sign * answer.high) > 0
+
+
+def _size(claim: Claim) -> str:
+    """How much the measure moves, where that is known, and whether that is little."""
+    if np.isnan(claim.change.effect):
+        return ", but the effect is small" * claim.verdict.endswith("but small")
+    told = f"; {_measure(claim)} changes by {change(claim.change)}"
+    if claim.verdict.endswith("but small"):
+        fixed = np.isnan(claim.fixed_change.effect)
+        told += ", which is small" if fixed else f", at fixed batch size and epoch by {change(claim.fixed_change)} only"
+    return told
+
+
+def _margin(claim: Claim) -> str:
+    return "" if np.isnan(claim.margin) else f", within the margin of {number(claim.margin)}"
+
+
+def _measure(claim: Claim) -> str:
+    return label(claim.y) if claim.y else "the measure"
+
+
+def _because(claim: Claim) -> str:
+    """The note, or else why panels were left out, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for panel in claim.panels:
+        if panel.excluded:
+            reasons.setdefault(panel.excluded, []).append(panel.name)
+    told = claim.note or "; ".join(f"{in_words(names)}: {reason}" for reason, names in reasons.items())
+    return told.rstrip(".")
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def statement(claim: Claim) -> str:
+    """A relation as a clause; a claim of another form in quotes.
+
+    >>> statement(Claim("low PRS ratio → high RA after the audit", "4b", ""))
+    'a low PRS ratio goes with a high RA after the audit'
+    >>> statement(Claim("low PRS ratio → sparse features", "12", "")), statement(Claim("A above B", "9", ""))
+    ('a low PRS ratio goes with sparse features', '“A above B”')
+    """
+    left, arrow, right = claim.claim.partition(" → ")
+    if not arrow:
+        return left if is_relation(claim) else _quoted(claim)
+    noun = re.split(" (?:of|at|after|under|in) ", right)[0]
+    return f"a {left} goes with {'' if noun.endswith('s') else 'a '}{right}"
+
+
+def _quoted(claim: Claim) -> str:
+    return f"“{claim.claim}”"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
