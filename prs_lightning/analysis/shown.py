@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from prs_lightning.analysis.verdict import (
 NOTHING = "–"  # noqa: RUF001  what stands for a number that there is none of
 
 ASSOCIATION_ONLY, PANELS_DISAGREE = "association only", "panels disagree"
-VANISHES = "the robustness vanishes under the audit"
+VANISHES = "the robustness vanishes"
 
 ANSWERS = (("association", "association"), ("between_runs", "between runs"), ("between_epochs", "between epochs"))
 """Attribute of a claim and of its panels, and its name."""
@@ -55,6 +56,18 @@ def kind(claim: Claim) -> str:
     """
     reasons = (ASSOCIATION_ONLY, PANELS_DISAGREE, VANISHES)
     return next((reason for reason in reasons if claim.verdict.startswith(reason)), claim.outcome)
+
+
+def in_two(verdict: str) -> tuple[str, str]:
+    """The words of a verdict, and what stands behind them.
+
+    >>> in_two("association only: explained by batch size"), in_two("supported but small")
+    (('association only', 'explained by batch size'), ('supported but small', ''))
+    >>> in_two("undecided after correction for all claims (p 0.01, corrected 0.06)")
+    ('undecided after correction for all claims', 'p 0.01, corrected 0.06')
+    """
+    word, rest = re.fullmatch(r"(.*?)(?:: | \(|$)(.*)", verdict).groups()
+    return word, rest.removesuffix(")") if rest.count(")") > rest.count("(") else rest
 
 
 def number(value: float) -> str:
@@ -116,18 +129,3 @@ def has_interval(answer: Answer) -> bool:
 def is_relation(claim: Claim) -> bool:
     """Whether it has two answers, of panels; claims of another form have an effect of their own unit."""
     return bool(claim.y or claim.panels)
-
-
-def changes(claim: Claim) -> list[str]:
-    """How much the measure of a relation moves, a line each; nothing where that is not known.
-
-    >>> changes(Claim("a", "4", "", change=Answer(0.1, 0.08, 0.12), margin=0.02, y="robust/pgd20"))
-    ['RA (PGD-20) +0.1 [+0.08, +0.12] over the middle 80% of PRS ratios', 'margin 0.02']
-    """
-    of = label(claim.y) if claim.y else "the measure"
-    told = [
-        (claim.change, f"{of} {change(claim.change)} over the middle 80% of PRS ratios"),
-        (claim.fixed_change, f"at fixed batch size and epoch {change(claim.fixed_change)}"),
-    ]
-    lines = [text for answer, text in told if not np.isnan(answer.effect)]
-    return [*lines, f"margin {number(claim.margin)}"] if lines and not np.isnan(claim.margin) else lines

@@ -106,3 +106,6 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
                 row[each.name] = value
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+RULE = "docs/statistics.md"

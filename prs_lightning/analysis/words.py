@@ -14,6 +14,7 @@ from prs_lightning.analysis.shown import (
     VANISHES,
     change,
     has_interval,
+    in_two,
     interval,
     is_relation,
     kind,
@@ -37,7 +38,7 @@ COUNTED = {
     NEGLIGIBLE: ("is negligible", "are negligible"),
     ASSOCIATION_ONLY: ("is an association only", "are associations only"),
     PANELS_DISAGREE: ("divides the panels", "divide the panels"),
-    VANISHES: ("vanishes under the audit", "vanish under the audit"),
+    VANISHES: ("finds no robustness left", "find no robustness left"),
     UNDECIDED: ("is undecided", "are undecided"),
     NOT_MEASURABLE: ("was not measurable", "were not measurable"),
 }
@@ -106,21 +107,19 @@ def _negligible(claim: Claim) -> str:
 
 def _association_only(claim: Claim) -> str:
     agrees = not claim.association.effect < 0
-    start = f"Over all models {statement(claim)}" if agrees else f"Over all models it is not so that {statement(claim)}"
-    reverse = "" if agrees else ": the relation runs the other way"
-    _, _, why = claim.verdict.partition(": ")
-    why = why or "what explains it is not known"
-    why = why if why.startswith("what") else f"the association is {why}"
+    start = f"Over all models {'it is not so that ' * (not agrees)}{statement(claim)} ({_effect(claim)})"
+    start += "" if agrees else ": the relation runs the other way"
     left = [
         f"{name} ({interval(answer)})"
         for name, answer in (("between runs", claim.between_runs), ("between the epochs of a run", claim.between_epochs))
         if not np.isnan(answer.effect)
     ]
+    why = in_two(claim.verdict)[1]
+    if why.startswith("the opposite"):
+        return f"{start}, but the opposite holds at fixed batch size and epoch: {in_words(left)}."
     neither = f", {'neither ' * (len(left) > 1)}{' nor '.join(left)}" if left else ""
-    return (
-        f"{start} ({_effect(claim)}){reverse}, but at fixed batch size and epoch no such relation was found{neither}: "
-        f"{why}."
-    )
+    end = f": the association is {why}" if why.startswith("explained") else ""
+    return f"{start}, but at fixed batch size and epoch no such relation was found{neither}{end}."
 
 
 def _panels_disagree(claim: Claim) -> str:
@@ -134,7 +133,7 @@ def _panels_disagree(claim: Claim) -> str:
 
 
 def _vanishes(claim: Claim) -> str:
-    return f"Whether {statement(claim)} cannot be asked: the robustness vanishes under the audit{_in_brackets(_because(claim))}."
+    return f"Whether {statement(claim)} cannot be asked: {claim.verdict}{_in_brackets(_because(claim))}."
 
 
 SENTENCES: dict[str, Callable[[Claim], str]] = {
@@ -248,13 +247,10 @@ def _measure(claim: Claim) -> str:
 
 
 def _because(claim: Claim) -> str:
-    """The note, or else why panels were left out, each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for panel in claim.panels:
-        if panel.excluded:
-            reasons.setdefault(panel.excluded, []).append(panel.name)
-    told = claim.note or "; ".join(f"{in_words(names)}: {reason}" for reason, names in reasons.items())
-    return told.rstrip(".")
+    """What stands behind the verdict, and the note but for the panels that were left out, which the forest plot names."""
+    _, behind = in_two(claim.verdict)
+    note = claim.note.partition("left out:")[0].rstrip("; ")
+    return "; ".join(filter(None, [behind, note])) or claim.note
 
 
 def _in_brackets(text: str) -> str:
