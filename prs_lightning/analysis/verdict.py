@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
 import pandas as pd
 
 NAN = float("nan")
@@ -14,6 +15,16 @@ NOT_IN_THE_PAPER = "not in the paper"
 SUPPORTED, CONTRADICTED, NEGLIGIBLE = "supported", "contradicted", "negligible"
 UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable"
 OUTCOMES = (SUPPORTED, CONTRADICTED, NEGLIGIBLE, UNDECIDED, NOT_MEASURABLE)
+
+RULE = (
+    "Supported: over all models the association has the claimed sign, and so has the relation between runs or between "
+    "the epochs of a run at fixed batch size and epoch; its p is below 0.05 after correction for all claims. "
+    "Contradicted: the same with the other sign. Negligible: two one-sided tests place both changes within the margin. "
+    "Not measurable: the values tell these networks not apart. Undecided: anything else; where an association is there "
+    "but nothing of it is left at fixed batch size and epoch, or where panels disagree, the verdict says so. "
+    "docs/statistics.md has the rule in full."
+)
+"""The rule of the verdicts, short."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class Claim:
         data: panels, models and runs that count, in words.
         paper: what the paper found.
         note: what else must be known.
+        explained_by: what would explain an association that is nothing else: batch size, the epoch, or both.
         panels: of a relation, those left out too.
     """
 
@@ -88,8 +100,57 @@ class Claim:
     data: str = ""
     paper: str = ""
     note: str = ""
+    explained_by: str = ""
     y: str = ""
     panels: tuple[PanelAnswers, ...] = field(default=(), repr=False)
+
+
+def disagree(intervals: Iterable[tuple[float, float]], q_p: float) -> bool:
+    """Whether one panel's interval lies above 0 and another's below, and Cochran's Q says that panels differ."""
+    intervals = list(intervals)
+    return q_p < 0.05 and any(low > 0 for low, _ in intervals) and any(high < 0 for _, high in intervals)
+
+
+def judged(claim: Claim, level: float = 0.95) -> Claim:
+    """The claim with its verdict; ``p_holm`` is known by now.
+
+    A claim of another form than a relation brings its outcome along, and keeps it if the corrected p allows it.
+    """
+    significant = 1 - level
+    corrected = f"undecided after correction for all claims (p {claim.p:.2g}, corrected {claim.p_holm:.2g})"
+    if claim.outcome in (SUPPORTED, CONTRADICTED) and not claim.p_holm <= significant:
+        return replace(claim, outcome=UNDECIDED, verdict=corrected)
+    if claim.outcome != UNDECIDED or not claim.panels:
+        return claim
+    effect, low, high = claim.association.effect, claim.association.low, claim.association.high
+    if np.isnan(low):
+        return replace(claim, verdict="undecided: too few runs for an interval")
+    found = low * high > 0
+    fixed = [claim.between_runs, claim.between_epochs]
+    holding = [each for each in fixed if each.low * each.high > 0 and 2 * each.p <= significant]
+    alike = [each for each in holding if each.effect * effect > 0]
+    against = "" if effect > 0 else ", against the claim"
+    if found and alike and claim.p_holm <= significant:
+        outcome = SUPPORTED if effect > 0 else CONTRADICTED
+        small = " but small" if abs(claim.fixed_change.effect) < claim.margin else ""
+        return replace(claim, outcome=outcome, verdict=outcome + small)
+    changes = (claim.change, claim.fixed_change)
+    if all(each.low > -claim.margin and each.high < claim.margin for each in changes):
+        return replace(claim, outcome=NEGLIGIBLE, verdict=NEGLIGIBLE)
+    if found and not alike:
+        ends = [each.high if effect > 0 else -each.low for each in fixed]
+        if holding:
+            why = "the opposite at fixed batch size and epoch"
+        elif all(end < abs(effect) for end in ends if not np.isnan(end)) and not np.isnan(ends).all():
+            why = f"explained by {claim.explained_by}"
+        else:
+            why = "not shown at fixed batch size and epoch"
+        return replace(claim, verdict=f"association only{against}: {why}")
+    if disagree(
+        [(each.association.low, each.association.high) for each in claim.panels if not each.excluded], claim.q_p
+    ):
+        return replace(claim, verdict="panels disagree")
+    return replace(claim, verdict=corrected if found else "undecided on this data")
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -106,6 +167,3 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
                 row[each.name] = value
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-RULE = "docs/statistics.md"
