@@ -41,7 +41,7 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, networks, panels, report, selection, table, written
+    from prs_lightning.analysis import boards, claims, networks, panels, report, selection, table, verdict, written
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
     found = table.find(runs)
@@ -86,7 +86,7 @@ def analyze(cfg: DictConfig) -> None:
         statistics, read.rows[read.rows["run"].isin(models["run"])],
         groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
     )  # fmt: skip
-    written.write_csv(folder / "claims.csv", pd.DataFrame(judged))
+    written.write_csv(folder / "claims.csv", verdict.claims_table(judged))
     audits: list[report.Audited] = []
     if pair and config["figures"] == "all":
         from prs_lightning.audit.pair import audit_pair
@@ -100,14 +100,12 @@ def analyze(cfg: DictConfig) -> None:
     )
     page = report.write_report(evidence, folder)
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    board = Table("claim", "verdict", "effect", title="scoreboard")
-    for claim in judged:
-        board.add_row(*(Text(cell) for cell in (claim.claim, claim.verdict, report.effect(claim))))
     console = Console()
-    console.print(board)
+    console.print(boards.console_board(judged, console.width))
+    for paragraph in evidence.words:
+        console.print(Text(printable(paragraph)), end="\n\n")
     for audited in audits:
         console.print(Text(printable(audited)), soft_wrap=True)
     console.print(Text(f"report: {printable(page)}"), soft_wrap=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from prs_lightning.analysis.shown import ANSWERS, MARKS, NOTHING, change, corrected, has_interval, interval, kind, number
+from prs_lightning.analysis.shown import ANSWERS, MARKS, NOTHING, change, corrected, has_interval, interval, kind, measure, number
 from prs_lightning.analysis.verdict import Answer, Claim
 
 HEAD = (
-    "claim", "verdict", *(name for _, name in ANSWERS), "p (Holm)", "change", "at fixed batch size and epoch",
-    "margin", "panels", "measured as", "paper", "on", "note",
+    "claim", "verdict", *(name for _, name in ANSWERS), "p (Holm)", "change", "panels", "measured as", "paper", "on", "note",
 )  # fmt: skip
 
 ONE_LINE = 140
@@ -29,9 +29,24 @@ def scoreboard_table(claims: Sequence[Claim]) -> pd.DataFrame:
 def _cells(claim: Claim) -> tuple[str, ...]:
     return (
         claim.claim, claim.verdict, *(interval(getattr(claim, name)) for name, _ in ANSWERS),
-        corrected(claim.p, claim.p_holm), change(claim.change), change(claim.fixed_change), number(claim.margin),
+        corrected(claim.p, claim.p_holm), changes(claim),
         claim.heterogeneity, claim.measure, claim.paper, claim.data, claim.note,
     )  # fmt: skip
+
+
+def changes(claim: Claim) -> str:
+    """How much the measure of a relation moves.
+
+    >>> changes(Claim("a", "4", "", change=Answer(0.1, 0.08, 0.12), margin=0.02, y="robust/pgd20"))
+    'RA (PGD-20) +0.1 [+0.08, +0.12] over the middle 80% of PRS ratios; margin 0.02'
+    """
+    told = (
+        (claim.change.effect, f"{measure(claim)} {change(claim.change)} over the middle 80% of PRS ratios"),
+        (claim.fixed_change.effect, f"at fixed batch size and epoch {change(claim.fixed_change)}"),
+        (claim.margin, f"margin {number(claim.margin)}"),
+    )
+    known = [text for value, text in told if not np.isnan(value)]
+    return "; ".join(known) if len(known) > 1 else NOTHING
 
 
 def facts(claim: Claim) -> dict[str, str]:

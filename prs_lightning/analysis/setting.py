@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import pandas as pd
 
-from prs_lightning.analysis.relations import in_words, label, plural
+from prs_lightning.analysis.relations import in_words, label, plural, rank
 from prs_lightning.analysis.selection import Selection
 from prs_lightning.measures import ROBUST_ACCURACY
 
@@ -21,7 +22,7 @@ def what_was_measured(selection: Selection, runs: pd.DataFrame) -> str:
         runs: ``RunTable.runs``.
     """
     models = selection.models
-    networks, data = ([label(name) for name in dict.fromkeys(models[column])] for column in ("model", "data"))
+    networks, data = ([label(name) for name in sorted({*models[column].astype(str)}, key=rank)] for column in ("model", "data"))
     panels = len(models[["model", "data"]].drop_duplicates())
     settings = [numbers(models[column], column.replace("_", " ")) for column in ("batch_size", "seed")]
     told = "No model counts."
@@ -49,21 +50,27 @@ def numbers(values: pd.Series, noun: str) -> str:
 
 def _attack(models: pd.DataFrame) -> str:
     """Epsilon on each data set, and on how many images."""
-    if ROBUST_ACCURACY not in models or models[ROBUST_ACCURACY].isna().all():
+    columns = ("config.callbacks.robustness.epsilon", "config.data.epsilon")
+    own = next((column for column in columns if column in models), "")
+    if not own or ROBUST_ACCURACY not in models or models[ROBUST_ACCURACY].isna().all():
         return ""
-    own, of_data = "config.callbacks.robustness.epsilon", "config.data.epsilon"
-    if not {own, of_data} & {*models.columns}:
-        return ""
-    models = models[models[ROBUST_ACCURACY].notna()]
-    epsilons = models[own if own in models else of_data].astype(object)
-    where = [
-        f"{' or '.join(map(in_pixels, group.dropna().unique()))} on {label(str(data))}"
-        for data, group in epsilons.groupby(models["data"], sort=False)
-        if group.notna().any()
-    ]
+    epsilons = models.loc[models[ROBUST_ACCURACY].notna(), ["data", own]].dropna().drop_duplicates().astype(str)
+    where = where_the_same([(in_pixels(epsilon), data) for data, epsilon in epsilons.itertuples(index=False)])
     images = models.get("config.callbacks.robustness.limit", pd.Series(dtype=object)).dropna().unique()
     on = f", on {int(images[0]):,} test images" if len(images) == 1 and str(images[0]).isdigit() else ""
-    return f"{label(ROBUST_ACCURACY)} is that within epsilon {in_words(where)}{on}." if where else ""
+    return f"{label(ROBUST_ACCURACY)} is that within epsilon {where}{on}." if where else ""
+
+
+def where_the_same(pairs: Iterable[tuple[str, str]]) -> str:
+    """Each value with the data sets that have it, given as (value, data set).
+
+    >>> where_the_same([("0.1", "fashion_mnist"), ("0.3", "mnist5k"), ("0.3", "mnist")])
+    '0.3 on MNIST and MNIST-5k and 0.1 on F-MNIST'
+    """
+    found: dict[str, list[str]] = {}
+    for value, data in sorted(pairs, key=lambda pair: rank(pair[1])):
+        found.setdefault(value, []).append(label(data))
+    return in_words([f"{value} on {in_words(data)}" for value, data in found.items()])
 
 
 def in_pixels(epsilon: object) -> str:
@@ -82,13 +89,13 @@ def in_pixels(epsilon: object) -> str:
 def _left_out(selection: Selection) -> str:
     """How many candidate models do not count, and why."""
     candidates, measured, kept = (int(count) for count in selection.counts["models"].iloc[1:4])
-    limits = [f"{limit:g} on {label(data)}" for data, limit in selection.thresholds.items() if limit]
+    limits = where_the_same([(f"{limit:g}", data) for data, limit in selection.thresholds.items() if limit])
     why = [
-        (candidates - measured, "without a test accuracy"),
-        (measured - kept, f"with a test accuracy below the threshold ({in_words(limits)})"),
+        (candidates - measured, "that have no test accuracy"),
+        (measured - kept, f"whose test accuracy is below the threshold ({limits})"),
     ]
     lost = [f"{count:,} {reason}" for count, reason in why if count]
-    return f"Of {plural(candidates, 'candidate model')} were left out {in_words(lost)}." if lost else ""
+    return f"Left out of {plural(candidates, 'candidate model')}: {in_words(lost)}." if lost else ""
 
 
 def _unfinished(runs: pd.DataFrame) -> str:

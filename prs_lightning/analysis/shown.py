@@ -129,3 +129,8 @@ def has_interval(answer: Answer) -> bool:
 def is_relation(claim: Claim) -> bool:
     """Whether it has two answers, of panels; claims of another form have an effect of their own unit."""
     return bool(claim.y or claim.panels)
+
+
+def measure(claim: Claim) -> str:
+    """What the changes of a relation are of."""
+    return label(claim.y) if claim.y else "the measure"

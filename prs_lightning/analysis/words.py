@@ -18,6 +18,7 @@ from prs_lightning.analysis.shown import (
     interval,
     is_relation,
     kind,
+    measure,
     number,
     p_value,
 )
@@ -67,12 +68,13 @@ def _told(claims: Sequence[Claim], whose: str) -> str:
     if not claims:
         return ""
     found = {each: [claim for claim in claims if kind(claim) == each] for each in COUNTED}
-    counts = [f"{len(some)} {COUNTED[each][len(some) > 1]}" for each, some in found.items() if some]
-    if len(claims) == 1:
-        counts = [COUNTED[kind(claims[0])][0]]
-    start = f"Of {whose} {len(claims)} claims, " if len(claims) > 1 else f"{_capital(whose)} one claim "
+    counts = [(len(some), COUNTED[each][len(some) > 1]) for each, some in found.items() if some]
+    if len(counts) > 1:
+        start = f"Of {whose} {len(claims)} claims, {in_words([f'{count} {what}' for count, what in counts])}."
+    else:
+        start = _capital(f"{whose} {plural(len(claims), 'claim')} {counts[0][1]}.")
     sentences = [SENTENCES[each](claim) for each, some in found.items() if each in SENTENCES for claim in some]
-    return " ".join([f"{start}{in_words(counts)}.", *sentences])
+    return " ".join([start, *sentences])
 
 
 def _supported(claim: Claim) -> str:
@@ -101,7 +103,7 @@ def _negligible(claim: Claim) -> str:
         )
         if not np.isnan(answer.effect)
     ]
-    told = f": {_measure(claim)} changes by {in_words(moves)}{_margin(claim)}" if moves else ""
+    told = f": {measure(claim)} changes by {in_words(moves)}{_margin(claim)}" if moves else ""
     return f"Whether {statement(claim)} hardly matters{told}."
 
 
@@ -154,7 +156,7 @@ def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
         few = f"With {plural(runs, 'run')} the data cannot say" if runs else "The data cannot say"
         told.append(f"{few} {_whether(undecided, _why_open)}.")
     if unmeasured := [claim for claim in claims if kind(claim) == NOT_MEASURABLE]:
-        told.append(f"It could not be measured {_whether(unmeasured, _because)}.")
+        told.append(f"Not measurable was {_whether(unmeasured, _because)}.")
     if seeds == 1:
         told.append("All runs have one seed, so that chance cannot be told from effect.")
     if pair:
@@ -169,7 +171,7 @@ def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
 
     >>> told = [Claim(f"low PRS ratio → {y}", "4", "") for y in ("high RA", "sparse features")]
     >>> _whether([*told, Claim("A above B", "9", "")], lambda claim: claim.figure)
-    'whether a low PRS ratio goes with a high RA (4) or with sparse features (4), and “A above B” (9)'
+    'whether a low PRS ratio goes with a high RA (4) or with sparse features (4), and whether “A above B” holds (9)'
     """
     begun: dict[str, list[str]] = {}
     alone = []
@@ -179,7 +181,7 @@ def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
         if goes:
             begun.setdefault(before, []).append(f"{after}{told}")
         else:
-            alone.append(f"{'whether ' * is_relation(claim)}{statement(claim)}{told}")
+            alone.append(f"whether {statement(claim)}{'' if is_relation(claim) else ' holds'}{told}")
     shared = [
         f"whether {before} goes with {', with '.join(after[:-1])}{' or with ' * (len(after) > 1)}{after[-1]}"
         for before, after in begun.items()
@@ -193,45 +195,46 @@ def _why_open(claim: Claim) -> str:
         return claim.note or "not measured"
     if not has_interval(claim.association):
         return f"{interval(claim.association)}, too few runs for an interval"
+    found = _found(claim.association)
+    fixed = (("between runs", claim.between_runs), ("between epochs", claim.between_epochs))
     told = [interval(claim.association)]
-    if claim.association.low * claim.association.high > 0:  # so the other answers, or the correction, leave it open
-        told += [
-            f"{interval(answer)} {name}"
-            for name, answer in (("between runs", claim.between_runs), ("between epochs", claim.between_epochs))
-            if not np.isnan(answer.effect)
-        ]
-        told += [f"corrected p {p_value(claim.p_holm)}"] * (not np.isnan(claim.p_holm))
+    told += [
+        f"{interval(answer)} {name}" for name, answer in fixed if _found(answer) or (found and has_interval(answer))
+    ]
+    told += [f"corrected p {p_value(claim.p_holm)}"] * (found and not np.isnan(claim.p_holm))
     return ", ".join(told)
 
 
+def _found(answer: Answer) -> bool:
+    """Whether the interval excludes 0."""
+    return answer.low * answer.high > 0
+
+
 def _effect(claim: Claim) -> str:
-    """The association, over how many panels, and the corrected p."""
+    """The association, and over how many panels; of a claim of another form its effect, and on what."""
     counted = sum(not panel.excluded for panel in claim.panels)
-    told = [interval(claim.association), plural(counted, "panel") if counted else claim.data]
-    told += [f"corrected p {p_value(claim.p_holm)}"] * (not np.isnan(claim.p_holm))
-    return ", ".join(filter(None, told))
+    among = f"{counted} of {plural(len(claim.panels), 'panel')}" if counted < len(claim.panels) else ""
+    among = among or (plural(counted, "panel") if counted else claim.data)
+    return ", ".join(filter(None, [interval(claim.association), among]))
 
 
 def _kept(claim: Claim) -> str:
     """Which of the two answers at fixed batch size and epoch has the association's sign."""
-    sign = -1 if claim.association.effect < 0 else 1
-    runs, epochs = f"between runs ({interval(claim.between_runs)})", f"between the epochs of a run ({interval(claim.between_epochs)})"
-    kept = [_excludes_zero(answer, sign) for answer in (claim.between_runs, claim.between_epochs)]
+    sign = np.sign(claim.association.effect)
+    runs = f"between runs ({interval(claim.between_runs)})"
+    epochs = f"between the epochs of a run ({interval(claim.between_epochs)})"
+    kept = [_found(each) and each.effect * sign > 0 for each in (claim.between_runs, claim.between_epochs)]
     if all(kept) or not any(kept):
-        return f"at fixed batch size and epoch it holds both {runs} and {epochs}"
+        return f"at fixed batch size and epoch it holds {runs} and {epochs}"
     first, second = (runs, epochs) if kept[0] else (epochs, runs)
     return f"at fixed batch size and epoch it holds {first}, but was not found {second}"
-
-
-def _excludes_zero(answer: Answer, sign: int) -> bool:
-    return min(sign * answer.low, sign * answer.high) > 0
 
 
 def _size(claim: Claim) -> str:
     """How much the measure moves, where that is known, and whether that is little."""
     if np.isnan(claim.change.effect):
         return ", but the effect is small" * claim.verdict.endswith("but small")
-    told = f"; {_measure(claim)} changes by {change(claim.change)}"
+    told = f"; {measure(claim)} changes by {change(claim.change)}"
     if claim.verdict.endswith("but small"):
         fixed = np.isnan(claim.fixed_change.effect)
         told += ", which is small" if fixed else f", at fixed batch size and epoch by {change(claim.fixed_change)} only"
@@ -240,10 +243,6 @@ def _size(claim: Claim) -> str:
 
 def _margin(claim: Claim) -> str:
     return "" if np.isnan(claim.margin) else f", within the margin of {number(claim.margin)}"
-
-
-def _measure(claim: Claim) -> str:
-    return label(claim.y) if claim.y else "the measure"
 
 
 def _because(claim: Claim) -> str:
