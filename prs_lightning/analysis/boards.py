@@ -101,8 +101,3 @@ def coupled_table(coupled: pd.DataFrame) -> pd.DataFrame:
                 cells["worst"] = f"{row['factor']}: {number(row['worst_sign_error'])} for {row['worst_environment']}"
         rows.append(cells)
     return pd.DataFrame(rows)
-
-
-def power_table(power: pd.DataFrame) -> pd.DataFrame:
-    """As it is, numbers as they are shown."""
-    return power.map(lambda cell: cell if isinstance(cell, str) else number(float(cell)))

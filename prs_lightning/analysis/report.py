@@ -144,7 +144,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "answers": shown.ANSWERS,
         "board": boards.scoreboard_table(evidence.claims),
         "coupled": None if evidence.coupled is None else boards.coupled_table(evidence.coupled),
-        "power": None if evidence.power is None else boards.power_table(evidence.power),
+        "power": evidence.power,
         "rule": RULE,
         "misleading": misleading_panels(statistics),
         "by_figure": by_figure,
