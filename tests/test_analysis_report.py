@@ -201,7 +201,10 @@ def test_one_run_still_makes_a_report(tmp_path: Path) -> None:
     assert "There is no pair of networks A and B: 0 of 3 models have a checkpoint" in page
     assert "Not made: Figure 1:" in page
     assert page.count("<figure>") == 1
-    assert page.count('<span class="verdict undecided">') == 12
+    verdicts = re.findall(r'<span class="verdict ([\w-]+)">', page)
+    assert len(verdicts) == 12
+    assert {*verdicts} == {"undecided", "not-measurable"}
+    assert "Measured was 1 run of CNN-6 on MNIST (1 panel), with batch size 64 and seed 0: 3 models" in page
 
 
 def test_runs_that_share_nothing_still_make_a_report(tmp_path: Path) -> None:

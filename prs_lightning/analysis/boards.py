@@ -10,11 +10,23 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from prs_lightning.analysis.shown import ANSWERS, MARKS, NOTHING, change, corrected, has_interval, interval, kind, measure, number
+from prs_lightning.analysis.shown import (
+    ANSWERS,
+    MARKS,
+    NOTHING,
+    change,
+    corrected,
+    has_interval,
+    interval,
+    kind,
+    measure,
+    number,
+)
 from prs_lightning.analysis.verdict import Answer, Claim
 
 HEAD = (
-    "claim", "verdict", *(name for _, name in ANSWERS), "p (Holm)", "change", "panels", "measured as", "paper", "on", "note",
+    "claim", "verdict", *(name for _, name in ANSWERS), "p (Holm)", "change", "panels",
+    "measured as", "paper", "on", "note",
 )  # fmt: skip
 
 ONE_LINE = 140

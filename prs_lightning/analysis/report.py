@@ -24,7 +24,7 @@ from prs_lightning.analysis.shown import NOTHING, number
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
 from prs_lightning.analysis.text import code_span, html_block, in_html, in_markdown, markdown_block
-from prs_lightning.analysis.verdict import RULE, Answer, Claim, claims_table
+from prs_lightning.analysis.verdict import RULE, Claim, claims_table
 from prs_lightning.analysis.words import in_plain_words
 from prs_lightning.errors import RunError, in_one_line
 from prs_lightning.measures import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "scikit-learn", "torch")
 """What the numbers of a report may hang on."""
+
 
 @dataclass(frozen=True)
 class Audited:
@@ -86,7 +87,8 @@ class Evidence:
         models, of_pair = self.selection.models, bool(self.pair and self.figures)
         counts = {"runs": models["run"].nunique(), "seeds": models["seed"].nunique()}
         return [
-            what_was_measured(self.selection, self.table.runs), *in_plain_words(self.claims, **counts, pair=of_pair)
+            what_was_measured(self.selection, self.table.runs),
+            *in_plain_words(self.claims, **counts, pair=of_pair),
         ]
 
 
@@ -174,9 +176,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "paper_note": PAPER_NOTE,
         "minimum_runs": MINIMUM_RUNS,
         "level": level,
-        "brackets": f"In brackets stand {level} intervals; of changes {2 * evidence.config['bootstrap']['level'] - 1:.0%}, "
-        "those of two one-sided tests. A correlation above 0 agrees with its claim. A change is that of the measure from "
-        "the 90th down to the 10th percentile of the PRS ratio. p is corrected over all claims (Holm).",
+        "level_of_changes": f"{2 * evidence.config['bootstrap']['level'] - 1:.0%}",
     }  # fmt: skip
 
 

@@ -22,12 +22,15 @@ def what_was_measured(selection: Selection, runs: pd.DataFrame) -> str:
         runs: ``RunTable.runs``.
     """
     models = selection.models
-    networks, data = ([label(name) for name in sorted({*models[column].astype(str)}, key=rank)] for column in ("model", "data"))
+    networks, data = (
+        [label(name) for name in sorted({*models[column].astype(str)}, key=rank)] for column in ("model", "data")
+    )
     panels = len(models[["model", "data"]].drop_duplicates())
     settings = [numbers(models[column], column.replace("_", " ")) for column in ("batch_size", "seed")]
     told = "No model counts."
     if panels:
-        told = f"Measured were {plural(models['run'].nunique(), 'run')} of {in_words(networks)} on {in_words(data)} "
+        runs_here = models["run"].nunique()
+        told = f"Measured w{'as' if runs_here == 1 else 'ere'} {plural(runs_here, 'run')} of {in_words(networks)} on {in_words(data)} "
         told += f"({plural(panels, 'panel')})"
         told += f", with {in_words([*filter(None, settings)])}" if any(settings) else ""
         told += f": {plural(len(models), 'model')} at {numbers(models['epoch'], 'epoch')}."
@@ -91,8 +94,8 @@ def _left_out(selection: Selection) -> str:
     candidates, measured, kept = (int(count) for count in selection.counts["models"].iloc[1:4])
     limits = where_the_same([(f"{limit:g}", data) for data, limit in selection.thresholds.items() if limit])
     why = [
-        (candidates - measured, "that have no test accuracy"),
-        (measured - kept, f"whose test accuracy is below the threshold ({limits})"),
+        (candidates - measured, "without a test accuracy"),
+        (measured - kept, f"with a test accuracy below the threshold ({limits})"),
     ]
     lost = [f"{count:,} {reason}" for count, reason in why if count]
     return f"Left out of {plural(candidates, 'candidate model')}: {in_words(lost)}." if lost else ""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from prs_lightning.analysis.relations import in_words, label, plural
+from prs_lightning.analysis.relations import in_words, plural
 from prs_lightning.analysis.shown import (
     ASSOCIATION_ONLY,
+    NOTHING,
     PANELS_DISAGREE,
     VANISHES,
     change,
@@ -46,9 +47,7 @@ COUNTED = {
 """How claims of one kind are counted, one and several, in the order in which they are told."""
 
 
-def in_plain_words(
-    claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool = False
-) -> list[str]:
+def in_plain_words(claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool = False) -> list[str]:
     """What the data say of the paper's claims, what they say of the others, and what they cannot say: a paragraph each.
 
     Each claim is told once, with the numbers that carry its verdict; what has no number is told without one.
@@ -80,14 +79,14 @@ def _told(claims: Sequence[Claim], whose: str) -> str:
 def _supported(claim: Claim) -> str:
     if not is_relation(claim):
         return f"{_capital(_quoted(claim))} is supported: {_effect(claim)}."
-    return f"{_capital(statement(claim))} ({_effect(claim)}), and {_kept(claim)}{_size(claim)}."
+    return f"{_capital(statement(claim))}{_in_brackets(_effect(claim))}{_kept(claim)}{_size(claim)}."
 
 
 def _contradicted(claim: Claim) -> str:
     if not is_relation(claim):
         return f"{_capital(_quoted(claim))} is contradicted: {_effect(claim)}."
     return (
-        f"It is not so that {statement(claim)}: the relation runs the other way ({_effect(claim)}), and "
+        f"It is not so that {statement(claim)}: the relation runs the other way{_in_brackets(_effect(claim))}"
         f"{_kept(claim)}{_size(claim)}."
     )
 
@@ -109,13 +108,9 @@ def _negligible(claim: Claim) -> str:
 
 def _association_only(claim: Claim) -> str:
     agrees = not claim.association.effect < 0
-    start = f"Over all models {'it is not so that ' * (not agrees)}{statement(claim)} ({_effect(claim)})"
+    start = f"Over all models {'it is not so that ' * (not agrees)}{statement(claim)}{_in_brackets(_effect(claim))}"
     start += "" if agrees else ": the relation runs the other way"
-    left = [
-        f"{name} ({interval(answer)})"
-        for name, answer in (("between runs", claim.between_runs), ("between the epochs of a run", claim.between_epochs))
-        if not np.isnan(answer.effect)
-    ]
+    left = [f"{name} ({interval(answer)})" for name, answer in _at_fixed(claim)]
     why = in_two(claim.verdict)[1]
     if why.startswith("the opposite"):
         return f"{start}, but the opposite holds at fixed batch size and epoch: {in_words(left)}."
@@ -167,26 +162,30 @@ def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
 
 
 def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
-    """Claims as one clause; those with a beginning in common share it.
+    """Claims as one clause; those with a beginning in common share it, and those with a reason in common that.
 
-    >>> told = [Claim(f"low PRS ratio → {y}", "4", "") for y in ("high RA", "sparse features")]
+    >>> told = [Claim(f"low PRS ratio → {y}", figure, "") for y, figure in (("high RA", "4"), ("sparse features", "12"))]
     >>> _whether([*told, Claim("A above B", "9", "")], lambda claim: claim.figure)
-    'whether a low PRS ratio goes with a high RA (4) or with sparse features (4), and whether “A above B” holds (9)'
+    'whether a low PRS ratio goes with a high RA (4) or with sparse features (12), and whether “A above B” holds (9)'
+    >>> _whether(told, lambda claim: "too few")
+    'whether a low PRS ratio goes with a high RA or with sparse features (too few)'
     """
-    begun: dict[str, list[str]] = {}
-    alone = []
-    for claim in claims:
-        told = _in_brackets(detail(claim))
-        before, goes, after = statement(claim).partition(" goes with ")
+    details = [detail(claim) for claim in claims]
+    begun: dict[tuple[str, str], list[str]] = {}
+    clauses = []
+    for claim, told in zip(claims, details, strict=True):
+        before, goes, after = statement(claim).partition(" goes ")
+        shared = told if details.count(told) > 1 else ""
         if goes:
-            begun.setdefault(before, []).append(f"{after}{told}")
+            begun.setdefault((before, shared), []).append(f"{after}{_in_brackets('' if shared else told)}")
         else:
-            alone.append(f"whether {statement(claim)}{'' if is_relation(claim) else ' holds'}{told}")
-    shared = [
-        f"whether {before} goes with {', with '.join(after[:-1])}{' or with ' * (len(after) > 1)}{after[-1]}"
-        for before, after in begun.items()
+            clauses.append(f"whether {before}{' holds' * (not is_relation(claim))}{_in_brackets(told)}")
+    together = [
+        f"whether {before} goes {' or '.join(filter(None, [', '.join(after[:-1]), after[-1]]))}{_in_brackets(shared)}"
+        for (before, shared), after in begun.items()
     ]
-    return ", and ".join(filter(None, ["; ".join(shared), in_words(alone)]))
+    *first, last = [*together, *clauses]
+    return f"{'; '.join(first)}, and {last}" if first else last
 
 
 def _why_open(claim: Claim) -> str:
@@ -194,15 +193,12 @@ def _why_open(claim: Claim) -> str:
     if np.isnan(claim.association.effect):
         return claim.note or "not measured"
     if not has_interval(claim.association):
-        return f"{interval(claim.association)}, too few runs for an interval"
+        return f"{interval(claim.association)}, no interval"
     found = _found(claim.association)
-    fixed = (("between runs", claim.between_runs), ("between epochs", claim.between_epochs))
     told = [interval(claim.association)]
-    told += [
-        f"{interval(answer)} {name}" for name, answer in fixed if _found(answer) or (found and has_interval(answer))
-    ]
+    told += [f"{name} {interval(answer)}" for name, answer in _at_fixed(claim) if found or _found(answer)]
     told += [f"corrected p {p_value(claim.p_holm)}"] * (found and not np.isnan(claim.p_holm))
-    return ", ".join(told)
+    return "; ".join(told)
 
 
 def _found(answer: Answer) -> bool:
@@ -215,19 +211,28 @@ def _effect(claim: Claim) -> str:
     counted = sum(not panel.excluded for panel in claim.panels)
     among = f"{counted} of {plural(len(claim.panels), 'panel')}" if counted < len(claim.panels) else ""
     among = among or (plural(counted, "panel") if counted else claim.data)
-    return ", ".join(filter(None, [interval(claim.association), among]))
+    effect = interval(claim.association)
+    return ", ".join(filter(None, [effect if effect != NOTHING else "", among]))
+
+
+def _at_fixed(claim: Claim) -> list[tuple[str, Answer]]:
+    """The answers at fixed batch size and epoch that there are, each with its name."""
+    both = (("between runs", claim.between_runs), ("between the epochs of a run", claim.between_epochs))
+    return [(name, answer) for name, answer in both if not np.isnan(answer.effect)]
 
 
 def _kept(claim: Claim) -> str:
     """Which of the two answers at fixed batch size and epoch has the association's sign."""
     sign = np.sign(claim.association.effect)
-    runs = f"between runs ({interval(claim.between_runs)})"
-    epochs = f"between the epochs of a run ({interval(claim.between_epochs)})"
-    kept = [_found(each) and each.effect * sign > 0 for each in (claim.between_runs, claim.between_epochs)]
-    if all(kept) or not any(kept):
-        return f"at fixed batch size and epoch it holds {runs} and {epochs}"
-    first, second = (runs, epochs) if kept[0] else (epochs, runs)
-    return f"at fixed batch size and epoch it holds {first}, but was not found {second}"
+    told = [
+        (f"{name} ({interval(answer)})", bool(_found(answer) and answer.effect * sign > 0))
+        for name, answer in _at_fixed(claim)
+    ]
+    kept, missed = ([text for text, held in told if held is each] for each in (True, False))
+    if not kept:
+        return ""
+    but = f", but was not found {missed[0]}" if missed else ""
+    return f", and at fixed batch size and epoch it holds {in_words(kept)}{but}"
 
 
 def _size(claim: Claim) -> str:
