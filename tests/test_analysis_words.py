@@ -36,16 +36,16 @@ TOLD = {
     "between runs (0.40 [0.20, 0.60]) and between the epochs of a run (0.02 [-0.10, 0.14]).",
     "not shown": "Over all models a low PRS ratio goes with a high robust accuracy (0.56 [0.41, 0.68], 2 of 3 panels), "
     "but at fixed batch size and epoch no such relation was found, between the epochs of a run (0.02 [-0.10, 0.14]).",
-    "panels disagree": f"The panels disagree {WHETHER}: VGG-16 on CIFAR-10 -0.40 [-0.60, -0.20] but CNN-6 on MNIST 0.80 "
-    "[0.70, 0.90], together 0.02 [-0.10, 0.14], 2 of 3 panels.",
-    "corrected": f"With 20 runs the data cannot say {WHETHER} (0.56 [0.41, 0.68]; between runs 0.40 [0.20, 0.60]; between the "
-    "epochs of a run 0.02 [-0.10, 0.14]; corrected p 0.03).",
+    "panels disagree": f"The panels disagree {WHETHER}: VGG-16 on CIFAR-10 -0.40 [-0.60, -0.20] but CNN-6 on MNIST "
+    "0.80 [0.70, 0.90], together 0.02 [-0.10, 0.14], 2 of 3 panels.",
+    "corrected": f"With 20 runs the data cannot say {WHETHER} (0.56 [0.41, 0.68]; between runs 0.40 [0.20, 0.60]; "
+    "between the epochs of a run 0.02 [-0.10, 0.14]; corrected p 0.03).",
     "undecided": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; between runs 0.40 [0.20, 0.60]).",
     "few": f"With 20 runs the data cannot say {WHETHER} (0.30, no interval).",
     "vanishes": f"W{WHETHER[1:]} cannot be asked: the robustness vanishes under the audit (no network keeps more than "
     "0.003 of the test samples).",
-    "strong": f"Not measurable was {WHETHER} (too strong an attack to tell these networks apart; use a smaller epsilon, "
-    "or the distance; CNN-6 on MNIST: epsilon about 0.05 would do, the median distance).",
+    "strong": f"Not measurable was {WHETHER} (too strong an attack to tell these networks apart; use a smaller "
+    "epsilon, or the distance; CNN-6 on MNIST: epsilon about 0.05 would do, the median distance).",
     "not measured": f"Not measurable was {WHETHER} (not measured: distance).",
 }  # fmt: skip
 

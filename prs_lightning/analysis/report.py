@@ -100,6 +100,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "in_two": shown.in_two,
     "mark": lambda claim: shown.MARKS[shown.kind(claim)],
     "place": lambda value: f"{50 + 48 * np.clip(value, -1, 1):.1f}%",  # of [-1, 1], on the page's axis
+    "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
     "panels": boards.panels_table,
 }
 """What the templates ask of a claim and its numbers."""
@@ -116,7 +117,6 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         environment.filters |= FILTERS | {
-            "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
             "cell": cell,
             "code": code_span,
             "block": block,

@@ -23,14 +23,15 @@ def what_was_measured(selection: Selection, runs: pd.DataFrame) -> str:
     """
     models = selection.models
     networks, data = (
-        [label(name) for name in sorted({*models[column].astype(str)}, key=rank)] for column in ("model", "data")
+        in_words([label(name) for name in sorted({*models[column].astype(str)}, key=rank)])
+        for column in ("model", "data")
     )
     panels = len(models[["model", "data"]].drop_duplicates())
     settings = [numbers(models[column], column.replace("_", " ")) for column in ("batch_size", "seed")]
     told = "No model counts."
     if panels:
         runs_here = models["run"].nunique()
-        told = f"Measured w{'as' if runs_here == 1 else 'ere'} {plural(runs_here, 'run')} of {in_words(networks)} on {in_words(data)} "
+        told = f"Measured w{'as' if runs_here == 1 else 'ere'} {plural(runs_here, 'run')} of {networks} on {data} "
         told += f"({plural(panels, 'panel')})"
         told += f", with {in_words([*filter(None, settings)])}" if any(settings) else ""
         told += f": {plural(len(models), 'model')} at {numbers(models['epoch'], 'epoch')}."
@@ -40,10 +41,10 @@ def what_was_measured(selection: Selection, runs: pd.DataFrame) -> str:
 def numbers(values: pd.Series, noun: str) -> str:
     """The different integers of a column, with their noun; nothing if none is known.
 
-    >>> numbers(pd.Series([2048, 64, 64]), "batch size"), numbers(pd.Series([3.0]), "seed"), numbers(pd.Series([None]), "seed")
-    ('batch sizes 64 and 2,048', 'seed 3', '')
-    >>> numbers(pd.Series(range(20)), "seed")
-    '20 seeds from 0 to 19'
+    >>> numbers(pd.Series([2048, 64, 64]), "batch size"), numbers(pd.Series([3.0]), "seed")
+    ('batch sizes 64 and 2,048', 'seed 3')
+    >>> numbers(pd.Series(range(20)), "seed"), numbers(pd.Series([None]), "seed")
+    ('20 seeds from 0 to 19', '')
     """
     known = [f"{int(value):,}" for value in sorted({*values.dropna()})]
     if len(known) > NAMED:

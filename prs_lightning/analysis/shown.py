@@ -66,7 +66,8 @@ def in_two(verdict: str) -> tuple[str, str]:
     >>> in_two("undecided after correction for all claims (p 0.01, corrected 0.06)")
     ('undecided after correction for all claims', 'p 0.01, corrected 0.06')
     """
-    word, rest = re.fullmatch(r"(.*?)(?:: | \(|$)(.*)", verdict).groups()
+    word, *behind = re.split(r": | \(", verdict, maxsplit=1)
+    rest = "".join(behind)
     return word, rest.removesuffix(")") if rest.count(")") > rest.count("(") else rest
 
 
@@ -118,7 +119,7 @@ def change(answer: Answer) -> str:
 def _between(answer: Answer, form: str) -> str:
     effect = "" if np.isnan(answer.effect) else form.format(answer.effect)
     low, high = form.format(answer.low), form.format(answer.high)
-    return " ".join(filter(None, [effect, has_interval(answer) and f"[{low}, {high}]"])) or NOTHING
+    return f"{effect} [{low}, {high}]".strip() if has_interval(answer) else effect or NOTHING
 
 
 def has_interval(answer: Answer) -> bool:

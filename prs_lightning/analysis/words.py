@@ -164,7 +164,7 @@ def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
 def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
     """Claims as one clause; those with a beginning in common share it, and those with a reason in common that.
 
-    >>> told = [Claim(f"low PRS ratio → {y}", figure, "") for y, figure in (("high RA", "4"), ("sparse features", "12"))]
+    >>> told = [Claim(f"low PRS ratio → {y}", at, "") for y, at in (("high RA", "4"), ("sparse features", "12"))]
     >>> _whether([*told, Claim("A above B", "9", "")], lambda claim: claim.figure)
     'whether a low PRS ratio goes with a high RA (4) or with sparse features (12), and whether “A above B” holds (9)'
     >>> _whether(told, lambda claim: "too few")
@@ -251,7 +251,7 @@ def _margin(claim: Claim) -> str:
 
 
 def _because(claim: Claim) -> str:
-    """What stands behind the verdict, and the note but for the panels that were left out, which the forest plot names."""
+    """What stands behind the verdict, and the note; the panels that were left out stand in the forest plot."""
     _, behind = in_two(claim.verdict)
     note = claim.note.partition("left out:")[0].rstrip("; ")
     return "; ".join(filter(None, [behind, note])) or claim.note
