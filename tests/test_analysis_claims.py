@@ -150,6 +150,14 @@ def test_runs_that_do_not_change_have_a_trend_of_0() -> None:
     assert claim.outcome == UNDECIDED
 
 
+def test_runs_of_two_epochs_have_a_trend() -> None:
+    prs, robust = moving(-1), moving(1, seed=4)
+    rows = epochs_table(prs, robust)
+    claim = epochs_claim(rows[rows["epoch"].isin([1, 10])], 0.95)
+    assert "not measured" not in claim.note
+    assert claim.association.effect > 0.7
+
+
 def test_a_claim_of_epochs_about_an_attack_that_nothing_withstands_is_not_measurable() -> None:
     robust = np.zeros(80)
     robust[:10] = np.linspace(0, 0.3, 10)
