@@ -41,7 +41,7 @@ TOLD = {
     "corrected": f"With 20 runs the data cannot say {WHETHER} (0.56 [0.41, 0.68]; between runs 0.40 [0.20, 0.60]; "
     "between the epochs of a run 0.02 [-0.10, 0.14]; corrected p 0.03).",
     "undecided": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; between runs 0.40 [0.20, 0.60]).",
-    "few": f"With 20 runs the data cannot say {WHETHER} (0.30, no interval).",
+    "few": f"With 20 runs the data cannot say {WHETHER} (0.30; too few runs for an interval).",
     "vanishes": f"W{WHETHER[1:]} cannot be asked: the robustness vanishes under the audit (no network keeps more than "
     "0.003 of the test samples).",
     "strong": f"Not measurable was {WHETHER} (too strong an attack to tell these networks apart; use a smaller "
@@ -67,6 +67,17 @@ def test_no_claim_is_forgotten_and_none_is_told_twice() -> None:
     for claim in claims:
         name = claim.claim.rpartition(" → ")[2]
         assert len(re.findall(rf"{name}\b", text)) == 1, name
+
+
+def test_claims_about_networks_a_and_b_keep_the_words_of_their_verdict() -> None:
+    small = other_form(verdict="supported but small (network A alone)")
+    apart = other_form("undecided", verdict="networks A and B disagree", claim="A above B")
+    alone = other_form("undecided", verdict="undecided: describes these networks only", association=Answer(0.1))
+    first, last = in_plain_words([small, apart, alone], runs=6, seeds=3)
+    assert first.endswith("“inclusion group more robust than exclusion group” is supported but small (network A alone): "
+                          "0.08 [0.02, 0.14], 6 networks.")  # fmt: skip
+    assert "whether “A above B” holds (0.08 [0.02, 0.14]; networks A and B disagree)" in last
+    assert "holds (0.10; describes these networks only)" in last
 
 
 def test_the_paper_s_claims_come_first_and_are_counted() -> None:

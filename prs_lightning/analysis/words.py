@@ -78,13 +78,13 @@ def _told(claims: Sequence[Claim], whose: str) -> str:
 
 def _supported(claim: Claim) -> str:
     if not is_relation(claim):
-        return f"{_capital(_quoted(claim))} is supported: {_effect(claim)}."
+        return f"{_capital(_quoted(claim))} is {claim.verdict}: {_effect(claim)}."
     return f"{_capital(statement(claim))}{_in_brackets(_effect(claim))}{_kept(claim)}{_size(claim)}."
 
 
 def _contradicted(claim: Claim) -> str:
     if not is_relation(claim):
-        return f"{_capital(_quoted(claim))} is contradicted: {_effect(claim)}."
+        return f"{_capital(_quoted(claim))} is {claim.verdict}: {_effect(claim)}."
     return (
         f"It is not so that {statement(claim)}: the relation runs the other way{_in_brackets(_effect(claim))}"
         f"{_kept(claim)}{_size(claim)}."
@@ -189,13 +189,15 @@ def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
 
 
 def _why_open(claim: Claim) -> str:
-    """The numbers of an undecided claim."""
+    """The numbers of an undecided claim, and why it is, where these do not say so."""
     if np.isnan(claim.association.effect):
         return claim.note or "not measured"
-    if not has_interval(claim.association):
-        return f"{interval(claim.association)}, no interval"
-    found = _found(claim.association)
-    told = [interval(claim.association)]
+    told, found = [interval(claim.association)], _found(claim.association)
+    word, behind = in_two(claim.verdict)
+    if not word.startswith(UNDECIDED):
+        told.append(word)
+    elif not has_interval(claim.association):
+        told.append(behind or "no interval")
     told += [f"{name} {interval(answer)}" for name, answer in _at_fixed(claim) if found or _found(answer)]
     told += [f"corrected p {p_value(claim.p_holm)}"] * (found and not np.isnan(claim.p_holm))
     return "; ".join(told)
