@@ -73,7 +73,7 @@ def test_claims_about_networks_a_and_b_keep_the_words_of_their_verdict() -> None
     small = other_form(verdict="supported but small (network A alone)")
     apart = other_form("undecided", verdict="networks A and B disagree", claim="A above B")
     alone = other_form("undecided", verdict="undecided: describes these networks only", association=Answer(0.1))
-    first, last = in_plain_words([small, apart, alone], runs=6, seeds=3)
+    first, last, _ = in_plain_words([small, apart, alone], runs=6, seeds=3)
     assert first.endswith("group” is supported but small (network A alone): 0.08 [0.02, 0.14], 6 networks.")
     assert "whether “A above B” holds (0.08 [0.02, 0.14]; networks A and B disagree)" in last
     assert "holds (0.10; describes these networks only)" in last
@@ -81,11 +81,11 @@ def test_claims_about_networks_a_and_b_keep_the_words_of_their_verdict() -> None
 
 def test_the_paper_s_claims_come_first_and_are_counted() -> None:
     claims = [made("supported", **OURS), made("undecided"), other_form(), made("strong"), made("undecided")]
-    paper, ours, cannot = in_plain_words(claims, runs=20, seeds=5)
+    paper, ours, cannot, *_ = in_plain_words(claims, runs=20, seeds=5)
     assert paper.startswith("Of the paper's 4 claims, 1 is supported, 2 are undecided and 1 was not measurable. “incl")
     assert ours.startswith("The other 1 claim is supported. A low PRS ratio goes with")
     assert cannot.startswith("With 20 runs the data cannot say whether")
-    (alone, _) = in_plain_words([made("undecided", **OURS), made("few", **OURS)], runs=1, seeds=0)
+    (alone, *_) = in_plain_words([made("undecided", **OURS), made("few", **OURS)], runs=1, seeds=0)
     assert alone == "The 2 claims are undecided."
 
 

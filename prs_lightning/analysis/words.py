@@ -48,7 +48,7 @@ COUNTED = {
 
 
 def in_plain_words(claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool = False) -> list[str]:
-    """What the data say of the paper's claims, what they say of the others, and what they cannot say: a paragraph each.
+    """Paragraphs: what the data say of the paper's claims, what they say of the others, and what they cannot say.
 
     Each claim is told once, with the numbers that carry its verdict; what has no number is told without one.
 
@@ -58,22 +58,23 @@ def in_plain_words(claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool
     """
     paper = [claim for claim in claims if claim.paper != NOT_IN_THE_PAPER]
     others = [claim for claim in claims if claim.paper == NOT_IN_THE_PAPER]
-    told = [_told(paper, "the paper's"), _told(others, "the other" if paper else "the")]
-    return [*filter(None, told), _cannot(claims, runs, seeds, pair)]
+    told = [*_told(paper, "the paper's"), *_told(others, "the other" if paper else "the")]
+    return [*told, *_cannot(claims, runs, seeds, pair)]
 
 
-def _told(claims: Sequence[Claim], whose: str) -> str:
-    """A count of the verdicts, then a sentence for each claim on which the data say something."""
+def _told(claims: Sequence[Claim], whose: str) -> list[str]:
+    """A count of the verdicts, then a sentence for each claim on which the data say something; a paragraph a verdict."""
     if not claims:
-        return ""
+        return []
     found = {each: [claim for claim in claims if kind(claim) == each] for each in COUNTED}
     counts = [(len(some), COUNTED[each][len(some) > 1]) for each, some in found.items() if some]
     if len(counts) > 1:
         start = f"Of {whose} {len(claims)} claims, {in_words([f'{count} {what}' for count, what in counts])}."
     else:
         start = _capital(f"{whose} {plural(len(claims), 'claim')} {counts[0][1]}.")
-    sentences = [SENTENCES[each](claim) for each, some in found.items() if each in SENTENCES for claim in some]
-    return " ".join([start, *sentences])
+    told = [[sentence(claim) for claim in found[each]] for each, sentence in SENTENCES.items() if found[each]]
+    first, *others = told or [[]]
+    return [" ".join(sentences) for sentences in ([start, *first], *others)]
 
 
 def _supported(claim: Claim) -> str:
@@ -144,7 +145,7 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
 """What is told of a claim on which the data say something, by its kind."""
 
 
-def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
+def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> list[str]:
     """What is open, what could not be measured, and what no such data could say."""
     told = []
     if undecided := [claim for claim in claims if kind(claim) == UNDECIDED]:
@@ -152,13 +153,14 @@ def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
         told.append(f"{few} {_whether(undecided, _why_open)}.")
     if unmeasured := [claim for claim in claims if kind(claim) == NOT_MEASURABLE]:
         told.append(f"Not measurable was {_whether(unmeasured, _because)}.")
+    always = []
     if seeds == 1:
-        told.append("All runs have one seed, so that chance cannot be told from effect.")
+        always.append("All runs have one seed, so that chance cannot be told from effect.")
     if pair:
-        told.append("What is read off networks A and B describes these networks alone.")
-    told.append("An association is no cause: batch size, epoch and seed were set, the PRS ratio was not.")
-    told.append("And robust accuracy under an attack is an upper bound: other attacks may find more.")
-    return " ".join(told)
+        always.append("What is read off networks A and B describes these networks alone.")
+    always.append("An association is no cause: batch size, epoch and seed were set, the PRS ratio was not.")
+    always.append("And robust accuracy under an attack is an upper bound: other attacks may find more.")
+    return [*told, " ".join(always)]
 
 
 def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
