@@ -63,7 +63,7 @@ def in_plain_words(claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool
 
 
 def _told(claims: Sequence[Claim], whose: str) -> list[str]:
-    """A count of the verdicts, then a sentence for each claim on which the data say something; a paragraph a verdict."""
+    """A count of the verdicts, then a sentence for each claim that the data tell of; a paragraph a verdict."""
     if not claims:
         return []
     found = {each: [claim for claim in claims if kind(claim) == each] for each in COUNTED}
