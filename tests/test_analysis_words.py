@@ -100,6 +100,11 @@ def test_what_has_no_number_is_told_without_one(name: str) -> None:
         assert "runs the data" not in text
 
 
+def test_an_answer_of_the_other_sign_does_not_count_as_kept() -> None:
+    (text, *_) = in_plain_words([made("supported", between_epochs=Answer(-0.3, -0.4, -0.2))], runs=9, seeds=3)
+    assert "it holds between runs (0.40 [0.20, 0.60]), but was not found between the epochs of a run (-0.30" in text
+
+
 def test_what_no_such_data_could_say_is_said() -> None:
     *_, cannot = in_plain_words([made("supported")], runs=4, seeds=1, pair=True)
     assert "All runs have one seed" in cannot
