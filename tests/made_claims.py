@@ -39,6 +39,10 @@ VERDICTS = {
     "panels disagree": ("undecided", {"verdict": "panels disagree", "association": NONE}),
     "corrected": ("undecided", {"verdict": "undecided after correction for all claims (p 0.02, corrected 0.06)"}),
     "undecided": ("undecided", {"verdict": "undecided on this data", "association": NONE}),
+    "fixed alone": (
+        "undecided",
+        {"verdict": "undecided: a relation at fixed batch size and epoch alone", "association": NONE},
+    ),
     "few": (
         "undecided",
         {"verdict": "undecided: too few runs for an interval", "association": Answer(0.3), "between_runs": Answer()},

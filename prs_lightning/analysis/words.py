@@ -198,8 +198,10 @@ def _why_open(claim: Claim) -> str:
     word, behind = in_two(claim.verdict)
     if not word.startswith(UNDECIDED):
         told.append(word)
+    elif word == UNDECIDED and behind:
+        told.append(behind)
     elif not has_interval(claim.association):
-        told.append(behind or "no interval")
+        told.append("no interval")
     told += [f"{name} {interval(answer)}" for name, answer in _at_fixed(claim) if found or _found(answer)]
     told += [f"corrected p {p_value(claim.p_holm)}"] * (found and not np.isnan(claim.p_holm))
     return "; ".join(told)
