@@ -41,8 +41,8 @@ TOLD = {
     "corrected": f"With 20 runs the data cannot say {WHETHER} (0.56 [0.41, 0.68]; between runs 0.40 [0.20, 0.60]; "
     "between the epochs of a run 0.02 [-0.10, 0.14]; corrected p 0.03).",
     "undecided": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; between runs 0.40 [0.20, 0.60]).",
-    "fixed alone": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; a relation at fixed batch size and "
-    "epoch alone; between runs 0.40 [0.20, 0.60]).",
+    "fixed alone": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; a relation at fixed batch size "
+    "and epoch alone; between runs 0.40 [0.20, 0.60]).",
     "few": f"With 20 runs the data cannot say {WHETHER} (0.30; too few runs for an interval).",
     "vanishes": f"W{WHETHER[1:]} cannot be asked: the robustness vanishes under the audit (no network keeps more than "
     "0.003 of the test samples).",
