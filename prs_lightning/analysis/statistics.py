@@ -68,15 +68,6 @@ def trends(values: Array, times: Array, runs: NDArray[np.intp]) -> Array:
     return found
 
 
-def residuals(values: Array, controls: Sequence[Array]) -> Array:
-    """What the least-squares fit on all ``controls`` (and a constant) leaves of ``values``.
-
-    The slope of two such residuals is the coefficient of the joint regression (Frisch & Waugh 1933; Lovell 1963).
-    """
-    design = np.column_stack([np.ones_like(values), *controls])
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-
-
 def partial_spearman(x: Array, y: Array, controls: Sequence[Array] = ()) -> float:
     """Spearman's correlation of x and y, with the ranks of ``controls`` held fixed.
 
@@ -86,12 +77,9 @@ def partial_spearman(x: Array, y: Array, controls: Sequence[Array] = ()) -> floa
     ranked = [stats.rankdata(control) for control in controls if not is_constant(control)]
     if is_constant(x) or is_constant(y) or len(x) < 3 + len(ranked):
         return NAN
-    sides = [stats.rankdata(side) for side in (x, y)]
-    left = [residuals(side, ranked) for side in sides]
-    lengths = [float(np.linalg.norm(each)) for each in left]
-    if any(length < 1e-9 * len(x) * side.std() for length, side in zip(lengths, sides, strict=True)):
-        return NAN
-    return float(np.clip(left[0] @ left[1] / np.prod(lengths), -1, 1))
+    left = [residual(stats.rankdata(side), *ranked) for side in (x, y)]
+    product = float(np.prod([np.linalg.norm(each) for each in left]))
+    return float(np.clip(left[0] @ left[1] / product, -1, 1)) if product > 0 else NAN
 
 
 def held_fixed(x: Array, y: Array, groups: NDArray[np.intp]) -> float:
