@@ -38,6 +38,24 @@ def is_constant(values: Array) -> bool:
     return len(values) == 0 or bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
+def residual(values: Array, *given: Array) -> Array:
+    """What a linear function of all of ``given`` together, each (N,), does not explain of ``values`` (N,).
+
+    The slope of one such residual on another is the coefficient of the joint regression (theorem of Frisch, Waugh and
+    Lovell): taking out one after the other would leave what the given have in common.
+
+    >>> one, other = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 1.0, 1.0, 3.0])
+    >>> residual(2 * one - other + 5, one, other).round(9).tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+    centred = np.column_stack([one - one.mean() for one in given if not is_constant(one)] or [np.zeros(len(values))])
+    lengths = np.linalg.norm(centred, axis=0)
+    design = centred / np.where(lengths > 0, lengths, 1)  # units of measurement must not decide what counts as rank
+    inside = values - values.mean()
+    left = inside - design @ np.linalg.lstsq(design, inside, rcond=1e-10)[0]
+    return left if np.linalg.norm(left) > 1e-9 * np.linalg.norm(inside) else np.zeros(len(values))
+
+
 def cluster_robust_p(x: Array, y: Array, runs: NDArray[np.intp]) -> float:
     """Two-sided p for slope 0 with standard errors clustered by run and G - 1 degrees of freedom for G runs.
 

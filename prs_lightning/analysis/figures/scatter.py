@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
 from prs_lightning.analysis.relations import RELATIONS, Relation, label
-from prs_lightning.analysis.statistics import ols, residuals
+from prs_lightning.analysis.statistics import ols, residual
 from prs_lightning.measures import MASKING_GAP, find
 
 IDENTITY = ["model", "data", "run", "epoch", "batch_size", "seed"]
@@ -27,7 +27,7 @@ def points(models: pd.DataFrame, relation: Relation) -> pd.DataFrame:
     for _, group in known.groupby(["model", "data"], sort=False, observed=True):
         x, y, *fixed = (group[name].to_numpy(dtype=float) for name in relation.columns)
         if fixed:
-            x, y = residuals(x, fixed), residuals(y, fixed)
+            x, y = residual(x, *fixed), residual(y, *fixed)
         slope, intercept, *_ = ols(x, y)
         numbers: dict[str, Any] = {"x": x, "y": y, "slope": slope, "intercept": intercept}
         numbers |= {"panel": panel, "n_models": len(group), "n_runs": group["run"].nunique()}
