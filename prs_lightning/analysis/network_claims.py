@@ -282,7 +282,7 @@ def failures_claim(failures: pd.DataFrame | None, level: float = 0.95, *, margin
     if np.isnan(claim.association.low):
         seeds = [both[0]] * 2 if len(both) else [rows.index[0] for rows in sides.values()]
         pair = np.array([rows.loc[seed] for seed, rows in zip(seeds, sides.values(), strict=True)])
-        words = over_samples(*pair.T, level)
+        words = over_samples(pair[:, 0], pair[:, 1], level)
         notes.insert(0, f"seed {seeds[0]} of B and {seeds[1]} of A: {words}")
     return replace(claim, data=data, note="; ".join(notes))
 
