@@ -20,7 +20,7 @@ from prs_lightning.analysis.evidence import (
     at_fixed_batch_and_epoch,
 )
 from prs_lightning.analysis.fixed import Permuted, between_models
-from prs_lightning.analysis.measurable import edge_of, why_not
+from prs_lightning.analysis.measurable import edge_of, samples_of, why_not
 from prs_lightning.analysis.relations import DRAWN, PAPER_SLOPES, RELATIONS, Relation, is_share, label, plural
 from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array
 from prs_lightning.measures import TEST_ACCURACY
@@ -134,10 +134,11 @@ def _panel(
     if panel.models < 3:
         return {"note": f"{panel.models} models: too few"}, replace(panel, excluded="fewer than three models")
     sides = {relation.x: x, relation.y: y}
-    reasons = {name: why_not(values, share=is_share(name), drawn=name in DRAWN) for name, values in sides.items()}
+    samples = {name: samples_behind(known, name) for name in sides}
+    reasons = {name: why_not(values, samples[name], drawn=name in DRAWN) for name, values in sides.items()}
     panel = replace(panel, excluded="; ".join(f"{label(name)} {why}" for name, why in reasons.items() if why))
-    if reasons[relation.y] and is_share(relation.y):
-        edge, bound = edge_of(y, level)
+    if reasons[relation.y] and (behind := samples[relation.y]):
+        edge, bound = edge_of(y, behind, level)
         panel = replace(panel, edge=edge, bound=bound)
     constant = [
         f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
@@ -155,7 +156,9 @@ def _panel(
         panel, **association(models, weights, covariances), **at_fixed_batch_and_epoch(models, resamples.seed)
     )
     row = (
-        _paper_fit(known, models) | _answers(panel, level) | _at_equal_accuracy(known, models, relation, resamples.seed)
+        _paper_fit(known, models)
+        | _answers(panel, level)
+        | _at_equal_accuracy(known, models, relation, resamples.seed, level)
     )
     notes = [few]
     if np.isnan(row["spearman"]):
@@ -165,6 +168,21 @@ def _panel(
     if panel.between_runs.freedom < 3:
         notes.append("too few runs of one batch size to compare at fixed batch size")
     return row | {"reading": reading(row), "note": "; ".join(filter(None, notes))}, panel
+
+
+def samples_behind(models: pd.DataFrame, name: str) -> int | None:
+    """The number of samples that a share of a panel's models is of; None for other measures.
+
+    All attacks meet the same test samples, so that their robust accuracies tell it together.
+    """
+    if not is_share(name):
+        return None
+    alike = (
+        [each for each in DRAWN if each in models and each.startswith("robust/")]
+        if name.startswith("robust/")
+        else [name]
+    )
+    return samples_of(models[alike].to_numpy(float)[~models[alike].isna().to_numpy()])
 
 
 def _paper_fit(known: pd.DataFrame, models: Models) -> dict[str, Any]:
@@ -199,12 +217,14 @@ def _correlation(name: str, permuted: Permuted, level: float) -> dict[str, float
     return {name: permuted.value, f"{name}_low": low, f"{name}_high": high, f"{name}_p": permuted.p}
 
 
-def _at_equal_accuracy(known: pd.DataFrame, models: Models, relation: Relation, seed: Sequence[int]) -> dict[str, Any]:
+def _at_equal_accuracy(
+    known: pd.DataFrame, models: Models, relation: Relation, seed: Sequence[int], level: float
+) -> dict[str, Any]:
     """The partial correlation of all models at fixed batch size, epoch and, where it was measured, test accuracy."""
     further = [TEST_ACCURACY] if TEST_ACCURACY in known and not known[TEST_ACCURACY].isna().any() else []
     blocks = models.blocks(*(known[name].to_numpy(float) for name in further))
     found = between_models(blocks, draws=PERMUTATIONS, rng=np.random.default_rng([*seed, 2]))
-    told = _correlation("partial", found, level=0.95)
+    told = _correlation("partial", found, level)
     controls = ", ".join(label(name) for name in ("batch_size", "epoch", *further, *relation.controls))
     return told | {"partial_spearman": told.pop("partial"), "controls": controls}
 
