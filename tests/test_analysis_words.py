@@ -29,13 +29,13 @@ TOLD = {
     "negligible": f"W{WHETHER[1:]} hardly matters: RA (PGD-20) changes by +0.003 [-0.001, +0.007] over all models and "
     "+0.004 [+0.001, +0.007] at fixed batch size and epoch, within the margin of 0.02.",
     "association only": "Over all models a low PRS ratio goes with a high robust accuracy (0.56 [0.41, 0.68], 2 of 3 "
-    "panels), but at fixed batch size and epoch no such relation was found, neither between runs (0.02 [-0.10, 0.14]) "
+    "panels), but at fixed batch size and epoch no such relation is left, neither between runs (0.02 [-0.10, 0.14]) "
     "nor between the epochs of a run (0.02 [-0.10, 0.14]): the association is explained by batch size and the epoch.",
     "opposite": "Over all models it is not so that a low PRS ratio goes with a high robust accuracy (-0.50 [-0.60, "
     "-0.40], 2 of 3 panels): the relation runs the other way, but the opposite holds at fixed batch size and epoch: "
     "between runs (0.40 [0.20, 0.60]) and between the epochs of a run (0.02 [-0.10, 0.14]).",
     "not shown": "Over all models a low PRS ratio goes with a high robust accuracy (0.56 [0.41, 0.68], 2 of 3 panels), "
-    "but at fixed batch size and epoch no such relation was found, between the epochs of a run (0.02 [-0.10, 0.14]).",
+    "but at fixed batch size and epoch it is not shown, between the epochs of a run (0.02 [-0.10, 0.14]).",
     "panels disagree": f"The panels disagree {WHETHER}: VGG-16 on CIFAR-10 -0.40 [-0.60, -0.20] but CNN-6 on MNIST "
     "0.80 [0.70, 0.90], together 0.02 [-0.10, 0.14], 2 of 3 panels.",
     "corrected": f"With 20 runs the data cannot say {WHETHER} (0.56 [0.41, 0.68]; between runs 0.40 [0.20, 0.60]; "

@@ -116,8 +116,9 @@ def _association_only(claim: Claim) -> str:
     if why.startswith("the opposite"):
         return f"{start}, but the opposite holds at fixed batch size and epoch: {in_words(left)}."
     neither = f", {'neither ' * (len(left) > 1)}{' nor '.join(left)}" if left else ""
+    what = "no such relation is left" if why.startswith("explained") else "it is not shown"
     end = f": the association is {why}" if why.startswith("explained") else ""
-    return f"{start}, but at fixed batch size and epoch no such relation was found{neither}{end}."
+    return f"{start}, but at fixed batch size and epoch {what}{neither}{end}."
 
 
 def _panels_disagree(claim: Claim) -> str:
