@@ -48,7 +48,7 @@ TOLD = {
     "0.003 of the test samples).",
     "strong": f"Not measurable was {WHETHER} (too strong an attack to tell these networks apart; use a smaller "
     "epsilon, or the distance; CNN-6 on MNIST: epsilon about 0.05 would do, the median distance).",
-    "not measured": f"Not measurable was {WHETHER} (not measured: distance).",
+    "not measured": f"Not measured was {WHETHER} (distance).",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from prs_lightning.analysis.relations import in_words, plural
 from prs_lightning.analysis.shown import (
     ASSOCIATION_ONLY,
+    NOT_MEASURED,
     NOTHING,
     PANELS_DISAGREE,
     VANISHES,
@@ -43,6 +44,7 @@ COUNTED = {
     VANISHES: ("finds no robustness left", "find no robustness left"),
     UNDECIDED: ("is undecided", "are undecided"),
     NOT_MEASURABLE: ("was not measurable", "were not measurable"),
+    NOT_MEASURED: ("was not measured", "were not measured"),
 }
 """How claims of one kind are counted, one and several, in the order in which they are told."""
 
@@ -152,8 +154,9 @@ def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> list[
     if undecided := [claim for claim in claims if kind(claim) == UNDECIDED]:
         few = f"With {plural(runs, 'run')} the data cannot say" if runs else "The data cannot say"
         told.append(f"{few} {_whether(undecided, _why_open)}.")
-    if unmeasured := [claim for claim in claims if kind(claim) == NOT_MEASURABLE]:
-        told.append(f"Not measurable was {_whether(unmeasured, _because)}.")
+    for each in (NOT_MEASURABLE, NOT_MEASURED):
+        if unknown := [claim for claim in claims if kind(claim) == each]:
+            told.append(f"{_capital(each)} was {_whether(unknown, _because)}.")
     always = []
     if seeds == 1:
         always.append("All runs have one seed, so that chance cannot be told from effect.")
@@ -261,7 +264,8 @@ def _because(claim: Claim) -> str:
     """What stands behind the verdict, and the note; the panels that were left out stand in the forest plot."""
     _, behind = in_two(claim.verdict)
     note = claim.note.partition("left out:")[0].rstrip("; ")
-    return "; ".join(filter(None, [behind, note])) or claim.note
+    told = [note if behind in note else f"{behind}; {note}".removesuffix("; "), claim.note]
+    return next(filter(None, told), "").removeprefix(f"{NOT_MEASURED}: ")
 
 
 def _in_brackets(text: str) -> str:
