@@ -43,8 +43,8 @@ class Permuted:
     def p(self) -> float:
         """Two-sided: how often a permutation is as far from 0, itself counted (Phipson & Smyth 2010).
 
-        Studentised, for runs that are volatile in both x and y are no sign of a correlation, but make plain permutations
-        too sure (DiCiccio & Romano 2017, section 2).
+        Studentised, for runs that are volatile in both x and y are no sign of a correlation, but make plain
+        permutations too sure (DiCiccio & Romano 2017, section 2).
         """
         if not len(self.null) or np.isnan(self.value):
             return NAN

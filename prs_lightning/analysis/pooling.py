@@ -65,8 +65,8 @@ def pooled(panels: Sequence[Estimate], level: float = 0.95) -> Pooled:
     """Random effects (Paule & Mandel 1982), with the larger of the plain and of Hartung & Knapp's standard error.
 
     Of fewer than ``PANELS`` panels, too few to tell how panels differ, the plain mean, for these alone; one panel is
-    itself. The larger error: Roever, Knapp & Friede 2015. The interval of a new panel: Higgins, Thompson & Spiegelhalter 2009,
-    eq. 12.
+    itself. The larger error: Roever, Knapp & Friede 2015. The interval of a new panel: Higgins, Thompson &
+    Spiegelhalter 2009, eq. 12.
     """
     known = [panel for panel in panels if panel.known]
     summary, tau2, q = _summary(known)
