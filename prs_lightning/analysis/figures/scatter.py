@@ -49,7 +49,7 @@ def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str]) -> None:
         else:
             line = "too few models for a line" if len(x) < 3 else "no line, x is constant"
         told.append(f"{label(name)}: {line}, n = {len(group)} ({first['n_runs']} runs)")
-    axes.set_title(axes.get_title() + "\n" + "\n".join(told), fontsize=6.5, linespacing=1.35)
+    axes.set_title(axes.get_title() + "\n" + "\n".join(told))
 
 
 def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = False) -> Drawing:
