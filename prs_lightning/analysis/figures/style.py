@@ -48,8 +48,8 @@ SETTINGS: Any = {
 }  # fmt: skip
 
 BESIDE = 0.6
-"""Inches of a panel's width that its title does not use: it stands over the middle of the axes, so what the numbers and the
-name to their left take is lost twice. A panel without these loses a sixth of it."""
+"""Inches of a panel's width that its title does not use: it stands over the middle of the axes, so what the numbers
+and the name to their left take is lost twice. A panel without these loses a sixth of it."""
 
 paper_style = partial(style.context, SETTINGS, after_reset=True)
 """matplotlib's settings inside a ``with`` block, the caller's again outside."""
