@@ -17,7 +17,8 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.text import Text
 
 from prs_lightning.analysis.figures import Figure, curves, scatter, style
-from prs_lightning.analysis.relations import Relation
+from prs_lightning.analysis.panels import panel_statistics
+from prs_lightning.analysis.relations import RELATIONS, Relation
 from prs_lightning.measures import (
     COSINE_SIMILARITY,
     DEAD_UNITS,
@@ -128,6 +129,21 @@ def test_dead_units_are_held_fixed_as_in_a_joint_regression() -> None:
     np.testing.assert_allclose(both["slope"], joint.params[PRS_RATIO])  # not what one after the other leaves
     exact = models.assign(**{PRS_RATIO: 1 - models[DEAD_UNITS] / 128})
     assert scatter.points(exact, Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,)))["slope"].isna().all()
+
+
+def test_figure_15_tells_what_its_statistics_tell() -> None:
+    models = table(models=("cnn6", "vgg16"))
+    models.loc[models.index[:5], DEAD_UNITS] = np.nan
+    drawn = scatter.figure_15(models).numbers
+    relations = [relation for relation in RELATIONS if relation.figure == "15"]
+    rows = panel_statistics(models, relations, draws=20).table
+    assert len(rows) == 2 * 4
+    for row in rows.itertuples():
+        chosen = drawn[(drawn["panel"] == " against ".join(reversed(relations[row.Index // 4].axes)))]
+        chosen = chosen[(chosen["model"] == row.model) & (chosen["data"] == row.data)]
+        told = (row.ols_slope, row.ols_intercept, row.n_models, row.n_runs)
+        assert chosen[["slope", "intercept", "n_models", "n_runs"]].iloc[0].tolist() == pytest.approx(told, abs=1e-12)
+        assert len(chosen) == row.n_models
 
 
 def test_every_network_has_a_column_and_every_measure_a_row() -> None:

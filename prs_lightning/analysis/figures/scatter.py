@@ -183,8 +183,8 @@ def figure_15(models: pd.DataFrame) -> Drawing:
     """Dead units against the PRS ratio, and RA against the PRS ratio at fixed dead units."""
     to_see = (
         "Dead units are penultimate units that are positive for no training sample. The second panel shows what is "
-        "left of RA and PRS ratio once their linear dependence on the dead units of the same data set is taken out (an "
-        "added-variable plot). To see: if the ratio follows from the dead units alone, the first relation is tight "
-        "and the second flat."
+        "left of RA and PRS ratio once their linear dependence on the dead units of the same network and data set is "
+        "taken out (an added-variable plot); its lines are fitted on that, and so are those of the statistics. To see: "
+        "if the ratio follows from the dead units alone, the first relation is tight and the second flat."
     )
     return scatter(models, to_see, "15")
