@@ -130,27 +130,22 @@ def test_the_jackknife_of_the_mean_of_runs_is_that_of_a_stratified_sample() -> N
     errors, strata = rng.random(20), np.repeat([0, 1], 10)
     runs = np.arange(20)
     low, high = jackknife(errors, runs, runs, strata, 0.9)
-    # A stratum's mean moves the whole by its weight n_h / n; its variance is s_h^2 / n_h, and leaving one out moves n.
-    left = np.array([np.delete(errors, run).mean() for run in runs])
-    spread = sum(0.9 * ((left[strata == each] - left[strata == each].mean()) ** 2).sum() for each in (0, 1))
-    half = stats.t.ppf(0.95, 18) * np.sqrt(spread)
+    half = stats.t.ppf(0.95, 18) * np.sqrt((errors.reshape(2, 10).var(axis=1, ddof=1) / 10 * 0.5**2).sum())
     assert (low, high) == pytest.approx((errors.mean() - half, errors.mean() + half))
-    assert high - low == pytest.approx(
-        2 * stats.t.ppf(0.95, 18) * np.sqrt(errors.reshape(2, 10).var(axis=1, ddof=1).sum() / 40), rel=0.07
-    )
 
 
-def test_the_interval_covers_a_coin_whatever_the_epochs_have_in_common() -> None:
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_the_interval_covers_a_coin_whatever_the_epochs_have_in_common(seeds: int) -> None:
     inside = 0
-    for world in range(40):
+    for world in range(25):
         rng = np.random.default_rng(world)
-        models = grid(models=1, data=2, batches=2, seeds=6, epochs=4, rng=rng)
+        models = grid(models=1, data=2, batches=2, seeds=seeds, epochs=4, rng=rng)
         of_run = pd.factorize(models["run"])[0]
         noise = 0.1 * rng.random((2, len(models)))
         models[PRS_RATIO], models[COSINE_SIMILARITY] = rng.random((2, of_run.max() + 1))[:, of_run] + noise
         row = coupled_pairs(models).set_index("factor").loc["seed"]
         inside += row["low"] <= 0.5 <= row["high"]
-    assert inside >= 34
+    assert inside >= 22
 
 
 def test_without_the_prs_ratio_or_a_measure_of_the_claims_there_are_no_pairs() -> None:
