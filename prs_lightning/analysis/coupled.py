@@ -51,9 +51,9 @@ def coupled_pairs(models: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
     The interval is a jackknife: each run is left out in turn with all its pairs, within its panel and batch size, and
     Student's t has as many degrees of freedom as runs less strata; pairs do not count as independent. It errs to the
-    wide side: by a fifth at five seeds, by two thirds at three (simulated, of a coin). Where all pairs agree it is the exact one of
-    as many trials as there are pairs without a run in common. There is none below five runs or three degrees of
-    freedom, where all pairs are ties, or where a run takes all pairs of its stratum with it (two seeds).
+    wide side: by a fifth at five seeds, by two thirds at three (simulated, of a coin). Where all pairs agree it is
+    the exact one of as many trials as there are pairs without a run in common. There is none below five runs or three
+    degrees of freedom, where all pairs are ties, or where a run takes all pairs of its stratum with it (two seeds).
 
     Args:
         models: ``Selection.models``.
