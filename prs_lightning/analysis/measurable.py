@@ -1,0 +1,68 @@
+"""Was a measure able to tell the networks of a panel apart? Asked before any verdict (docs/statistics.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from prs_lightning.analysis.statistics import NAN, Array, is_constant
+
+AT_THE_EDGE = 0.8
+"""More than this share of values at 0 or 1: what is left is the story of a few models."""
+LEVELS = 5
+"""Fewer different values than this cannot be ranked to any purpose."""
+SAMPLES = 100_000
+"""No share is taken to be of more samples than this."""
+
+
+def samples_of(shares: Array) -> int:
+    """The number of samples that shares are of, from the least distance of two of them: a multiple of 1 / samples.
+
+    >>> samples_of(np.array([0.0, 0.25, 0.3]))
+    20
+    """
+    levels = np.unique(np.concatenate([shares, [0.0, 1.0]]))
+    apart = np.diff(levels)
+    return int(np.clip(round(1 / apart[apart > 0.5 / SAMPLES].min()), 1, SAMPLES))
+
+
+def why_not(values: Array, *, share: bool, drawn: bool = True) -> str:
+    """Why the values of one panel's models tell nothing apart; empty if they do.
+
+    Args:
+        values: (N,) of the models.
+        share: they are shares of samples, in [0, 1].
+        drawn: the samples stand for others, as those of a test set do: their number makes an error.
+    """
+    if is_constant(values):
+        return f"{values[0]:.4g} in every model" if len(values) else "no model"
+    if not share:
+        distinct, counts = np.unique(values, return_counts=True)
+        if counts.max() > AT_THE_EDGE * len(values):
+            return f"{distinct[counts.argmax()]:.4g} in {counts.max()} of {len(values)} models"
+        return ""
+    samples = samples_of(values)
+    for edge in (0, 1):
+        near = int((np.abs(values - edge) <= 1.5 / samples).sum())
+        if near > AT_THE_EDGE * len(values):
+            return f"within one sample of {edge} in {near} of {len(values)} models"
+    if (levels := len(np.unique(values[values > 1.5 / samples]))) < min(LEVELS, len(values)):
+        return f"{levels} different values above one sample of {samples:,}"
+    if not drawn:
+        return ""
+    mean = float(values.mean())
+    dispersion = samples * float(((values - mean) ** 2).sum()) / (mean * (1 - mean))
+    if stats.chi2.sf(dispersion, len(values) - 1) > 0.05:
+        return f"differs by no more than counting {samples:,} samples does"
+    return ""
+
+
+def edge_of(shares: Array, level: float = 0.95) -> tuple[float, float]:
+    """0 or 1 where almost all shares lie within a sample of it, else NaN; and the exact upper bound of the largest.
+
+    The bound is Clopper & Pearson's (1934), of the largest share as a count of samples.
+    """
+    samples = samples_of(shares)
+    edges = [edge for edge in (0, 1) if (np.abs(shares - edge) <= 1.5 / samples).mean() > AT_THE_EDGE]
+    exact = stats.binomtest(round(float(shares.max()) * samples), samples).proportion_ci(level, "exact")
+    return (edges[0] if edges else NAN), float(exact.high)
