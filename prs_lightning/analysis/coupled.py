@@ -9,10 +9,10 @@ from scipy import stats
 
 from prs_lightning.analysis.claims import RELATION_CLAIMS
 from prs_lightning.analysis.measurable import samples_of
-from prs_lightning.analysis.relations import label
+from prs_lightning.analysis.relations import DRAWN, label
 from prs_lightning.analysis.resampling import strata_of
 from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array
-from prs_lightning.measures import MEASURES, PRS_RATIO
+from prs_lightning.measures import PRS_RATIO
 from prs_lightning.runs.naming import is_bookkeeping
 
 Indices = NDArray[np.intp]
@@ -32,7 +32,6 @@ ALIKE = {
 """Of each factor: what two models must share, beside all other settings."""
 DIFFERENT = {"seed": "seed", "batch size": "batch_size", "epoch": "epoch", "architecture": "model"}
 """Of each factor: its column."""
-SHARES = {measure.name for measure in MEASURES if measure.unit == "share"}
 
 
 def coupled_pairs(models: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -40,7 +39,7 @@ def coupled_pairs(models: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
     The sign error of a set of pairs is the mean of (1 + sign(x - x') sign(y - y')) / 2, x the PRS ratio: the share of
     pairs in which the model with the lower ratio is not the one with the higher y; 0.5 is a coin. A pair counts a half
-    where x are equal, or where y lie within one sample of each other.
+    where x are equal, or y are, or shares of test samples lie within one sample of each other.
 
     1 - 2 x the sign error of a factor is the granulated Kendall coefficient psi of Jiang et al. 2020, "Fantastic
     generalization measures and where to find them" (section on Kendall's rank correlation), of a claim that says
@@ -154,8 +153,8 @@ def sign_errors(x: Array, y: Array, first: Indices, second: Indices, *, tie: flo
 
 
 def _one_sample(y: str, values: Array) -> float:
-    """What one sample moves a share by, with room for rounding; 0 of other measures."""
-    return 1.5 / samples_of(values[~np.isnan(values)]) if y in SHARES else 0.0
+    """What one test sample moves a share of them by, with room for rounding; 0 of other measures."""
+    return 1.5 / samples_of(values[~np.isnan(values)]) if y in DRAWN else 0.0
 
 
 def strata_of_runs(models: pd.DataFrame, names: pd.Index) -> Indices:
