@@ -96,18 +96,23 @@ def _answer(summary: Estimate, level: float) -> Answer:
     return Answer(-float(np.tanh(summary.value)), low, high, summary.p)
 
 
+def together(panels: Sequence[Permuted]) -> Permuted:
+    """What permuted runs leave of all panels: the sum, each weighing by its variance."""
+    known = [panel for panel in panels if as_estimate(panel).known]
+    if not known:
+        return Permuted()
+    weights = np.array([1 / panel.variance for panel in known])
+    value = float(weights @ [panel.value for panel in known])
+    return Permuted(value, null=weights @ np.stack([panel.null for panel in known]))  # panels share no run
+
+
 def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
     """The summary of what permuted runs leave, with the p of the permutations of all panels."""
     known = [panel for panel in panels if as_estimate(panel).known]
     if not known:
         return Answer()
-    weights = np.array([1 / panel.variance for panel in known])
-    together = Permuted(
-        float(weights @ [panel.value for panel in known]),
-        null=weights @ np.stack([panel.null for panel in known]),  # panels share no run
-    )
     summary = pooled([as_estimate(panel, correlation=True) for panel in known], level).summary
-    return replace(_answer(summary, level), p=together.p)
+    return replace(_answer(summary, level), p=together(known).p)
 
 
 def _change(panels: Sequence[Estimate], level: float) -> Answer:
