@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prs_lightning.analysis import fixed, resampling
 from prs_lightning.analysis.fixed import Permuted
 from prs_lightning.analysis.pooling import Estimate
-from prs_lightning.analysis.statistics import NAN, Array, held_fixed, partial_spearman, residuals
+from prs_lightning.analysis.statistics import NAN, Array, held_fixed, partial_spearman, residual
 
 UNKNOWN = Estimate()
 PERMUTATIONS = 2000
@@ -47,7 +47,7 @@ class Models:
         """x and y less what is linear in the controls."""
         if not self.controls:
             return self.x, self.y
-        x, y = (residuals(side, self.controls) for side in (self.x, self.y))
+        x, y = (residual(side, *self.controls) for side in (self.x, self.y))
         return x, y
 
     def blocks(self, *further: Array) -> list[fixed.Block]:

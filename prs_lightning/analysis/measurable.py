@@ -58,11 +58,12 @@ def why_not(values: Array, *, share: bool, drawn: bool = True) -> str:
 
 
 def edge_of(shares: Array, level: float = 0.95) -> tuple[float, float]:
-    """0 or 1 where almost all shares lie within a sample of it, else NaN; and the exact upper bound of the largest.
+    """0 or 1 where almost all shares lie at it, else NaN; and the exact upper bound of the largest.
 
     The bound is Clopper & Pearson's (1934), of the largest share as a count of samples.
     """
     samples = samples_of(shares)
-    edges = [edge for edge in (0, 1) if (np.abs(shares - edge) <= 1.5 / samples).mean() > AT_THE_EDGE]
+    near = max(1.5 / samples, 0.001)
+    edges = [edge for edge in (0, 1) if (np.abs(shares - edge) <= near).mean() > AT_THE_EDGE]
     exact = stats.binomtest(round(float(shares.max()) * samples), samples).proportion_ci(level, "exact")
     return (edges[0] if edges else NAN), float(exact.high)

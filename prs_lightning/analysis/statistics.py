@@ -38,6 +38,24 @@ def is_constant(values: Array) -> bool:
     return len(values) == 0 or bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
+def residual(values: Array, *given: Array) -> Array:
+    """What a linear function of all of ``given`` together, each (N,), does not explain of ``values`` (N,).
+
+    The slope of one such residual on another is the coefficient of the joint regression (theorem of Frisch, Waugh and
+    Lovell): taking out one after the other would leave what the given have in common.
+
+    >>> one, other = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 1.0, 1.0, 3.0])
+    >>> residual(2 * one - other + 5, one, other).round(9).tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+    centred = np.column_stack([one - one.mean() for one in given if not is_constant(one)] or [np.zeros(len(values))])
+    lengths = np.linalg.norm(centred, axis=0)
+    design = centred / np.where(lengths > 0, lengths, 1)  # units of measurement must not decide what counts as rank
+    inside = values - values.mean()
+    left = inside - design @ np.linalg.lstsq(design, inside, rcond=1e-10)[0]
+    return left if np.linalg.norm(left) > 1e-9 * np.linalg.norm(inside) else np.zeros(len(values))
+
+
 def cluster_robust_p(x: Array, y: Array, runs: NDArray[np.intp]) -> float:
     """Two-sided p for slope 0 with standard errors clustered by run and G - 1 degrees of freedom for G runs.
 
@@ -68,15 +86,6 @@ def trends(values: Array, times: Array, runs: NDArray[np.intp]) -> Array:
     return found
 
 
-def residuals(values: Array, controls: Sequence[Array]) -> Array:
-    """What the least-squares fit on all ``controls`` (and a constant) leaves of ``values``.
-
-    The slope of two such residuals is the coefficient of the joint regression (Frisch & Waugh 1933; Lovell 1963).
-    """
-    design = np.column_stack([np.ones_like(values), *controls])
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-
-
 def partial_spearman(x: Array, y: Array, controls: Sequence[Array] = ()) -> float:
     """Spearman's correlation of x and y, with the ranks of ``controls`` held fixed.
 
@@ -86,12 +95,9 @@ def partial_spearman(x: Array, y: Array, controls: Sequence[Array] = ()) -> floa
     ranked = [stats.rankdata(control) for control in controls if not is_constant(control)]
     if is_constant(x) or is_constant(y) or len(x) < 3 + len(ranked):
         return NAN
-    sides = [stats.rankdata(side) for side in (x, y)]
-    left = [residuals(side, ranked) for side in sides]
-    lengths = [float(np.linalg.norm(each)) for each in left]
-    if any(length < 1e-9 * len(x) * side.std() for length, side in zip(lengths, sides, strict=True)):
-        return NAN
-    return float(np.clip(left[0] @ left[1] / np.prod(lengths), -1, 1))
+    left = [residual(stats.rankdata(side), *ranked) for side in (x, y)]
+    product = float(np.prod([np.linalg.norm(each) for each in left]))
+    return float(np.clip(left[0] @ left[1] / product, -1, 1)) if product > 0 else NAN
 
 
 def held_fixed(x: Array, y: Array, groups: NDArray[np.intp]) -> float:
