@@ -83,7 +83,7 @@ def test_sign_errors_equal_brute_force_over_all_pairs(seed: int) -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["seed", "epoch"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_sign_error_hangs_on_order_alone_and_turns_with_y(seed: int, factor: str) -> None:
     models = grid(models=1, data=1, rng=np.random.default_rng(seed)).round({PRS_RATIO: 1})
 
@@ -137,7 +137,7 @@ def test_the_jackknife_of_the_mean_of_runs_is_that_of_a_stratified_sample() -> N
 @pytest.mark.parametrize("seeds", [3, 6])
 def test_the_interval_covers_a_coin_whatever_the_epochs_have_in_common(seeds: int) -> None:
     inside = 0
-    for world in range(25):
+    for world in range(16):
         rng = np.random.default_rng(world)
         models = grid(models=1, data=2, batches=2, seeds=seeds, epochs=4, rng=rng)
         of_run = pd.factorize(models["run"])[0]
@@ -145,7 +145,7 @@ def test_the_interval_covers_a_coin_whatever_the_epochs_have_in_common(seeds: in
         models[PRS_RATIO], models[COSINE_SIMILARITY] = rng.random((2, of_run.max() + 1))[:, of_run] + noise
         row = coupled_pairs(models).set_index("factor").loc["seed"]
         inside += row["low"] <= 0.5 <= row["high"]
-    assert inside >= 22
+    assert inside >= 14
 
 
 def test_without_the_prs_ratio_or_a_measure_of_the_claims_there_are_no_pairs() -> None:

@@ -27,7 +27,7 @@ from prs_lightning.analysis.fixed import Permuted, blocks_of
 from prs_lightning.analysis.measurable import samples_of, why_not
 from prs_lightning.analysis.panels import COLUMNS as PANEL_COLUMNS
 from prs_lightning.analysis.panels import Statistics
-from prs_lightning.analysis.relations import DRAWN, Relation, is_share, plural
+from prs_lightning.analysis.relations import DRAWN, Relation, is_share
 from prs_lightning.analysis.statistics import Array
 from prs_lightning.analysis.verdict import CONTRADICTED, SUPPORTED, judged
 from prs_lightning.errors import RunError
@@ -89,7 +89,8 @@ class Pilot:
 def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
     """The panels in which y and the PRS ratio are measurable; they stay so, whatever the number of seeds."""
     found = []
-    for (model, data), group in models.dropna(subset=[PRS_RATIO, y]).groupby(["model", "data"], observed=True):
+    known = models.dropna(subset=[PRS_RATIO, y]).sort_values(["run", "epoch"])
+    for (model, data), group in known.groupby(["model", "data"], observed=True):
         values = {name: group[name].to_numpy(float) for name in (PRS_RATIO, y)}
         if any(why_not(each, share=is_share(name), drawn=name in DRAWN) for name, each in values.items()):
             continue
@@ -238,10 +239,10 @@ def power(
         seed: of the simulations.
 
     Returns:
-        ``COLUMNS``, a row per claim, number of seeds and effect. ``share`` of the simulations that decide, with its exact
-        interval; ``fixed``: share in which an answer at fixed batch size and epoch is there, whatever the association;
-        ``runs`` of a study; ``enough``: whether the share reaches ``target``. A claim that no panel can tell anything of
-        has one row without numbers.
+        ``COLUMNS``, a row per claim, number of seeds and effect. ``share`` of the simulations that decide, with its
+        exact interval; ``fixed``: share in which an answer at fixed batch size and epoch would do, whatever the
+        association; ``runs`` of a study; ``enough``: whether the share reaches ``target``. A claim that no panel can
+        tell anything of has one row without numbers.
     """
     rows: list[dict[str, Any]] = []
     for claim, figure, y in RELATION_CLAIMS:
@@ -253,9 +254,8 @@ def power(
         for number in numbers:
             tried.append(_tried(rule, pilots, number, effect, simulations, seed))
             tried[-1]["enough"] = tried[-1]["share"] >= target
-            progress(
-                f"{claim}: decided by {number} seeds in {tried[-1]['share']:.0%} of {plural(simulations, 'study')}"
-            )
+            share = f"{tried[-1]['share']:.0%} of {simulations} simulations"
+            progress(f"plan: {claim}: {number} seeds decide in {share}")
             if tried[-1]["enough"]:
                 break
         if numbers and effect:
@@ -279,22 +279,24 @@ def _tried(
 
 
 def power_table(found: pd.DataFrame) -> pd.DataFrame:
-    """``power`` as it is shown: a row per claim, in each column a number of seeds and how often it decides."""
+    """``power`` as it is shown: a row per claim, how often each number of seeds decides, and which does."""
     numbers = sorted(found["seeds"].dropna().astype(int).unique())
     rows = []
     for claim, tried in found.groupby("claim", sort=False):
         cells = {"claim": str(claim)} | {f"{number} seeds": "" for number in numbers}
-        planted = tried[tried["effect"] != 0] if (tried["effect"] != 0).sum() else tried
+        planted = tried[tried["effect"] != 0]
+        planted = planted if len(planted) else tried
         for row in planted.dropna(subset=["seeds"]).to_dict("records"):
             cells[f"{int(row['seeds'])} seeds"] = f"{row['share']:.0%}"
-        enough = tried.loc[tried["enough"], "seeds"]
-        most = tried["seeds"].max()
-        needed = f"more than {most:.0f}" if most == most else "no number: not measurable"
-        none = tried[tried["effect"] == 0].to_dict("records")
-        cells |= {
-            "needed": f"{enough.iloc[0]:.0f}" if len(enough) else needed,
-            "of which at fixed batch size and epoch": f"{planted['fixed'].iloc[-1]:.0%}" if most == most else "",
-            "with no effect": f"{none[0]['share']:.0%} at {none[0]['seeds']:.0f}" if none else "",
-        }
-        rows.append(cells)
+        last = planted.iloc[-1]
+        if last["enough"]:
+            enough = f"{last['seeds']:.0f}"
+        elif np.isnan(last["seeds"]):
+            enough = "not measurable, or no two runs of one batch size"
+        else:
+            enough = f"more than {last['seeds']:.0f}"
+            if last["fixed"] > 2 * last["share"]:
+                enough += f" ({last['fixed']:.0%} at fixed batch size and epoch: the association is wanting)"
+        none = [f"{row['share']:.0%} at {row['seeds']:.0f}" for row in tried[tried["effect"] == 0].to_dict("records")]
+        rows.append(cells | {"seeds that decide": enough, "with no effect": none[-1] if none else ""})
     return pd.DataFrame(rows)
