@@ -15,9 +15,9 @@ from prs_lightning.analysis.evidence import Panel
 from prs_lightning.analysis.excluded import left_out, smaller_epsilon
 from prs_lightning.analysis.measurable import why_not
 from prs_lightning.analysis.network_claims import failures_claim, group_claim
-from prs_lightning.analysis.panels import Statistics
+from prs_lightning.analysis.panels import Statistics, samples_behind
 from prs_lightning.analysis.pooling import Estimate, pooled
-from prs_lightning.analysis.relations import BEYOND_RIVALS, DRAWN, MARGINS, MATCHED, Relation, is_share, label, plural
+from prs_lightning.analysis.relations import BEYOND_RIVALS, DRAWN, MARGINS, MATCHED, Relation, label, plural
 from prs_lightning.analysis.statistics import holm, trends
 from prs_lightning.analysis.verdict import (
     CONTRADICTED,
@@ -111,13 +111,15 @@ def epochs_claim(rows: pd.DataFrame, level: float) -> Claim:
 def _trend(rows: pd.DataFrame, column: str, way: str, sign: int, level: float) -> Claim:
     """One part of the claim: ``sign`` times Spearman with the epoch in each run, averaged in each panel."""
     told = partial(Claim, "", "", "")
-    known = rows.reindex(columns=["model", "data", "run", "epoch", column]).dropna(subset=[column])
+    known = rows.dropna(subset=[column]) if column in rows else rows.iloc[:0]
     excluded, panels = [], []
     for (model, data), group in known.groupby(["model", "data"], sort=True, observed=True):
         values, epochs = (group[name].to_numpy(float) for name in (column, "epoch"))
         found = trends(values, epochs, pd.factorize(group["run"])[0])
         found = sign * found[~np.isnan(found)]
-        why = why_not(values, share=is_share(column), drawn=column in DRAWN) if len(found) else "runs of one epoch"
+        why = (
+            why_not(values, samples_behind(group, column), drawn=column in DRAWN) if len(found) else "runs of one epoch"
+        )
         if why:
             excluded.append(Panel(str(model), str(data), excluded=f"{label(column)} {why}"))
         elif len(found) > 1:

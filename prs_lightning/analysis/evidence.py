@@ -100,9 +100,11 @@ def association(models: Models, weights: Array, covariances: Array) -> dict[str,
     value = partial_spearman(models.x, models.y, models.controls)
     x, y = models.plain
     strata = models.strata
-    slope = resampling.estimate(least_squares(x, y), resampling.resampled_slopes(x, y, models.runs, weights), strata)
+    controls = len(models.controls)
+    slopes = resampling.resampled_slopes(x, y, models.runs, weights)
+    slope = resampling.estimate(least_squares(x, y), slopes, strata, controls)
     return {
-        "association": resampling.fishers_z(value, draws, strata, len(x)),
+        "association": resampling.fishers_z(value, draws, strata, len(x), controls),
         "slope": slope,
         "change": times(slope, float(np.subtract(*np.quantile(x, MIDDLE[::-1])))),
         "degenerate": float(np.isnan(draws).mean()),

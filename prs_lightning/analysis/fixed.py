@@ -72,7 +72,7 @@ def between_runs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generato
 
 def between_epochs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
     """Do epochs of a run differ? Spearman of what the means of runs and of cells leave of x and y."""
-    left = [_two_way(block) for block in blocks]
+    left = [block for block in map(_two_way, blocks) if block.shape[1] > 1]
     return _correlation([_centred(block) for block in _ranks_over_all(left)], draws, rng)
 
 
@@ -106,22 +106,21 @@ def _centred(block: Block) -> Block:
 
 
 def _two_way(block: Block, passes: int = 50) -> Block:
-    """Less the means of runs and of cells; NaN for runs of one epoch, of which nothing is left.
+    """Less the means of runs and of cells; without runs of one epoch, of which nothing is left.
 
     One pass does it where no model is missing; else the passes converge to the least-squares residuals.
     """
-    whole = np.broadcast_to((~np.isnan(block[:1])).sum(axis=2, keepdims=True) > 1, block.shape)
-    left = np.where(whole, block, NAN)
-    if not whole.any():
-        return left
-    left = left[:, whole[0].any(axis=1)]
+    left = block[:, (~np.isnan(block[0])).sum(axis=1) > 1]
     left = left[:, :, ~np.isnan(left[0]).all(axis=0)]
+    if not left.size:
+        return left
     largest = np.nanmax(np.abs(left), axis=(1, 2), keepdims=True)
     for _ in range(passes if np.isnan(left).any() else 1):
         left = left - np.nanmean(left, axis=2, keepdims=True)
         left = _centred(left)
     # Rounding must not be ranked: what is left of a constant is 0, and ties stay ties.
-    return np.round(left / np.where(largest > 0, largest, 1), 12)
+    unit = np.where(largest > 0, largest, 1)
+    return np.round(left / unit, 12) * unit
 
 
 def _ranks_over_all(blocks: Sequence[Block]) -> list[Block]:

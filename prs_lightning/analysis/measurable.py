@@ -21,27 +21,28 @@ def samples_of(shares: Array) -> int:
     >>> samples_of(np.array([0.0, 0.25, 0.3]))
     20
     """
-    levels = np.unique(np.concatenate([shares, [0.0, 1.0]]))
+    levels = np.unique(np.concatenate([np.clip(shares, 0, 1), [0.0, 1.0]]))
     apart = np.diff(levels)
     return int(np.clip(round(1 / apart[apart > 0.5 / SAMPLES].min()), 1, SAMPLES))
 
 
-def why_not(values: Array, *, share: bool, drawn: bool = True) -> str:
+def why_not(values: Array, samples: int | None = None, *, drawn: bool = True) -> str:
     """Why the values of one panel's models tell nothing apart; empty if they do.
 
     Args:
         values: (N,) of the models.
-        share: they are shares of samples, in [0, 1].
+        samples: they are shares, in [0, 1], of so many; None for other measures.
         drawn: the samples stand for others, as those of a test set do: their number makes an error.
     """
     if is_constant(values):
         return f"{values[0]:.4g} in every model" if len(values) else "no model"
-    if not share:
+    if samples is None:
         distinct, counts = np.unique(values, return_counts=True)
         if counts.max() > AT_THE_EDGE * len(values):
             return f"{distinct[counts.argmax()]:.4g} in {counts.max()} of {len(values)} models"
         return ""
-    samples = samples_of(values)
+    if values.min() < 0 or values.max() > 1:
+        return f"is no share of samples in every model ({values.min():.4g} to {values.max():.4g})"
     for edge in (0, 1):
         near = int((np.abs(values - edge) <= 1.5 / samples).sum())
         if near > AT_THE_EDGE * len(values):
@@ -57,12 +58,12 @@ def why_not(values: Array, *, share: bool, drawn: bool = True) -> str:
     return ""
 
 
-def edge_of(shares: Array, level: float = 0.95) -> tuple[float, float]:
+def edge_of(shares: Array, samples: int, level: float = 0.95) -> tuple[float, float]:
     """0 or 1 where almost all shares lie at it, else NaN; and the exact upper bound of the largest.
 
     The bound is Clopper & Pearson's (1934), of the largest share as a count of samples.
     """
-    samples = samples_of(shares)
+    shares = np.clip(shares, 0, 1)
     near = max(1.5 / samples, 0.001)
     edges = [edge for edge in (0, 1) if (np.abs(shares - edge) <= near).mean() > AT_THE_EDGE]
     exact = stats.binomtest(round(float(shares.max()) * samples), samples).proportion_ci(level, "exact")

@@ -20,7 +20,7 @@ from prs_lightning.analysis.evidence import (
     at_fixed_batch_and_epoch,
 )
 from prs_lightning.analysis.fixed import Permuted, between_models
-from prs_lightning.analysis.measurable import edge_of, why_not
+from prs_lightning.analysis.measurable import edge_of, samples_of, why_not
 from prs_lightning.analysis.relations import DRAWN, PAPER_SLOPES, RELATIONS, Relation, is_share, label, plural
 from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array
 from prs_lightning.measures import TEST_ACCURACY
@@ -134,10 +134,11 @@ def _panel(
     if panel.models < 3:
         return {"note": f"{panel.models} models: too few"}, replace(panel, excluded="fewer than three models")
     sides = {relation.x: x, relation.y: y}
-    reasons = {name: why_not(values, share=is_share(name), drawn=name in DRAWN) for name, values in sides.items()}
+    samples = {name: samples_behind(known, name) for name in sides}
+    reasons = {name: why_not(values, samples[name], drawn=name in DRAWN) for name, values in sides.items()}
     panel = replace(panel, excluded="; ".join(f"{label(name)} {why}" for name, why in reasons.items() if why))
-    if reasons[relation.y] and is_share(relation.y):
-        edge, bound = edge_of(y, level)
+    if reasons[relation.y] and (behind := samples[relation.y]):
+        edge, bound = edge_of(y, behind, level)
         panel = replace(panel, edge=edge, bound=bound)
     constant = [
         f"{label(name)} is constant ({values[0]:.4g}): no slope, no correlation"
@@ -165,6 +166,21 @@ def _panel(
     if panel.between_runs.freedom < 3:
         notes.append("too few runs of one batch size to compare at fixed batch size")
     return row | {"reading": reading(row), "note": "; ".join(filter(None, notes))}, panel
+
+
+def samples_behind(models: pd.DataFrame, name: str) -> int | None:
+    """The number of samples that a share of a panel's models is of; None for other measures.
+
+    All attacks meet the same test samples, so that their robust accuracies tell it together.
+    """
+    if not is_share(name):
+        return None
+    alike = (
+        [each for each in DRAWN if each in models and each.startswith("robust/")]
+        if name.startswith("robust/")
+        else [name]
+    )
+    return samples_of(models[alike].to_numpy(float)[~models[alike].isna().to_numpy()])
 
 
 def _paper_fit(known: pd.DataFrame, models: Models) -> dict[str, Any]:

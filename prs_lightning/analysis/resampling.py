@@ -7,6 +7,7 @@ nothing is copied: slopes come from sums per run, Spearman from weighted mid-ran
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,23 +107,27 @@ def resampled_slopes(x: Array, y: Array, runs: NDArray[np.intp], weights: Array)
     return (sxy - sx * sy / n) / below
 
 
-def estimate(value: float, draws: Array, strata: NDArray[np.intp]) -> Estimate:
+def estimate(value: float, draws: Array, strata: NDArray[np.intp], controls: int = 0) -> Estimate:
     """The value with the variance of its draws, from their 16th and 84th percentiles, which no outlier moves.
 
-    Without a variance below ``MINIMUM_RUNS`` runs, three degrees of freedom (runs less strata), or where more than one
-    draw in twenty has no value.
+    Without a variance below ``MINIMUM_RUNS`` runs or three degrees of freedom (runs less strata), each beside the
+    controls, or where more than one draw in twenty has no value.
     """
-    freedom = len(strata) - len(np.unique(strata))
+    freedom = len(strata) - len(np.unique(strata)) - controls
     known = draws[~np.isnan(draws)]
-    if len(strata) < MINIMUM_RUNS or freedom < 3 or len(known) < KNOWN * len(draws):
-        return Estimate(value)
+    if len(strata) < MINIMUM_RUNS + controls or freedom < 3 or len(known) < KNOWN * len(draws):
+        return Estimate(value, freedom=max(freedom, 0))
     low, high = np.quantile(known, stats.norm.cdf([-1, 1]))
     return Estimate(value, float(high - low) ** 2 / 4, freedom)
 
 
-def fishers_z(correlation: float, draws: Array, strata: NDArray[np.intp], models: int) -> Estimate:
-    """A correlation on Fisher's scale; its variance is not below that of as many independent models, 1 / (N - 3)."""
-    bounded = np.clip(np.append(draws, correlation), -LARGEST, LARGEST)
-    *drawn, value = np.arctanh(bounded)
-    found = estimate(float(value), np.array(drawn), strata)
-    return Estimate(found.value, max(found.variance, 1 / max(models - 3, 1)), found.freedom) if found.known else found
+def fishers_z(correlation: float, draws: Array, strata: NDArray[np.intp], models: int, controls: int = 0) -> Estimate:
+    """A correlation on Fisher's scale; its variance is not below that of as many independent models.
+
+    That is 1 / (N - K - 3) with K controls (Fisher 1924).
+    """
+    *drawn, value = np.arctanh(np.clip(np.append(draws, correlation), -LARGEST, LARGEST))
+    found = estimate(float(value), np.array(drawn), strata, controls)
+    if np.isnan(found.variance):
+        return found
+    return replace(found, variance=max(found.variance, 1 / max(models - controls - 3, 1)))

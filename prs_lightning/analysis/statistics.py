@@ -59,9 +59,9 @@ def residual(values: Array, *given: Array) -> Array:
 def cluster_robust_p(x: Array, y: Array, runs: NDArray[np.intp]) -> float:
     """Two-sided p for slope 0 with standard errors clustered by run and G - 1 degrees of freedom for G runs.
 
-    Liang & Zeger 1986 with the usual small-sample factor. NaN below 3 runs; x and y must vary.
+    Liang & Zeger 1986 with the usual small-sample factor. NaN below 3 runs, or where x or y is constant.
     """
-    if len(np.unique(runs)) < 3:
+    if len(np.unique(runs)) < 3 or is_constant(x) or is_constant(y):
         return NAN
     fit = OLS(y, np.column_stack([np.ones_like(x), x])).fit(cov_type="cluster", cov_kwds={"groups": runs}, use_t=True)
     return float(fit.pvalues[1])
