@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from prs_lightning.analysis.claims import RELATION_CLAIMS
-from prs_lightning.analysis.measurable import samples_of
+from prs_lightning.analysis.panels import samples_behind
 from prs_lightning.analysis.relations import DRAWN, label
 from prs_lightning.analysis.resampling import strata_of
 from prs_lightning.analysis.statistics import MINIMUM_RUNS, NAN, Array
@@ -73,7 +73,7 @@ def coupled_pairs(models: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         if not np.isnan(errors).all():
             of_claim[int(np.nanargmax(errors))]["worst"] = True
         rows += of_claim
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"worst_pairs": "Int64"})
 
 
 def pairs_of(models: pd.DataFrame, factor: str) -> tuple[Indices, Indices]:
@@ -127,7 +127,7 @@ def _row(models: pd.DataFrame, y: str, factor: str, pairs: tuple[Indices, Indice
     row |= {"runs": len(np.unique(runs[np.concatenate([first, second])])), "sign_error": NAN}
     if not len(first):
         return row
-    errors = sign_errors(models[PRS_RATIO].to_numpy(float), values, first, second, tie=_one_sample(y, values))
+    errors = sign_errors(models[PRS_RATIO].to_numpy(float), values, first, second, tie=_one_sample(models, y)[first])
     environment = ["data"] if factor == "architecture" else ["model", "data"]
     places = models.groupby(environment, observed=True).ngroup().to_numpy()[first]
     counts = np.bincount(places)
@@ -142,7 +142,7 @@ def _row(models: pd.DataFrame, y: str, factor: str, pairs: tuple[Indices, Indice
     }  # fmt: skip
 
 
-def sign_errors(x: Array, y: Array, first: Indices, second: Indices, *, tie: float = 0.0) -> Array:
+def sign_errors(x: Array, y: Array, first: Indices, second: Indices, *, tie: Array | float = 0.0) -> Array:
     """Of each pair: 0 if the model with the lower x has the higher y, 1 if not, 1/2 if x are equal or y within ``tie``.
 
     >>> sign_errors(np.array([0.1, 0.2, 0.2]), np.array([0.9, 0.5, 1.0]), np.array([0, 0, 1]), np.array([1, 2, 2]))
@@ -152,9 +152,14 @@ def sign_errors(x: Array, y: Array, first: Indices, second: Indices, *, tie: flo
     return (1 + np.sign(x[first] - x[second]) * np.sign(apart) * (np.abs(apart) > tie)) / 2
 
 
-def _one_sample(y: str, values: Array) -> float:
-    """What one test sample moves a share of them by, with room for rounding; 0 of other measures."""
-    return 1.5 / samples_of(values[~np.isnan(values)]) if y in DRAWN else 0.0
+def _one_sample(models: pd.DataFrame, y: str) -> Array:
+    """What one test sample moves a share of them by (N,), with room for rounding; 0 of other measures."""
+    found = np.zeros(len(models))
+    if y in DRAWN:
+        for places in models.groupby(["model", "data"], observed=True).indices.values():
+            panel = models.iloc[places]
+            found[places] = 1.5 / (samples_behind(panel[panel[y].notna()], y) or np.inf)
+    return found
 
 
 def strata_of_runs(models: pd.DataFrame, names: pd.Index) -> Indices:

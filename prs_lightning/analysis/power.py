@@ -24,10 +24,10 @@ from prs_lightning.analysis.answers import relation_claim, together
 from prs_lightning.analysis.claims import RELATION_CLAIMS
 from prs_lightning.analysis.evidence import PERMUTATIONS, Models, Panel, association
 from prs_lightning.analysis.fixed import Permuted, blocks_of
-from prs_lightning.analysis.measurable import samples_of, why_not
+from prs_lightning.analysis.measurable import why_not
 from prs_lightning.analysis.panels import COLUMNS as PANEL_COLUMNS
-from prs_lightning.analysis.panels import Statistics
-from prs_lightning.analysis.relations import DRAWN, Relation, is_share
+from prs_lightning.analysis.panels import Statistics, samples_behind
+from prs_lightning.analysis.relations import DRAWN, Relation
 from prs_lightning.analysis.statistics import Array
 from prs_lightning.analysis.verdict import CONTRADICTED, SUPPORTED, judged
 from prs_lightning.errors import RunError
@@ -51,13 +51,13 @@ class Side:
         mean: (E,).
         spread: standard deviation of the runs' levels.
         courses: (n, E) of each run about its level; NaN where it has no model.
-        samples: shares are multiples of 1 / samples; 0 where it is no share.
+        samples: shares are multiples of 1 / samples; None where it is no share.
     """
 
     mean: Array
     spread: float
     courses: Array
-    samples: int
+    samples: int | None
 
     def new(self, levels: Array, rng: np.random.Generator) -> Array:
         """Runs (S, E) of the given levels (S,), in standard deviations."""
@@ -92,9 +92,11 @@ def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
     known = models.dropna(subset=[PRS_RATIO, y]).sort_values(["run", "epoch"])
     for (model, data), group in known.groupby(["model", "data"], observed=True):
         values = {name: group[name].to_numpy(float) for name in (PRS_RATIO, y)}
-        if any(why_not(each, share=is_share(name), drawn=name in DRAWN) for name, each in values.items()):
+        samples = [samples_behind(group, name) for name in values]
+        if any(
+            why_not(each, of, drawn=name in DRAWN) for (name, each), of in zip(values.items(), samples, strict=True)
+        ):
             continue
-        samples = [samples_of(each) if is_share(name) else 0 for name, each in values.items()]
         runs, batch_sizes, epochs = (
             pd.factorize(group["run"])[0],
             *(group[name].to_numpy(float) for name in ("batch_size", "epoch")),
@@ -112,7 +114,7 @@ def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
     return found
 
 
-def _side(values: Array, samples: int) -> Side:
+def _side(values: Array, samples: int | None) -> Side:
     """Of the real runs of a stratum (n, E)."""
     mean = np.nanmean(values, axis=0)
     apart = values - mean
@@ -261,7 +263,15 @@ def power(
         if numbers and effect:
             tried.append(_tried(rule, pilots, number, 0.0, simulations, seed))
         rows += [{"claim": claim, "y": y, "enough": False} | each for each in tried]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("seeds", "runs", "simulations"), "Int64"))
+
+
+def planned(effect: float, target: float) -> str:
+    """What the table of a plan shows."""
+    return (
+        f"How often so many seeds of each batch size decide a claim, if runs of one batch size have a Spearman "
+        f"correlation of {effect:g}; {target:.0%} are wanted"
+    )
 
 
 def _tried(
@@ -287,16 +297,16 @@ def power_table(found: pd.DataFrame) -> pd.DataFrame:
         planted = tried[tried["effect"] != 0]
         planted = planted if len(planted) else tried
         for row in planted.dropna(subset=["seeds"]).to_dict("records"):
-            cells[f"{int(row['seeds'])} seeds"] = f"{row['share']:.0%}"
+            cells[f"{row['seeds']} seeds"] = f"{row['share']:.0%}"
         last = planted.iloc[-1]
         if last["enough"]:
-            enough = f"{last['seeds']:.0f}"
-        elif np.isnan(last["seeds"]):
+            enough = str(last["seeds"])
+        elif pd.isna(last["seeds"]):
             enough = "not measurable, or no two runs of one batch size"
         else:
-            enough = f"more than {last['seeds']:.0f}"
+            enough = f"more than {last['seeds']}"
             if last["fixed"] > 2 * last["share"]:
                 enough += f" ({last['fixed']:.0%} at fixed batch size and epoch: the association is wanting)"
-        none = [f"{row['share']:.0%} at {row['seeds']:.0f}" for row in tried[tried["effect"] == 0].to_dict("records")]
+        none = [f"{row['share']:.0%} at {row['seeds']}" for row in tried[tried["effect"] == 0].to_dict("records")]
         rows.append(cells | {"seeds that decide": enough, "with no effect": none[-1] if none else ""})
     return pd.DataFrame(rows)

@@ -63,7 +63,8 @@ class Audited:
 class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none.
 
-    ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it.
+    ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it. ``coupled`` and
+    ``power`` are tables of ``analysis.coupled`` and ``analysis.power``, None where they were not made.
     """
 
     config: dict[str, Any]
@@ -77,6 +78,8 @@ class Evidence:
     audits: Sequence[Audited] = ()
     matched: Pair | None = None
     matched_note: str = ""
+    coupled: pd.DataFrame | None = None
+    power: pd.DataFrame | None = None
 
 
 def write_report(evidence: Evidence, folder: Path) -> Path:
