@@ -113,6 +113,7 @@ def analyze(cfg: DictConfig) -> None:
         config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why, pairs, planned
     )
     page = report.write_report(evidence, folder)
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +124,10 @@ def analyze(cfg: DictConfig) -> None:
     console = Console()
     console.print(board)
     if planned is not None:
-        plan = Table(*planned.columns, title=power.planned(config["power"]["effect"], config["power"]["target"]))
+        title = power.planned(config["power"]["effect"], config["power"]["target"])
+        plan = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in planned.columns:
+            plan.add_column(name, overflow="fold", min_width=18 if name == "claim" else 6)
         for row in planned.itertuples(index=False):
             plan.add_row(*map(Text, row))
         console.print(plan)

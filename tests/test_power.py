@@ -108,7 +108,8 @@ def test_many_seeds_find_what_is_planted_and_none_finds_what_is_not() -> None:
     (shown,) = power_table(found).to_dict("records")
     assert shown == {
         "claim": CLAIM, "3 seeds": f"{few['share']:.0%}", "12 seeds": f"{many['share']:.0%}",
-        "seeds that decide": "12", "with no effect": f"{none['share']:.0%} at 12",
+        "enough": "12", "at fixed batch size and epoch": f"{many['fixed']:.0%}",
+        "with no effect": f"{none['share']:.0%}",
     }  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def test_a_weaker_effect_needs_more_seeds_and_one_against_the_claim_is_found_as_
     enough = {effect: found.loc[found["enough"], "seeds"].tolist() for effect, found in tried.items()}
     assert enough[0.85] in ([6], [12])
     assert enough[0.3] == []
-    assert power_table(tried[0.3])["seeds that decide"].str.startswith("more than 12").all()
+    assert power_table(tried[0.3])["enough"].tolist() == ["more than 12"]
     turned = models.assign(**{COSINE_SIMILARITY: -models[COSINE_SIMILARITY]})
     assert plan(turned, effect=-0.85, seeds=[12], simulations=12)["share"].iloc[0] >= 0.8
 
@@ -141,7 +142,7 @@ def test_a_measure_that_tells_nothing_apart_is_not_planned_and_lines_tell_of_the
     found = plan(models, seeds=[3], simulations=2, progress=told.append)
     assert found["claim"].tolist()[1:] == [CLAIM] * 2
     assert found.iloc[0].drop(["claim", "y", "enough"]).isna().all()
-    assert "not measurable" in power_table(found)["seeds that decide"][0]
+    assert power_table(found)["enough"].tolist() == ["not measurable", "more than 3"]
     assert len(told) == 1
     assert told[0].startswith(f"plan: {CLAIM}: 3 seeds decide in ")
 

@@ -42,6 +42,8 @@ NO_TABLE = pd.DataFrame(columns=list(PANEL_COLUMNS))
 COLUMNS = ("claim", "y", "effect", "seeds", "runs", "simulations", "share", "low", "high", "fixed", "enough")
 """The columns of power.csv."""
 
+LAST = ("at fixed batch size and epoch", "with no effect")
+
 
 @dataclass(frozen=True)
 class Side:
@@ -269,8 +271,8 @@ def power(
 def planned(effect: float, target: float) -> str:
     """What the table of a plan shows."""
     return (
-        f"How often so many seeds of each batch size decide a claim, if runs of one batch size have a Spearman "
-        f"correlation of {effect:g}; {target:.0%} are wanted"
+        f"How often so many seeds of each batch size decide a claim if runs of one batch size correlate by {effect:g}; "
+        f"{target:.0%} is enough"
     )
 
 
@@ -289,24 +291,23 @@ def _tried(
 
 
 def power_table(found: pd.DataFrame) -> pd.DataFrame:
-    """``power`` as it is shown: a row per claim, how often each number of seeds decides, and which does."""
+    """``power`` as it is shown: a row per claim, how often each number of seeds decides, and which is enough.
+
+    The last columns are of the last number tried: how often an answer at fixed batch size and epoch is there, and how
+    often the claim is decided where no effect is planted.
+    """
     numbers = sorted(found["seeds"].dropna().astype(int).unique())
     rows = []
     for claim, tried in found.groupby("claim", sort=False):
-        cells = {"claim": str(claim)} | {f"{number} seeds": "" for number in numbers}
-        planted = tried[tried["effect"] != 0]
-        planted = planted if len(planted) else tried
-        for row in planted.dropna(subset=["seeds"]).to_dict("records"):
-            cells[f"{row['seeds']} seeds"] = f"{row['share']:.0%}"
+        cells = dict.fromkeys(["claim", *(f"{number} seeds" for number in numbers), "enough", *LAST], "")
+        none = tried[tried["effect"] == 0].dropna(subset=["seeds"])
+        planted = tried[tried["effect"] != 0] if (tried["effect"] != 0).any() else tried
         last = planted.iloc[-1]
-        if last["enough"]:
-            enough = str(last["seeds"])
-        elif pd.isna(last["seeds"]):
-            enough = "not measurable, or no two runs of one batch size"
-        else:
-            enough = f"more than {last['seeds']}"
-            if last["fixed"] > 2 * last["share"]:
-                enough += f" ({last['fixed']:.0%} at fixed batch size and epoch: the association is wanting)"
-        none = [f"{row['share']:.0%} at {row['seeds']}" for row in tried[tried["effect"] == 0].to_dict("records")]
-        rows.append(cells | {"seeds that decide": enough, "with no effect": none[-1] if none else ""})
+        if pd.isna(last["seeds"]):
+            rows.append(cells | {"claim": str(claim), "enough": "not measurable"})
+            continue
+        cells |= {f"{row['seeds']} seeds": f"{row['share']:.0%}" for row in planted.to_dict("records")}
+        enough = f"{last['seeds']}" if last["enough"] else f"more than {last['seeds']}"
+        ends = (f"{last['fixed']:.0%}", *(f"{share:.0%}" for share in none["share"].tail(1)))
+        rows.append(cells | {"claim": str(claim), "enough": enough} | dict(zip(LAST, ends, strict=False)))
     return pd.DataFrame(rows)
