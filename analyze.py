@@ -127,7 +127,7 @@ def analyze(cfg: DictConfig) -> None:
         title = power.planned(config["power"]["effect"], config["power"]["target"])
         plan = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name in planned.columns:
-            plan.add_column(name, overflow="fold", min_width=18 if name == "claim" else 6)
+            plan.add_column(name, overflow="fold", min_width=16 if name == "claim" else 5)
         for row in planned.itertuples(index=False):
             plan.add_row(*map(Text, row))
         console.print(plan)
