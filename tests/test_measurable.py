@@ -28,7 +28,7 @@ def values(*parts: tuple[float, int]) -> np.ndarray:
         (np.full(9, 0.25), 100, "0.25 in every model"),
         (values((0, 102), (1e-4, 8), (2e-4, 6), (3e-4, 4)), 10000, "within one sample of 0 in 110 of 120 models"),
         (values((1, 100), (0.9999, 10), (0.9, 5), (0.8, 5)), 10000, "within one sample of 1 in 110 of 120 models"),
-        (values((0, 30), (0.25, 30), (0.5, 30), (0.75, 30)), 4, "2 different values above one sample of 4"),
+        (values((0, 30), (0.25, 30), (0.5, 30), (0.75, 30)), 4, "3 different values above one sample of 4"),
         (
             np.random.default_rng(0).binomial(200, 0.5, 60) / 200,
             200,

@@ -121,8 +121,8 @@ def at_fixed_batch_and_epoch(models: Models, seed: Sequence[int]) -> dict[str, A
         "between_runs": fixed.between_runs(blocks, draws=PERMUTATIONS, rng=rng),
         "between_epochs": fixed.between_epochs(blocks, draws=PERMUTATIONS, rng=rng),
         "fixed_change": times(as_estimate(slope), spread),
-        "fixed_batch": held_fixed(models.x, models.y, codes[0]),
-        "fixed_epoch": held_fixed(models.x, models.y, codes[1]),
+        "fixed_batch": held_fixed(*models.plain, codes[0]),
+        "fixed_epoch": held_fixed(*models.plain, codes[1]),
     }
 
 

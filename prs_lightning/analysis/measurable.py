@@ -16,14 +16,24 @@ SAMPLES = 100_000
 
 
 def samples_of(shares: Array) -> int:
-    """The number of samples that shares are of, from the least distance of two of them: a multiple of 1 / samples.
+    """The least number of samples, up to ``SAMPLES``, that all these can be shares of.
 
-    >>> samples_of(np.array([0.0, 0.25, 0.3]))
-    20
+    A multiple of what two of them differ by at least; if none fits, as they were rounded or smoothed, that itself.
+
+    >>> samples_of(np.array([0.0, 0.25, 0.3])), samples_of(np.array([0.2, 0.5]))
+    (20, 10)
     """
     levels = np.unique(np.concatenate([np.clip(shares, 0, 1), [0.0, 1.0]]))
     apart = np.diff(levels)
-    return int(np.clip(round(1 / apart[apart > 0.5 / SAMPLES].min()), 1, SAMPLES))
+    least = 1 / apart[apart > 0.5 / SAMPLES].min()
+    candidates = np.unique(np.round(least * np.arange(1, 51)).clip(1, SAMPLES))
+    fits = [np.abs(levels * each - np.round(levels * each)).max() < 0.01 for each in candidates]
+    return int(candidates[fits][0] if any(fits) else candidates[0])
+
+
+def _near(samples: int) -> float:
+    """How far from 0 or 1 is within one sample of it; of a handful of samples none is."""
+    return min(1.5 / samples, 0.1)
 
 
 def why_not(values: Array, samples: int | None = None, *, drawn: bool = True) -> str:
@@ -44,10 +54,10 @@ def why_not(values: Array, samples: int | None = None, *, drawn: bool = True) ->
     if values.min() < 0 or values.max() > 1:
         return f"is no share of samples in every model ({values.min():.4g} to {values.max():.4g})"
     for edge in (0, 1):
-        near = int((np.abs(values - edge) <= 1.5 / samples).sum())
+        near = int((np.abs(values - edge) <= _near(samples)).sum())
         if near > AT_THE_EDGE * len(values):
             return f"within one sample of {edge} in {near} of {len(values)} models"
-    if (levels := len(np.unique(values[values > 1.5 / samples]))) < min(LEVELS, len(values)):
+    if (levels := len(np.unique(values[values > _near(samples)]))) < min(LEVELS, len(values)):
         return f"{levels} different values above one sample of {samples:,}"
     if not drawn:
         return ""
@@ -64,7 +74,7 @@ def edge_of(shares: Array, samples: int, level: float = 0.95) -> tuple[float, fl
     The bound is Clopper & Pearson's (1934), of the largest share as a count of samples.
     """
     shares = np.clip(shares, 0, 1)
-    near = max(1.5 / samples, 0.001)
+    near = max(_near(samples), 0.001)
     edges = [edge for edge in (0, 1) if (np.abs(shares - edge) <= near).mean() > AT_THE_EDGE]
     exact = stats.binomtest(round(float(shares.max()) * samples), samples).proportion_ci(level, "exact")
     return (edges[0] if edges else NAN), float(exact.high)

@@ -156,7 +156,9 @@ def _panel(
         panel, **association(models, weights, covariances), **at_fixed_batch_and_epoch(models, resamples.seed)
     )
     row = (
-        _paper_fit(known, models) | _answers(panel, level) | _at_equal_accuracy(known, models, relation, resamples.seed)
+        _paper_fit(known, models)
+        | _answers(panel, level)
+        | _at_equal_accuracy(known, models, relation, resamples.seed, level)
     )
     notes = [few]
     if np.isnan(row["spearman"]):
@@ -215,12 +217,14 @@ def _correlation(name: str, permuted: Permuted, level: float) -> dict[str, float
     return {name: permuted.value, f"{name}_low": low, f"{name}_high": high, f"{name}_p": permuted.p}
 
 
-def _at_equal_accuracy(known: pd.DataFrame, models: Models, relation: Relation, seed: Sequence[int]) -> dict[str, Any]:
+def _at_equal_accuracy(
+    known: pd.DataFrame, models: Models, relation: Relation, seed: Sequence[int], level: float
+) -> dict[str, Any]:
     """The partial correlation of all models at fixed batch size, epoch and, where it was measured, test accuracy."""
     further = [TEST_ACCURACY] if TEST_ACCURACY in known and not known[TEST_ACCURACY].isna().any() else []
     blocks = models.blocks(*(known[name].to_numpy(float) for name in further))
     found = between_models(blocks, draws=PERMUTATIONS, rng=np.random.default_rng([*seed, 2]))
-    told = _correlation("partial", found, level=0.95)
+    told = _correlation("partial", found, level)
     controls = ", ".join(label(name) for name in ("batch_size", "epoch", *further, *relation.controls))
     return told | {"partial_spearman": told.pop("partial"), "controls": controls}
 

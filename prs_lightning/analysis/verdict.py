@@ -136,6 +136,8 @@ def judged(claim: Claim, level: float = 0.95) -> Claim:
         [(each.association.low, each.association.high) for each in claim.panels if not each.excluded], claim.q_p
     ):
         return replace(claim, verdict="panels disagree")
+    if not found and holding:
+        return replace(claim, verdict="undecided: a relation at fixed batch size and epoch alone")
     return replace(claim, verdict=corrected if found else "undecided on this data")
 
 
