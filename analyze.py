@@ -41,7 +41,9 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, coupled, networks, panels, power, report, selection, table, written
+    from prs_lightning.analysis import (
+        boards, claims, coupled, networks, panels, power, report, selection, table, written,
+    )  # fmt: skip
     from prs_lightning.analysis.verdict import claims_table
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
@@ -113,24 +115,16 @@ def analyze(cfg: DictConfig) -> None:
         config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why, pairs, planned
     )
     page = report.write_report(evidence, folder)
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    board = Table("claim", "verdict", "effect", title="scoreboard")
-    for claim in judged:
-        board.add_row(*(Text(cell) for cell in (claim.claim, claim.verdict, report.effect(claim))))
     console = Console()
-    console.print(board)
+    console.print(boards.console_board(judged, console.width))
+    for paragraph in evidence.words:
+        console.print(Text(printable(paragraph)), end="\n\n")
     if planned is not None:
         title = power.planned(config["power"]["effect"], config["power"]["target"])
-        plan = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for name in planned.columns:
-            plan.add_column(name, overflow="fold", min_width=16 if name == "claim" else 5)
-        for row in planned.itertuples(index=False):
-            plan.add_row(*map(Text, row))
-        console.print(plan)
+        console.print(boards.console_plan(planned, title))
     for audited in audits:
         console.print(Text(printable(audited)), soft_wrap=True)
     console.print(Text(f"report: {printable(page)}"), soft_wrap=True)

@@ -24,7 +24,7 @@ from prs_lightning.analysis.relations import (
     plural,
 )
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
-from prs_lightning.analysis.verdict import NOT_MEASURABLE, Answer, Claim, PanelAnswers
+from prs_lightning.analysis.verdict import NOT_IN_THE_PAPER, NOT_MEASURABLE, Answer, Claim, PanelAnswers
 from prs_lightning.measures import ROBUST_ACCURACY
 
 
@@ -44,7 +44,7 @@ def relation_claim(
     panels = statistics.panels.get(relation.title, [])
     table = statistics.table[statistics.table["relation"] == relation.title]
     slopes = [] if relation.controls else [slope for (y, *_), slope in PAPER_SLOPES.items() if y == relation.y]
-    paper = "not in the paper"
+    paper = NOT_IN_THE_PAPER
     if slopes:
         falling = sum(slope < 0 for slope in slopes)
         paper = f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {falling} of {len(slopes)} negative"
@@ -52,7 +52,7 @@ def relation_claim(
     if relation.controls:
         measure = f"partial {measure}; fixed: {in_words([label(name) for name in relation.controls])}"
     told = partial(
-        Claim, claim, relation.figure, measure, paper=paper, margin=margin_of(relation.y, margins),
+        Claim, claim, relation.figure, measure, paper=paper, margin=margin_of(relation.y, margins), y=relation.y,
         panels=tuple(_panel_answers(panel, level) for panel in panels),
     )  # fmt: skip
     if not panels:
