@@ -42,7 +42,16 @@ def analyze(cfg: DictConfig) -> None:
     import pandas as pd
 
     from prs_lightning.analysis import (
-        boards, claims, coupled, networks, panels, power, report, selection, table, written,
+        boards,
+        claims,
+        coupled,
+        networks,
+        panels,
+        power,
+        report,
+        selection,
+        table,
+        written,
     )  # fmt: skip
     from prs_lightning.analysis.verdict import claims_table
 

@@ -119,7 +119,7 @@ def console_plan(plan: pd.DataFrame, title: str) -> Table:
     """How many seeds decide each claim, as narrow as a terminal may be."""
     board = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
     for name in plan.columns:
-        board.add_column(name, overflow="fold", min_width=16 if name == "claim" else 5)
+        board.add_column(name.removesuffix(" seeds"), overflow="fold", min_width=16 if name == "claim" else 5)
     for row in plan.itertuples(index=False):
         board.add_row(*map(Text, row))
     return board
