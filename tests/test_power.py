@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from scipy import stats
 
+from analyze import analyze
 from prs_lightning.analysis.answers import relation_claim
 from prs_lightning.analysis.panels import panel_statistics
 from prs_lightning.analysis.power import COLUMNS, Pilot, Rule, check, pilots_of, power, power_table, study
@@ -16,6 +19,8 @@ from prs_lightning.analysis.relations import Relation
 from prs_lightning.analysis.verdict import SUPPORTED, judged
 from prs_lightning.errors import RunError
 from prs_lightning.measures import COSINE_SIMILARITY, PRS_RATIO, ROBUST_ACCURACY
+from prs_lightning.sweep.cli import CONFIG_FOLDER
+from tests.synthetic_runs import write_grid
 
 CLAIM = "low PRS ratio → high cosine similarity of the final layer's weights"
 RELATION = Relation("8", COSINE_SIMILARITY)
@@ -154,3 +159,23 @@ def test_runs_without_a_second_seed_are_refused_in_one_line() -> None:
     assert "\n" not in str(told.value)
     check(models)
     assert pilots_of(models[models["seed"] == 0], COSINE_SIMILARITY) == []
+
+
+def test_analyze_writes_pairs_and_plan_and_says_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_grid(tmp_path, batch_sizes=(64, 2048), seeds=range(2), epochs=4, grid=(2, 4))
+    plain = [f"runs={tmp_path}", "wandb.mode=disabled", "bootstrap.draws=100", "figures=none", "plan=true"]
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        config = compose("analyze", [*plain, "power.seeds=[3]", "power.simulations=10"])
+        alone = compose("analyze", [*plain, "thresholds.mnist=1"])
+    analyze(config)
+    said = capsys.readouterr().out
+    assert "3 seeds decide in" in said
+    assert "correlate by 0.5" in said
+    pairs, found = (pd.read_csv(tmp_path / "report" / f"{name}.csv") for name in ("coupled", "power"))
+    assert pairs.loc[pairs["factor"] == "seed", "pairs"].tolist() == [4] * 7
+    assert set(found["seeds"]) == {3}
+    assert {"Pairs of models that differ in one thing", "How many seeds would decide"} <= {
+        line.removeprefix("## ") for line in (tmp_path / "report" / "report.md").read_text().splitlines()
+    }
+    with pytest.raises(RunError, match="plan=true needs two runs"):
+        analyze(alone)
