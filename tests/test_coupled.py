@@ -66,6 +66,8 @@ def brute_force(models: pd.DataFrame, y: str, factor: str) -> list[tuple[str, fl
 def test_sign_errors_equal_brute_force_over_all_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     models = grid(rng=rng).round(1)  # ties
+    again = models[models["run"] == "1-0-1-0"].assign(run="again")  # the same seed twice is no pair of seeds
+    models = pd.concat([models, again.assign(**{COSINE_SIMILARITY: 0.5})], ignore_index=True)
     models = models.mask(rng.random(models.shape) < 0.05 * models.columns.isin([PRS_RATIO, COSINE_SIMILARITY]))
     models.loc[models["run"] == "0-1-0-1", "seed"] = np.nan
     models.loc[models["run"].isin(["0-0-0-0", "1-1-1-2"]), "config.model.learning_rate"] = "0.01"
@@ -105,7 +107,8 @@ def test_where_batch_size_alone_moves_both_it_has_no_error_and_the_seed_is_the_w
     models[ROBUST_ACCURACY] = 0.8 - 0.2 * moved + 0.05 * rng.random(len(models))
     table = coupled_pairs(models[models["epoch"] > 1].drop(columns=COSINE_SIMILARITY)).set_index("factor")
     assert table.loc["batch size", "sign_error"] == 0
-    assert table.loc["batch size", "low"] == 0 < table.loc["batch size", "high"] < 0.06
+    assert table.loc["batch size", "low"] == 0
+    assert table.loc["batch size", "high"] == pytest.approx(1 - 0.025 ** (1 / 72))  # exact: 144 runs, 72 pairs of them
     assert table.loc["seed", "sign_error"] == pytest.approx(0.5, abs=0.05)
     assert table.loc["seed", "low"] < 0.5 < table.loc["seed", "high"]
     assert table.index[table["worst"]].tolist() == [table["sign_error"].idxmax()]
@@ -132,6 +135,27 @@ def test_the_jackknife_of_the_mean_of_runs_is_that_of_a_stratified_sample() -> N
     low, high = jackknife(errors, runs, runs, strata, 0.9)
     half = stats.t.ppf(0.95, 18) * np.sqrt((errors.reshape(2, 10).var(axis=1, ddof=1) / 10 * 0.5**2).sum())
     assert (low, high) == pytest.approx((errors.mean() - half, errors.mean() + half))
+
+
+def test_the_jackknife_leaves_each_run_out_with_its_pairs() -> None:
+    rng = np.random.default_rng(4)
+    strata = np.repeat([0, 1], 4)
+    pairs = [pair for pair in combinations(range(8), 2) for _ in range(2) if rng.random() < 0.8]
+    errors = rng.random(len(pairs))
+
+    def whole(without: int | None) -> float:
+        """The mean over pairs of strata, each weighing as with all runs, of the errors of the runs that are left."""
+        value = 0.0
+        for one, other in ((0, 0), (0, 1), (1, 1)):
+            of = [place for place, pair in enumerate(pairs) if [strata[run] for run in pair] == [one, other]]
+            left = [errors[place] for place in of if without not in pairs[place]]
+            value += len(of) / len(pairs) * np.mean(left)
+        return float(value)
+
+    moved = np.array([whole(run) for run in range(8)]).reshape(2, 4)
+    half = stats.t.ppf(0.975, 6) * np.sqrt(3 / 4 * ((moved - moved.mean(axis=1, keepdims=True)) ** 2).sum())
+    low, high = jackknife(errors, *np.array(pairs).T, strata, 0.95)
+    assert (low, high) == pytest.approx((max(0, whole(None) - half), min(1, whole(None) + half)))
 
 
 @pytest.mark.parametrize("seeds", [3, 6])

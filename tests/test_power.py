@@ -75,9 +75,9 @@ def test_a_study_keeps_means_variances_and_courses_and_has_the_planted_correlati
         assert stats.spearmanr(levels.loc[batch_size]).statistic == pytest.approx(-0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(("effect", "seeds"), [(0.6, 8), (0.0, 8), (0.6, 12)])
-def test_the_rule_is_that_of_the_analysis(pilots: list[Pilot], effect: float, seeds: int) -> None:
-    rule, alike, decided = Rule(CLAIM, RELATION, 3, 0.95), 0, 0
+@pytest.mark.parametrize(("effect", "seeds", "claims"), [(0.6, 8, 3), (0.0, 8, 3), (0.6, 12, 3), (0.9, 4, 20)])
+def test_the_rule_is_that_of_the_analysis(pilots: list[Pilot], effect: float, seeds: int, claims: int) -> None:
+    rule, alike, decided = Rule(CLAIM, RELATION, claims, 0.95), 0, 0
     for number in range(7):
         found, _ = rule.decides(pilots, seeds, effect, np.random.default_rng(number))
         rng = np.random.default_rng(number)  # the same studies, in the same order
@@ -89,7 +89,7 @@ def test_the_rule_is_that_of_the_analysis(pilots: list[Pilot], effect: float, se
             frames.append(pd.DataFrame(columns).assign(model=pilot.model, data=pilot.data))
         whole = panel_statistics(pd.concat(frames, ignore_index=True), [RELATION], draws=300)
         claim = relation_claim(CLAIM, RELATION, whole)
-        expected = judged(replace(claim, p_holm=min(1.0, 3 * claim.p))).outcome == SUPPORTED
+        expected = judged(replace(claim, p_holm=min(1.0, claims * claim.p))).outcome == SUPPORTED
         alike, decided = alike + (expected == found), decided + expected
     assert alike >= 6  # a p near its bound may fall on either side: permutations and draws are others
     assert (decided > 0) == (effect > 0)
@@ -98,6 +98,12 @@ def test_the_rule_is_that_of_the_analysis(pilots: list[Pilot], effect: float, se
 def plan(models: pd.DataFrame, **changed: object) -> pd.DataFrame:
     arguments = {"effect": 0.7, "seeds": [3, 12], "simulations": 30, "target": 0.8, "claims": 2} | changed
     return power(models, **arguments)  # type: ignore[arg-type]
+
+
+def test_above_sixty_runs_the_null_is_as_wide_as_that_of_permutations(pilots: list[Pilot]) -> None:
+    rule = Rule(CLAIM, RELATION, 1, 0.95)
+    found = [rule.decides(pilots, 16, 0.0, np.random.default_rng(number))[1] for number in range(120)]
+    assert 0 < np.mean(found) < 0.12  # a half of 5% in each of the two answers
 
 
 def test_many_seeds_find_what_is_planted_and_none_finds_what_is_not() -> None:
@@ -136,6 +142,9 @@ def test_a_plan_hangs_on_its_seed_alone() -> None:
     arguments = {"seeds": [6], "simulations": 10, "effect": 0.6}
     first = plan(models, **arguments)
     shuffled = models.sample(frac=1, random_state=0)[sorted(models.columns)]
+    for one, other in zip(*(pilots_of(each, COSINE_SIMILARITY) for each in (models, shuffled)), strict=True):
+        for stratum, same in zip(one.strata, other.strata, strict=True):
+            np.testing.assert_array_equal(stratum.y.courses, same.y.courses)
     pd.testing.assert_frame_equal(plan(shuffled, **arguments), first)
     others = [plan(models, seed=seed, **arguments)["fixed"].tolist() for seed in (1, 2, 3)]
     assert any(other != first["fixed"].tolist() for other in others)

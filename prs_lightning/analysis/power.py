@@ -168,9 +168,9 @@ class Rule:
         studies = [study(pilot, seeds, effect, rng) for pilot in pilots]
         few = sum(int(each.runs.max()) + 1 for each in studies) <= PERMUTED
         of_runs, of_epochs = _permuted(fixed.between_runs, studies, few, rng), [Permuted()] * len(studies)
-        if not self._holds(of_runs, effect):  # else the epochs change nothing
+        if not self._holds(of_runs):  # else the epochs change nothing
             of_epochs = _permuted(fixed.between_epochs, studies, few, rng)
-            if not self._holds(of_epochs, effect):
+            if not self._holds(of_epochs):
                 return False, False
         panels = [
             Panel(
@@ -184,10 +184,9 @@ class Rule:
         outcome = judged(replace(found, p_holm=min(1.0, found.p * self.claims)), self.level).outcome
         return outcome == (SUPPORTED if effect >= 0 else CONTRADICTED), True
 
-    def _holds(self, panels: Sequence[Permuted], effect: float) -> bool:
-        """Whether one of the two answers is there, of the effect's sign, with a p that is small enough."""
-        found = together(panels)
-        return 2 * found.p * self.claims <= 1 - self.level and (found.value > 0) == (effect < 0)
+    def _holds(self, panels: Sequence[Permuted]) -> bool:
+        """Whether one of the two answers has a p that is small enough."""
+        return 2 * together(panels).p * self.claims <= 1 - self.level
 
 
 def _permuted(
