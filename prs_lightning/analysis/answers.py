@@ -102,8 +102,12 @@ def together(panels: Sequence[Permuted]) -> Permuted:
     if not known:
         return Permuted()
     weights = np.array([1 / panel.variance for panel in known])
-    value = float(weights @ [panel.value for panel in known])
-    return Permuted(value, null=weights @ np.stack([panel.null for panel in known]))  # panels share no run
+    return Permuted(  # panels share no run
+        float(weights @ [panel.value for panel in known]),
+        float(weights**2 @ [panel.squares for panel in known]),
+        null=weights @ np.stack([panel.null for panel in known]),
+        null_squares=weights**2 @ np.stack([panel.null_squares for panel in known]),
+    )
 
 
 def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:

@@ -36,7 +36,7 @@ from prs_lightning.measures import PRS_RATIO
 DRAWS = 100
 """Of the bootstrap of each panel of each study: with more the intervals would be steadier, not shorter."""
 PERMUTED = 60
-"""Up to so many runs are permuted; the sum over more is normal, with the variance that is known in closed form."""
+"""Up to so many runs are permuted; of more the studentised sum is normal, with a variance known in closed form."""
 NO_TABLE = pd.DataFrame(columns=list(PANEL_COLUMNS))
 
 COLUMNS = ("claim", "y", "effect", "seeds", "runs", "simulations", "share", "low", "high", "fixed", "enough")
@@ -166,10 +166,9 @@ class Rule:
         """What a study of so many seeds finds: the claim *supported* (*contradicted*, if ``effect`` is below 0), and an
         answer at fixed batch size and epoch that would do for it, if the association does."""
         studies = [study(pilot, seeds, effect, rng) for pilot in pilots]
-        few = sum(int(each.runs.max()) + 1 for each in studies) <= PERMUTED
-        of_runs, of_epochs = _permuted(fixed.between_runs, studies, few, rng), [Permuted()] * len(studies)
+        of_runs, of_epochs = _permuted(fixed.between_runs, studies, seeds, rng), [Permuted()] * len(studies)
         if not self._holds(of_runs):  # else the epochs change nothing
-            of_epochs = _permuted(fixed.between_epochs, studies, few, rng)
+            of_epochs = _permuted(fixed.between_epochs, studies, seeds, rng)
             if not self._holds(of_epochs):
                 return False, False
         panels = [
@@ -190,12 +189,21 @@ class Rule:
 
 
 def _permuted(
-    answer: Callable[..., Permuted], studies: Sequence[Models], few: bool, rng: np.random.Generator
+    answer: Callable[..., Permuted], studies: Sequence[Models], seeds: int, rng: np.random.Generator
 ) -> list[Permuted]:
+    """An answer of each study, with its permutations or what stands for them."""
+    few = sum(int(each.runs.max()) + 1 for each in studies) <= PERMUTED
     found = [answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng) for models in studies]
     if few:
         return found
-    return [replace(each, null=np.sqrt(each.variance) * rng.standard_normal(PERMUTATIONS)) for each in found]
+    # x and y of a stratum sum to 0, so that products of permuted runs lie n / (n - 1) farther from 0 than their squares.
+    return [
+        replace(
+            each, null=np.sqrt(each.squares * seeds / (seeds - 1)) * rng.standard_normal(PERMUTATIONS),
+            null_squares=np.full(PERMUTATIONS, each.squares),
+        )
+        for each in found
+    ]  # fmt: skip
 
 
 def _association(models: Models, rng: np.random.Generator) -> dict[str, Any]:
