@@ -39,6 +39,10 @@ VERDICTS = {
     "panels disagree": ("undecided", {"verdict": "panels disagree", "association": NONE}),
     "corrected": ("undecided", {"verdict": "undecided after correction for all claims (p 0.02, corrected 0.06)"}),
     "undecided": ("undecided", {"verdict": "undecided on this data", "association": NONE}),
+    "fixed alone": (
+        "undecided",
+        {"verdict": "undecided: a relation at fixed batch size and epoch alone", "association": NONE},
+    ),
     "few": (
         "undecided",
         {"verdict": "undecided: too few runs for an interval", "association": Answer(0.3), "between_runs": Answer()},
@@ -80,8 +84,8 @@ def made(name: str, claim: str = "low PRS ratio → high robust accuracy", **mor
 def other_form(outcome: str = "supported", **more: Any) -> Claim:
     """A claim that is no relation."""
     given = {"association": Answer(0.08, 0.02, 0.14), "verdict": outcome, "data": "6 networks", "paper": "figure 9"}
-    name, measure = "inclusion group more robust than exclusion group", "RA(inclusion) - RA(exclusion)"
-    return Claim(name, "9", measure, outcome=outcome, **given | more)
+    given["claim"] = "inclusion group more robust than exclusion group"
+    return Claim(figure="9", measure="RA(inclusion) - RA(exclusion)", outcome=outcome, **given | more)
 
 
 OURS = {"paper": NOT_IN_THE_PAPER}

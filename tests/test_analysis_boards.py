@@ -115,7 +115,8 @@ def test_the_page_names_panels_that_were_left_out_and_the_unit_of_other_claims(w
     reason = "Left out: ResNet-18 on MNIST: RA (PGD-20) within one sample of 0 in 30 of 36 models."
     assert page.count(reason) == sum(bool(claim.panels) for claim in CLAIMS)
     assert "3 panels, of which 1 left out" in page
-    assert "Its unit: RA(inclusion) - RA(exclusion)." in page
+    assert "<b>ResNet-18 on MNIST</b>" not in page
+    assert page.count("Unit: RA(inclusion) - RA(exclusion).") == page.count("RA(inclusion)") == 1
     assert "0.002 (0.03)" in page
     assert "RA (PGD-20) +0.12 [+0.08, +0.16] over the middle 80% of PRS ratios; at fixed batch size and epoch" in page
     assert '<span class="verdict association-only">◐ association only</span> explained by batch size and' in page
@@ -130,6 +131,7 @@ def test_page_and_markdown_have_the_same_numbers(written: Path) -> None:
     assert "| a new one, expected | [-0.25, 0.90] |" in markdown
     for text in (page, markdown):
         assert "0.25 [0.20, 0.30] of 1,200 pairs" in text
+        assert "no pairs" in text
         assert "seed: 0.75 for CNN-6, MNIST" in text
         assert "81%" in text
         assert "With 3 runs the data cannot say" in text

@@ -18,6 +18,7 @@ from prs_lightning.analysis.shown import (
     corrected,
     has_interval,
     interval,
+    is_relation,
     kind,
     measure,
     number,
@@ -47,13 +48,18 @@ def _cells(claim: Claim) -> tuple[str, ...]:
 
 
 def changes(claim: Claim) -> str:
-    """How much the measure of a relation moves.
+    """How much the measure of a relation moves; of a claim of another form, the interval of two one-sided tests.
 
     >>> changes(Claim("a", "4", "", change=Answer(0.1, 0.08, 0.12), margin=0.02, y="robust/pgd20"))
     'RA (PGD-20) +0.1 [+0.08, +0.12] over the middle 80% of PRS ratios; margin 0.02'
     """
     told = (
-        (claim.change.effect, f"{measure(claim)} {change(claim.change)} over the middle 80% of PRS ratios"),
+        (
+            claim.change.effect,
+            f"{measure(claim)} {change(claim.change)} over the middle 80% of PRS ratios"
+            if is_relation(claim)
+            else f"{change(claim.change)}, the interval of two one-sided tests",
+        ),
         (claim.fixed_change.effect, f"at fixed batch size and epoch {change(claim.fixed_change)}"),
         (claim.margin, f"margin {number(claim.margin)}"),
     )

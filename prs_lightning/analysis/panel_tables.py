@@ -16,7 +16,7 @@ from prs_lightning.analysis.verdict import Answer
 HEAD = (
     "panel", "models", "runs", "OLS slope, the paper's fit", "its p (Holm)", "paper's slope", "95% interval, runs",
     "clustered p (Holm)", "Spearman", "between runs", "its p (Holm)", "between epochs", "its p (Holm)",
-    "at equal accuracy too", "its p (Holm)", "change", "change at fixed batch size and epoch",
+    "at equal test accuracy", "its p (Holm)", "change", "change, fixed",
     "one model per run: slope", "its p", "what it says",
 )  # fmt: skip
 

@@ -80,8 +80,8 @@ def where_the_same(pairs: Iterable[tuple[str, str]]) -> str:
 def in_pixels(epsilon: object) -> str:
     """A radius as papers print it.
 
-    >>> in_pixels("0.3"), in_pixels("0.03137254901960784"), in_pixels("own")
-    ('0.3', '8/255', 'own')
+    >>> in_pixels("0.3"), in_pixels("0.03137254901960784"), in_pixels("0"), in_pixels("own")
+    ('0.3', '8/255', '0', 'own')
     """
     with suppress(ValueError):
         levels = float(str(epsilon)) * 255

@@ -21,7 +21,7 @@ from prs_lightning.analysis.verdict import (
 NOTHING = "–"  # noqa: RUF001  what stands for a number that there is none of
 
 ASSOCIATION_ONLY, PANELS_DISAGREE = "association only", "panels disagree"
-VANISHES = "the robustness vanishes"
+VANISHES, NOT_MEASURED = "the robustness vanishes", "not measured"
 
 ANSWERS = (("association", "association"), ("between_runs", "between runs"), ("between_epochs", "between epochs"))
 """Attribute of a claim and of its panels, and its name."""
@@ -45,6 +45,7 @@ MARKS = {
     VANISHES: Mark("vanishes", "↓", "red"),
     UNDECIDED: Mark("undecided", "?", ""),
     NOT_MEASURABLE: Mark("not-measurable", "∅", ""),
+    NOT_MEASURED: Mark("not-measured", "·", ""),
 }
 
 
@@ -54,7 +55,7 @@ def kind(claim: Claim) -> str:
     >>> kind(Claim("a", "4", "", "undecided", "association only: explained by batch size"))
     'association only'
     """
-    reasons = (ASSOCIATION_ONLY, PANELS_DISAGREE, VANISHES)
+    reasons = (ASSOCIATION_ONLY, PANELS_DISAGREE, VANISHES, NOT_MEASURED)
     return next((reason for reason in reasons if claim.verdict.startswith(reason)), claim.outcome)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from prs_lightning.analysis.relations import in_words, plural
 from prs_lightning.analysis.shown import (
     ASSOCIATION_ONLY,
+    NOT_MEASURED,
     NOTHING,
     PANELS_DISAGREE,
     VANISHES,
@@ -43,12 +44,13 @@ COUNTED = {
     VANISHES: ("finds no robustness left", "find no robustness left"),
     UNDECIDED: ("is undecided", "are undecided"),
     NOT_MEASURABLE: ("was not measurable", "were not measurable"),
+    NOT_MEASURED: ("was not measured", "were not measured"),
 }
 """How claims of one kind are counted, one and several, in the order in which they are told."""
 
 
 def in_plain_words(claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool = False) -> list[str]:
-    """What the data say of the paper's claims, what they say of the others, and what they cannot say: a paragraph each.
+    """Paragraphs: what the data say of the paper's claims, what they say of the others, and what they cannot say.
 
     Each claim is told once, with the numbers that carry its verdict; what has no number is told without one.
 
@@ -58,33 +60,34 @@ def in_plain_words(claims: Sequence[Claim], *, runs: int, seeds: int, pair: bool
     """
     paper = [claim for claim in claims if claim.paper != NOT_IN_THE_PAPER]
     others = [claim for claim in claims if claim.paper == NOT_IN_THE_PAPER]
-    told = [_told(paper, "the paper's"), _told(others, "the other" if paper else "the")]
-    return [*filter(None, told), _cannot(claims, runs, seeds, pair)]
+    told = [*_told(paper, "the paper's"), *_told(others, "the other" if paper else "the")]
+    return [*told, *_cannot(claims, runs, seeds, pair)]
 
 
-def _told(claims: Sequence[Claim], whose: str) -> str:
-    """A count of the verdicts, then a sentence for each claim on which the data say something."""
+def _told(claims: Sequence[Claim], whose: str) -> list[str]:
+    """A count of the verdicts, then a sentence for each claim that the data tell of; a paragraph a verdict."""
     if not claims:
-        return ""
+        return []
     found = {each: [claim for claim in claims if kind(claim) == each] for each in COUNTED}
     counts = [(len(some), COUNTED[each][len(some) > 1]) for each, some in found.items() if some]
     if len(counts) > 1:
         start = f"Of {whose} {len(claims)} claims, {in_words([f'{count} {what}' for count, what in counts])}."
     else:
         start = _capital(f"{whose} {plural(len(claims), 'claim')} {counts[0][1]}.")
-    sentences = [SENTENCES[each](claim) for each, some in found.items() if each in SENTENCES for claim in some]
-    return " ".join([start, *sentences])
+    told = [[sentence(claim) for claim in found[each]] for each, sentence in SENTENCES.items() if found[each]]
+    first, *others = told or [[]]
+    return [" ".join(sentences) for sentences in ([start, *first], *others)]
 
 
 def _supported(claim: Claim) -> str:
     if not is_relation(claim):
-        return f"{_capital(_quoted(claim))} is supported: {_effect(claim)}."
+        return f"{_capital(_quoted(claim))} is {claim.verdict}: {_effect(claim)}."
     return f"{_capital(statement(claim))}{_in_brackets(_effect(claim))}{_kept(claim)}{_size(claim)}."
 
 
 def _contradicted(claim: Claim) -> str:
     if not is_relation(claim):
-        return f"{_capital(_quoted(claim))} is contradicted: {_effect(claim)}."
+        return f"{_capital(_quoted(claim))} is {claim.verdict}: {_effect(claim)}."
     return (
         f"It is not so that {statement(claim)}: the relation runs the other way{_in_brackets(_effect(claim))}"
         f"{_kept(claim)}{_size(claim)}."
@@ -115,8 +118,9 @@ def _association_only(claim: Claim) -> str:
     if why.startswith("the opposite"):
         return f"{start}, but the opposite holds at fixed batch size and epoch: {in_words(left)}."
     neither = f", {'neither ' * (len(left) > 1)}{' nor '.join(left)}" if left else ""
+    what = "no such relation is left" if why.startswith("explained") else "it is not shown"
     end = f": the association is {why}" if why.startswith("explained") else ""
-    return f"{start}, but at fixed batch size and epoch no such relation was found{neither}{end}."
+    return f"{start}, but at fixed batch size and epoch {what}{neither}{end}."
 
 
 def _panels_disagree(claim: Claim) -> str:
@@ -144,21 +148,23 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
 """What is told of a claim on which the data say something, by its kind."""
 
 
-def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> str:
+def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> list[str]:
     """What is open, what could not be measured, and what no such data could say."""
     told = []
     if undecided := [claim for claim in claims if kind(claim) == UNDECIDED]:
         few = f"With {plural(runs, 'run')} the data cannot say" if runs else "The data cannot say"
         told.append(f"{few} {_whether(undecided, _why_open)}.")
-    if unmeasured := [claim for claim in claims if kind(claim) == NOT_MEASURABLE]:
-        told.append(f"Not measurable was {_whether(unmeasured, _because)}.")
+    for each in (NOT_MEASURABLE, NOT_MEASURED):
+        if unknown := [claim for claim in claims if kind(claim) == each]:
+            told.append(f"{_capital(each)} was {_whether(unknown, _because)}.")
+    always = []
     if seeds == 1:
-        told.append("All runs have one seed, so that chance cannot be told from effect.")
+        always.append("All runs have one seed, so that chance cannot be told from effect.")
     if pair:
-        told.append("What is read off networks A and B describes these networks alone.")
-    told.append("An association is no cause: batch size, epoch and seed were set, the PRS ratio was not.")
-    told.append("And robust accuracy under an attack is an upper bound: other attacks may find more.")
-    return " ".join(told)
+        always.append("What is read off networks A and B describes these networks alone.")
+    always.append("An association is no cause: batch size, epoch and seed were set, the PRS ratio was not.")
+    always.append("And robust accuracy under an attack is an upper bound: other attacks may find more.")
+    return [*told, " ".join(always)]
 
 
 def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
@@ -189,13 +195,17 @@ def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
 
 
 def _why_open(claim: Claim) -> str:
-    """The numbers of an undecided claim."""
+    """The numbers of an undecided claim, and why it is, where these do not say so."""
     if np.isnan(claim.association.effect):
         return claim.note or "not measured"
-    if not has_interval(claim.association):
-        return f"{interval(claim.association)}, no interval"
-    found = _found(claim.association)
-    told = [interval(claim.association)]
+    told, found = [interval(claim.association)], _found(claim.association)
+    word, behind = in_two(claim.verdict)
+    if not word.startswith(UNDECIDED):
+        told.append(word)
+    elif word == UNDECIDED and behind:
+        told.append(behind)
+    elif not has_interval(claim.association):
+        told.append("no interval")
     told += [f"{name} {interval(answer)}" for name, answer in _at_fixed(claim) if found or _found(answer)]
     told += [f"corrected p {p_value(claim.p_holm)}"] * (found and not np.isnan(claim.p_holm))
     return "; ".join(told)
@@ -254,7 +264,8 @@ def _because(claim: Claim) -> str:
     """What stands behind the verdict, and the note; the panels that were left out stand in the forest plot."""
     _, behind = in_two(claim.verdict)
     note = claim.note.partition("left out:")[0].rstrip("; ")
-    return "; ".join(filter(None, [behind, note])) or claim.note
+    told = [note if behind in note else f"{behind}; {note}".removesuffix("; "), claim.note]
+    return next(filter(None, told), "").removeprefix(f"{NOT_MEASURED}: ")
 
 
 def _in_brackets(text: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
-from prs_lightning.analysis.relations import label
+from prs_lightning.analysis.relations import label, rank
 from prs_lightning.measures import COSINE_SIMILARITY, LOCAL_COMPLEXITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
 
 POINT = ["data", "model", "batch_size", "epoch"]
@@ -31,7 +31,7 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 def settings(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The (data, model) pairs that occur: networks in the paper's order, the data sets within each."""
     pairs = set(zip(rows["data"].astype(str), rows["model"].astype(str), strict=True))
-    return sorted(pairs, key=lambda pair: (style.rank(pair[1])[0], style.rank(pair[0])[0], str(pair)))
+    return sorted(pairs, key=lambda pair: (rank(pair[1])[0], rank(pair[0])[0], str(pair)))
 
 
 UNKNOWN = np.inf
@@ -48,8 +48,11 @@ def over_epochs(axes: Axes, name: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str) -> None:
-    """A line per batch size, with a band of one standard deviation; ``table`` is of one network and data set."""
+def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str, apart: str = ", ") -> None:
+    """A line per batch size, with a band of one standard deviation; ``table`` is of one network and data set.
+
+    ``apart`` stands between the title's parts.
+    """
     over_epochs(axes, label(measure))
     if table.empty:
         style.say(axes, f"{label(measure)}: not measured in these runs")
@@ -57,7 +60,7 @@ def _draw(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, measure: str) -> 
     least, most = int(table["n"].min()), int(table["n"].max())
     counted = f"{least}" if least == most else f"{least} to {most}"
     first = table.iloc[0]
-    axes.set_title(f"{label(first['model'])}, {label(first['data'])}, n = {counted} seed{'s' * (counted != '1')}")
+    axes.set_title(f"{label(first['model'])}, {label(first['data'])}{apart}n = {counted} seed{'s' * (counted != '1')}")
     batch_sizes = sorted(rows["batch_size"].astype(float).fillna(UNKNOWN).unique())
     for batch_size, group in table.groupby(table["batch_size"].astype(float).fillna(UNKNOWN), sort=True):
         # A single epoch is a point: a line through it would be invisible. And between few epochs it is a guess.
@@ -79,13 +82,12 @@ def figure_5(rows: pd.DataFrame) -> Drawing:
     rival = LOCAL_COMPLEXITY in rows and bool(rows[LOCAL_COMPLEXITY].notna().any())
     measures += [LOCAL_COMPLEXITY] if rival else []
     pairs, tables = settings(rows), [over_seeds(rows, measure) for measure in measures]
-    height = 1.75 if len(pairs) < 4 else 1.15
+    height = 1.75 if len(pairs) < 4 else 1.3 if rival else 1.15
     canvas, grid = style.panels(max(len(pairs), 1), len(measures), height=height, sharex="all")
     for line, (data, model) in zip(grid, pairs, strict=False):
         for axes, measure, table in zip(line, measures, tables, strict=True):
             chosen = table[(table["data"] == data) & (table["model"] == model)]
-            _draw(axes, chosen, rows, measure)
-            axes.title.set_fontsize(5.5 if rival else 6.5)
+            _draw(axes, chosen, rows, measure, "\n" if rival else ", ")
             if measure != LOCAL_COMPLEXITY:
                 style.ratio_limits(axes, chosen["mean"].to_numpy(float))
     if not pairs:

@@ -155,13 +155,13 @@ def figure_11(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     tables = []
     for panel, named, maps in zip(grid, networks.both, found, strict=True):
         panel[0].imshow(to_unit_range(image.cpu())[0].permute(1, 2, 0).numpy(), cmap="gray")
-        panel[0].set_title("image", fontsize=6)
+        panel[0].set_title("image")
         panel[0].set_ylabel(f"network {named.letter}")
         for axes, depth in zip(panel[1:], shown, strict=True):
             features, zeros = maps[depth]
             picture, channels = montage(features)
             axes.imshow(picture, cmap="cividis", vmin=0, vmax=1)
-            axes.set_title(f"ReLU {depth + 1}, {len(features)} maps\n{zeros:.0%} zeros", fontsize=6)
+            axes.set_title(f"ReLU {depth + 1}, {len(features)} maps\n{zeros:.0%} zeros")
             drawn = features[channels].flatten(1)
             numbers = {
                 "network": named.letter, "depth": depth + 1, "channel": channels, "mean": drawn.mean(dim=1).tolist(),
@@ -215,7 +215,7 @@ def figure_13(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
             colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
             axes.scatter(*members.T, s=5, color=colour, alpha=0.7, linewidths=0)
             axes.annotate(
-                str(number), np.median(members, axis=0), ha="center", va="center", weight="bold", fontsize=8,
+                str(number), np.median(members, axis=0), ha="center", va="center", weight="bold",
                 bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
             )  # fmt: skip
         bare(axes)

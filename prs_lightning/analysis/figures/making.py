@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prs_lightning.analysis import relations
 from prs_lightning.analysis.figures.registry import FIGURES, Entry, Figure, Sizes, refuse_unknown
-from prs_lightning.analysis.figures.style import paper_style
+from prs_lightning.analysis.figures.style import PAGE, paper_style
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.runs import write_atomically, write_text
@@ -32,6 +32,7 @@ class Made:
 
     Attributes:
         png, pdf, csv: its files; None where ``error`` is set.
+        inches: its width. Shown at this share of ``style.PAGE``, the letters of all figures have one size.
         error: one line.
         kept: it was there already, made from the same data by the same code.
         seconds: that it took.
@@ -43,6 +44,7 @@ class Made:
     png: Path | None = None
     pdf: Path | None = None
     csv: Path | None = None
+    inches: float = PAGE
     error: str | None = None
     kept: bool = False
     seconds: float = 0.0
@@ -123,7 +125,7 @@ def _make(entry: Entry, key: str, folder: Path, draw: Callable[[Entry], Figure],
     files = {suffix: folder / f"fig-{entry.number}.{suffix}" for suffix in ("png", "pdf", "csv", "json")}
     shown: dict[str, Any] = {suffix: file for suffix, file in files.items() if suffix != "json"}
     if keep and (told := _finished(files, key)):
-        return Made(entry.number, told["title"], told["caption"], **shown, kept=True)
+        return Made(entry.number, told["title"], told["caption"], **shown, inches=told["inches"], kept=True)
     for file in files.values():  # what is there shows other data: it must not be taken for this figure
         file.unlink(missing_ok=True)
     start = time.perf_counter()
@@ -132,7 +134,8 @@ def _make(entry: Entry, key: str, folder: Path, draw: Callable[[Entry], Figure],
         _save(figure, files, key)
     except Exception as error:  # whatever went wrong is in the report, beside the other figures
         return Made(entry.number, entry.title, error=_one_line(error))
-    return Made(entry.number, figure.title, figure.caption, **shown, seconds=time.perf_counter() - start)
+    inches, seconds = figure.figure.get_figwidth(), time.perf_counter() - start
+    return Made(entry.number, figure.title, figure.caption, **shown, inches=inches, seconds=seconds)
 
 
 def _finished(files: dict[str, Path], key: str) -> dict[str, Any] | None:
@@ -155,6 +158,7 @@ def _save(figure: Figure, files: dict[str, Path], key: str) -> None:
     write_csv(files["csv"], figure.numbers)
     # Last: a figure counts as finished once this is there.
     told = {"number": figure.number, "title": figure.title, "caption": figure.caption, "key": key}
+    told |= {"inches": figure.figure.get_figwidth()}
     write_text(files["json"], json.dumps(told, indent=2) + "\n")
 
 

@@ -119,7 +119,7 @@ def figure_1(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
                 thumbnail = OffsetImage(image.permute(1, 2, 0).numpy(), zoom=0.5, cmap="gray")
                 where: dict[str, Any] = {"xybox": (0, 15), "boxcoords": "offset points"}
                 axes.add_artist(AnnotationBbox(thumbnail, place, pad=0.1, annotation_clip=False, **where))
-                axes.annotate(f"{label}", place, (12, 10), textcoords="offset points", fontsize=7, weight="bold")
+                axes.annotate(f"{label}", place, (12, 10), textcoords="offset points", weight="bold")
             axes.grid(False)
             axes.set(xlim=extent[:2], ylim=extent[2:], xlabel="L2 distance along the plane", ylabel="L2 distance")
         u, v = plane.places.numpy().T

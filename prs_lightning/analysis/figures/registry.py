@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from prs_lightning.analysis.figures.style import paper_style
+from prs_lightning.analysis.figures.style import fit_titles, paper_style
 from prs_lightning.errors import ConfigError, in_yaml
 
 Drawing = tuple[str, Canvas, pd.DataFrame]
@@ -51,7 +51,9 @@ def figure(
         @wraps(draw)
         def wrapper(*arguments: Any, **keywords: Any) -> Figure:
             with paper_style():
-                return Figure(number, title, *draw(*arguments, **keywords))
+                caption, canvas, numbers = draw(*arguments, **keywords)
+                fit_titles(canvas)
+                return Figure(number, title, caption, canvas, numbers)
 
         return wrapper
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
-from prs_lightning.analysis.relations import RELATIONS, Relation, label
+from prs_lightning.analysis.relations import RELATIONS, Relation, label, rank
 from prs_lightning.analysis.statistics import ols, residual
 from prs_lightning.measures import MASKING_GAP, find
 
@@ -49,7 +49,7 @@ def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str]) -> None:
         else:
             line = "too few models for a line" if len(x) < 3 else "no line, x is constant"
         told.append(f"{label(name)}: {line}, n = {len(group)} ({first['n_runs']} runs)")
-    axes.set_title(axes.get_title() + "\n" + "\n".join(told), fontsize=6.5, linespacing=1.35)
+    axes.set_title(axes.get_title() + "\n" + "\n".join(told))
 
 
 def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = False) -> Drawing:
@@ -59,8 +59,8 @@ def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = 
     gives all panels of shares the same y axis.
     """
     wanted = [relation for relation in RELATIONS if relation.figure in figures]
-    architectures = sorted(models["model"].astype(str).unique(), key=style.rank) or ["no network"]
-    data = sorted(models["data"].astype(str).unique(), key=style.rank)
+    architectures = sorted(models["model"].astype(str).unique(), key=rank) or ["no network"]
+    data = sorted(models["data"].astype(str).unique(), key=rank)
     alone = len(architectures) == 1
     columns = 2 if len(wanted) == 4 else min(len(wanted), 3)
     shape = (-(-len(wanted) // columns), columns) if alone else (len(wanted), len(architectures))

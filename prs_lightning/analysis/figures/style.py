@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from functools import partial
 from typing import Any
@@ -11,9 +12,9 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS
+from matplotlib.textpath import text_to_path
 
 # Okabe & Ito 2008, "Color Universal Design"; the yellow is left out: too light for lines on white.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
@@ -29,24 +30,26 @@ CLASS_COLOURS = (
 )  # fmt: skip
 GREY = "#666666"
 
+PAGE = 7.0
+"""Width of a page of two columns, in inches: that of a figure of several panels."""
+TYPE = 6.5
+"""The size of all letters in all figures, in points: those of a page are set alike, in print and in the report."""
+
 SETTINGS: Any = {
     "figure.dpi": 100, "savefig.dpi": 200, "savefig.facecolor": "white", "pdf.fonttype": 42,
-    "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7.5,
-    "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 7, "legend.frameon": False,
+    "font.family": "DejaVu Sans", "font.size": TYPE, "axes.titlesize": TYPE, "axes.labelsize": TYPE,
+    "xtick.labelsize": TYPE, "ytick.labelsize": TYPE, "legend.fontsize": TYPE, "legend.frameon": False,
     "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.titlepad": 4,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
     "lines.linewidth": 1.2, "lines.markersize": 3.5, "axes.grid": True, "grid.color": "#E6E6E6",
     "grid.linewidth": 0.5, "axes.axisbelow": True, "image.interpolation": "nearest",
 }  # fmt: skip
 
+BESIDE = 0.44
+"""Inches of a panel's width that its title does not use: the axis' name and numbers are to its left."""
+
 paper_style = partial(style.context, SETTINGS, after_reset=True)
 """matplotlib's settings inside a ``with`` block, the caller's again outside."""
-
-
-def rank(name: str) -> tuple[int, str]:
-    """To sort networks or data sets by: the paper's order, and behind it those that are not in the paper."""
-    order = [*MODEL_LABELS, *DATA_LABELS]
-    return order.index(name) if name in order else len(order), name
 
 
 def panels(rows: int, columns: int, *, height: float = 1.9, **sharing: Any) -> tuple[Canvas, np.ndarray]:
@@ -56,9 +59,41 @@ def panels(rows: int, columns: int, *, height: float = 1.9, **sharing: Any) -> t
         height: of a row, in inches.
         sharing: ``sharex``, ``sharey`` and the like, for ``subplots``.
     """
-    size = (3.4 if columns == 1 else 7.0, height * rows + 0.45)
+    size = (3.4 if columns == 1 else PAGE, height * rows + 0.45)
     canvas = Canvas(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05))
     return canvas, canvas.subplots(rows, columns, squeeze=False, **sharing)
+
+
+def width_of(text: str) -> float:
+    """Of a line in the figures' type, in inches."""
+    font = FontProperties(family=SETTINGS["font.family"], size=TYPE)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
+
+
+def fitted(line: str, inches: float) -> str:
+    """A line broken where it is longer than ``inches``: after a comma if that is enough, else between words.
+
+    >>> fitted("ResNet-18, CIFAR-10, n = 2 to 5 seeds", 1.3).splitlines()
+    ['ResNet-18, CIFAR-10,', 'n = 2 to 5 seeds']
+    """
+    lines = [""]
+    for piece in re.split(r"(?<=,) ", line):
+        for part in [piece] if width_of(piece) <= inches else piece.split():
+            longer = f"{lines[-1]} {part}".strip()
+            if lines[-1] and width_of(longer) > inches:
+                lines.append(part)
+            else:
+                lines[-1] = longer
+    return "\n".join(lines)
+
+
+def fit_titles(canvas: Canvas) -> None:
+    """Break the titles that would run into the next panel, or over the edge: the layout makes no room for them."""
+    for axes in canvas.axes:
+        place = axes.get_subplotspec()
+        if axes.get_title() and place:
+            inches = canvas.get_figwidth() / place.get_gridspec().ncols - BESIDE
+            axes.set_title("\n".join(fitted(line, inches) for line in axes.get_title().splitlines()))
 
 
 def bare(axes: Axes) -> None:
@@ -70,26 +105,30 @@ def bare(axes: Axes) -> None:
 def say(axes: Axes, message: str) -> None:
     """Write in a panel why nothing is drawn there."""
     where: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-    axes.text(0.5, 0.5, textwrap.fill(message, 30), color=GREY, fontsize=7, **where)
+    axes.text(0.5, 0.5, textwrap.fill(message, 30), color=GREY, **where)
     bare(axes)
 
 
 def note(axes: Axes, message: str) -> None:
     """A line under the title's height inside the panel, at its upper right, over a white ground."""
     axes.text(
-        0.98, 0.97, message, transform=axes.transAxes, ha="right", va="top", fontsize=6, color=GREY, linespacing=1.3,
+        0.98, 0.97, message, transform=axes.transAxes, ha="right", va="top", color=GREY, linespacing=1.3,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}, zorder=5,
     )  # fmt: skip
 
 
-def legend(canvas: Canvas, *, columns: int | None = None) -> None:
-    """One legend for all panels, below them, of everything that was drawn with a label; each label once."""
+def legend(canvas: Canvas, *, columns: int = 5) -> None:
+    """One legend for all panels, below them, of everything that was drawn with a label; each label once.
+
+    ``columns`` are the most; there are fewer where so many would be wider than the drawing.
+    """
     handles: dict[str, Any] = {}
     for axes in canvas.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        columns = columns or min(len(handles), 5)
+        entry = max(map(width_of, handles)) + 5 * TYPE / 72  # with its line and the spaces around, of 5 letters' height
+        columns = max(1, min(len(handles), columns, int(canvas.get_figwidth() / entry)))
         canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
