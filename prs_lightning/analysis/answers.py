@@ -96,20 +96,27 @@ def _answer(summary: Estimate, level: float) -> Answer:
     return Answer(-float(np.tanh(summary.value)), low, high, summary.p)
 
 
-def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
-    """The summary of what permuted runs leave, with the p of the permutations of all panels."""
+def together(panels: Sequence[Permuted]) -> Permuted:
+    """What permuted runs leave of all panels: the sum, each weighing by its variance."""
     known = [panel for panel in panels if as_estimate(panel).known]
     if not known:
-        return Answer()
+        return Permuted()
     weights = np.array([1 / panel.variance for panel in known])
-    together = Permuted(  # panels share no run
+    return Permuted(  # panels share no run
         float(weights @ [panel.value for panel in known]),
         float(weights**2 @ [panel.squares for panel in known]),
         null=weights @ np.stack([panel.null for panel in known]),
         null_squares=weights**2 @ np.stack([panel.null_squares for panel in known]),
     )
+
+
+def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
+    """The summary of what permuted runs leave, with the p of the permutations of all panels."""
+    known = [panel for panel in panels if as_estimate(panel).known]
+    if not known:
+        return Answer()
     summary = pooled([as_estimate(panel, correlation=True) for panel in known], level).summary
-    return replace(_answer(summary, level), p=together.p)
+    return replace(_answer(summary, level), p=together(known).p)
 
 
 def _change(panels: Sequence[Estimate], level: float) -> Answer:

@@ -119,3 +119,13 @@ def coupled_table(coupled: pd.DataFrame) -> pd.DataFrame:
                 cells["worst"] = f"{row['factor']}: {number(row['worst_sign_error'])} for {row['worst_environment']}"
         rows.append(cells)
     return pd.DataFrame(rows)
+
+
+def console_plan(plan: pd.DataFrame, title: str) -> Table:
+    """How many seeds decide each claim, as narrow as a terminal may be."""
+    board = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
+    for name in plan.columns:
+        board.add_column(name.removesuffix(" seeds"), overflow="fold", min_width=16 if name == "claim" else 5)
+    for row in plan.itertuples(index=False):
+        board.add_row(*map(Text, row))
+    return board
