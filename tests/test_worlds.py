@@ -1,0 +1,98 @@
+"""The simulated worlds hold what they promise, and the scoreboard says of each of them what it must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from prs_lightning.measures import AUDITED_ACCURACY, PRS_RATIO, ROBUST_ACCURACY
+from tests.worlds import CENTRES, CONFOUNDED, HALF, NULL, WORLDS, deviations, grid, panel_of
+
+SIDES = [PRS_RATIO, ROBUST_ACCURACY]
+CELL = ["model", "data", "batch_size", "epoch"]
+
+
+def large(name: str) -> pd.DataFrame:
+    """The world's plan with one panel of 400 seeds."""
+    plan = {key: value for key, value in WORLDS[name].make.keywords.items() if not isinstance(value, list)}
+    return grid(np.random.default_rng(7), **plan | {"panels": 1, "seeds": 400})
+
+
+def spearman(frame: pd.DataFrame) -> float:
+    """Positive where it agrees with the claim."""
+    return -float(stats.spearmanr(frame[PRS_RATIO], frame[ROBUST_ACCURACY])[0])
+
+
+def answers(models: pd.DataFrame) -> tuple[float, float, float]:
+    """Spearman of a panel's models; of means of runs in a stratum; of epochs, centred by run and by cell."""
+    ranked = models[["run", *CELL]].join(models.groupby(CELL)[SIDES].rank())
+    means = ranked.groupby(["batch_size", "run"])[SIDES].mean().reset_index()
+    between = np.mean([spearman(stratum) for _, stratum in means.groupby("batch_size")])
+    centred = np.log(models[SIDES] / (1 - models[SIDES]))  # the scale on which effects were added
+    centred -= centred.groupby([models[key] for key in CELL]).transform("mean")
+    centred -= centred.groupby(models["run"]).transform("mean")
+    return spearman(models), float(between), spearman(centred)
+
+
+BETWEEN, EPOCHS = {"between runs": 0.5, "both": 0.5}, {"between epochs": 0.5, "both": 0.5}
+
+
+@pytest.mark.parametrize("name", [name for name, world in WORLDS.items() if world.kind in (NULL, CONFOUNDED)])
+def test_nothing_is_planted_at_fixed_batch_size_and_epoch(name: str) -> None:
+    association, between, epochs = answers(large(name))
+    assert abs(between) < 0.06
+    assert abs(epochs) < 0.06
+    assert (association > 0.35) == (WORLDS[name].kind == CONFOUNDED)
+
+
+@pytest.mark.parametrize(
+    ("name", "association", "between", "epochs"),
+    [
+        ("between runs", (0.4, 0.6), (0.5, 0.7), (-0.06, 0.06)),
+        ("between epochs", (0.15, 0.35), (-0.06, 0.06), (0.45, 0.55)),
+        ("both", (0.45, 0.55), (0.45, 0.55), (0.45, 0.55)),
+        ("both, batch size too", (0.75, 0.9), (0.45, 0.55), (0.45, 0.55)),
+        ("between epochs, epochs too", (0.65, 0.85), (-0.06, 0.06), (0.45, 0.55)),
+        ("reversed", (-0.55, -0.45), (-0.55, -0.45), (-0.55, -0.45)),
+        ("batch size against", (0.4, 0.7), (-0.55, -0.45), (-0.55, -0.45)),
+    ],
+)
+def test_what_is_planted_is_there(name: str, association: tuple, between: tuple, epochs: tuple) -> None:
+    models = large(name)
+    for found, (low, high) in zip(answers(models), (association, between, epochs), strict=True):
+        assert low < found < high, answers(models)
+    if name == "between runs":
+        assert np.mean([spearman(cell) for _, cell in models.groupby(CELL)]) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.8, 0.95, 1.0])
+def test_epochs_are_autocorrelated_and_their_mean_is_the_level_of_the_run(persistence: float) -> None:
+    walk = deviations(np.random.default_rng(0), (20_000, 12), persistence)
+    assert np.abs(walk.mean(axis=1)).max() < 1e-12
+    assert walk.var() == pytest.approx(1, abs=0.02)
+    lags = np.arange(1, 12)
+    of_mean = (1 + 2 * ((1 - lags / 12) * persistence**lags).sum()) / 12  # of AR(1)
+    steps = 2 * (1 - persistence) / (1 - of_mean) if persistence < 1 else 6 * 12 / (12**2 - 1)
+    assert np.diff(walk).var() == pytest.approx(steps, rel=0.03)
+
+
+@pytest.mark.parametrize("name", [*WORLDS])
+def test_every_world_is_a_table_of_models_in_their_ranges(name: str) -> None:
+    models = WORLDS[name].make(np.random.default_rng(3))
+    assert not models.duplicated(["run", "epoch"]).any()
+    assert not models.isna().any().any()
+    assert (models[[*CENTRES]] >= 0).all().all()
+    assert (models[[*CENTRES]] <= 1).all().all()
+    assert models[PRS_RATIO].between(0, 1, inclusive="neither").all()
+    assert (models[AUDITED_ACCURACY] <= models[ROBUST_ACCURACY]).all()
+    assert np.allclose(models[ROBUST_ACCURACY] * 10_000, np.round(models[ROBUST_ACCURACY] * 10_000))
+    assert len(np.unique(panel_of(models))) == 9
+    if name != "eight small panels":
+        assert len(models) == 1080
+
+
+def test_a_spearman_of_a_half_is_a_pearson_of_little_more() -> None:
+    x, y = np.random.default_rng(0).multivariate_normal([0, 0], [[1, HALF], [HALF, 1]], 100_000).T
+    assert stats.spearmanr(x, y)[0] == pytest.approx(0.5, abs=0.01)
