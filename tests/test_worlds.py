@@ -30,13 +30,11 @@ def answers(models: pd.DataFrame) -> tuple[float, float, float]:
     ranked = models[["run", *CELL]].join(models.groupby(CELL)[SIDES].rank())
     means = ranked.groupby(["batch_size", "run"])[SIDES].mean().reset_index()
     between = np.mean([spearman(stratum) for _, stratum in means.groupby("batch_size")])
-    centred = np.log(models[SIDES] / (1 - models[SIDES]))  # the scale on which effects were added
+    bounded = models[SIDES].clip(1e-5, 1 - 1e-5)
+    centred = np.log(bounded / (1 - bounded))  # the scale on which effects were added
     centred -= centred.groupby([models[key] for key in CELL]).transform("mean")
     centred -= centred.groupby(models["run"]).transform("mean")
     return spearman(models), float(between), spearman(centred)
-
-
-BETWEEN, EPOCHS = {"between runs": 0.5, "both": 0.5}, {"between epochs": 0.5, "both": 0.5}
 
 
 @pytest.mark.parametrize("name", [name for name, world in WORLDS.items() if world.kind in (NULL, CONFOUNDED)])
@@ -53,8 +51,8 @@ def test_nothing_is_planted_at_fixed_batch_size_and_epoch(name: str) -> None:
         ("between runs", (0.4, 0.6), (0.5, 0.7), (-0.06, 0.06)),
         ("between epochs", (0.15, 0.35), (-0.06, 0.06), (0.45, 0.55)),
         ("both", (0.45, 0.55), (0.45, 0.55), (0.45, 0.55)),
-        ("both, batch size too", (0.75, 0.9), (0.45, 0.55), (0.45, 0.55)),
-        ("between epochs, epochs too", (0.65, 0.85), (-0.06, 0.06), (0.45, 0.55)),
+        ("both, batch size", (0.75, 0.9), (0.45, 0.55), (0.45, 0.55)),
+        ("between epochs, epochs", (0.65, 0.85), (-0.06, 0.06), (0.45, 0.55)),
         ("reversed", (-0.55, -0.45), (-0.55, -0.45), (-0.55, -0.45)),
         ("batch size against", (0.4, 0.7), (-0.55, -0.45), (-0.55, -0.45)),
     ],
@@ -85,12 +83,10 @@ def test_every_world_is_a_table_of_models_in_their_ranges(name: str) -> None:
     assert not models.isna().any().any()
     assert (models[[*CENTRES]] >= 0).all().all()
     assert (models[[*CENTRES]] <= 1).all().all()
-    assert models[PRS_RATIO].between(0, 1, inclusive="neither").all()
+    assert models[PRS_RATIO].between(1 / 60_000, 1).all()
     assert (models[AUDITED_ACCURACY] <= models[ROBUST_ACCURACY]).all()
     assert np.allclose(models[ROBUST_ACCURACY] * 10_000, np.round(models[ROBUST_ACCURACY] * 10_000))
     assert len(np.unique(panel_of(models))) == 9
-    if name != "eight small panels":
-        assert len(models) == 1080
 
 
 def test_a_spearman_of_a_half_is_a_pearson_of_little_more() -> None:

@@ -82,6 +82,7 @@ def grid(
     centres: Mapping[str, float] | None = None,
     samples: int = 10_000,
     degrees: float | None = None,
+    volatility: float = 0.0,
 ) -> pd.DataFrame:
     """Models, a row per panel, batch size, seed and epoch; positive numbers agree with the claims.
 
@@ -95,6 +96,7 @@ def grid(
         sizes: deviation of each measure in a cell, in its unit; ``centres``: its middle.
         samples: test samples; shares are multiples of one.
         degrees: levels of runs have tails as Student's t with so many degrees of freedom; None: normal.
+        volatility: deviation of the logarithm by which a run's deviations are larger, the same of U and Y.
     """
     shape = (panels, len(batch_sizes), seeds)
     time = np.linspace(-1, 1, len(epochs)) if len(epochs) > 1 else np.zeros(1)
@@ -107,15 +109,17 @@ def grid(
     def latent(level: Array, deviation: Array, by_batch: Sequence[float]) -> Array:
         own = trends * rng.standard_normal(shape)[..., None] * time
         fixed = np.asarray(by_batch, dtype=float)[:, None, None] + epoch * time
-        return np.sqrt(share) * level[..., None] + np.sqrt(1 - share) * deviation + fixed + own
+        return np.sqrt(share) * level[..., None] + np.sqrt(1 - share) * scale * deviation + fixed + own
 
     def correlated(with_: Array, rho: float | Sequence[float], other: Array) -> Array:
         planted = np.broadcast_to(rho, panels).reshape(-1, *[1] * (with_.ndim - 1))
         return planted * with_ + np.sqrt(1 - planted**2) * other
 
+    scale = np.exp(volatility * rng.standard_normal((*shape, 1)) - volatility**2) if volatility else 1.0
     level, deviation = levels(), deviations(rng, (*shape, len(epochs)), persistence)
     few = latent(level, deviation, batch)
-    values = {PRS_RATIO: np.round(special.expit(special.logit(0.4) - few) * TRAINING_SAMPLES) / TRAINING_SAMPLES}
+    regions = np.round(special.expit(special.logit(0.4) - few) * TRAINING_SAMPLES)
+    values = {PRS_RATIO: np.clip(regions, 1, TRAINING_SAMPLES) / TRAINING_SAMPLES}
     for name, centre in (CENTRES | dict(centres or {})).items():
         of_runs = correlated(level, between, levels())
         of_epochs = correlated(deviation, within, deviations(rng, deviation.shape, persistence))
@@ -158,7 +162,8 @@ def few_runs_above_zero(rng: Generator, runs: int = 6) -> pd.DataFrame:
     """RA is 0 but in six runs, where it rises with epochs, as PRS falls in all."""
     models = grid(rng, epoch=1.0)
     chosen = rng.choice(models["run"].unique(), runs, replace=False)
-    return with_accuracy(models, np.where(models["run"].isin(chosen), models["epoch"] / 10_000, 0.0))
+    counts = models["epoch"] + rng.integers(0, 20, len(models))
+    return with_accuracy(models, np.where(models["run"].isin(chosen), counts / 10_000, 0.0))
 
 
 def wholly_masked(rng: Generator) -> pd.DataFrame:
@@ -186,9 +191,36 @@ def at_the_ceiling(rng: Generator) -> pd.DataFrame:
     return with_accuracy(models, 1 - rng.integers(0, 3, len(models)) / 10_000)
 
 
-LINEAR, STEP, HUMP = (-1.8, -0.6, 0.6, 1.8), (-1.2, -1.2, 1.2, 1.2), (-1.4, 1.2, 1.6, -1.4)
-SATURATING = (-2.0, 0.3, 0.8, 0.9)
+def without_some(rng: Generator, **plan: Any) -> pd.DataFrame:
+    """Half of the runs miss their first half of epochs, as below a threshold of accuracy, and some models are lost."""
+    models = grid(rng, **plan)
+    runs = models["run"].unique()
+    late = models["run"].isin(rng.choice(runs, len(runs) // 2, replace=False))
+    early = models["epoch"] <= models["epoch"].median()
+    return models[~(late & early) & (rng.random(len(models)) > 0.1)].reset_index(drop=True)
 
+
+def of_unequal_size(rng: Generator, **plan: Any) -> pd.DataFrame:
+    """Strata of 8, 5, 3 and 2 runs, and six of nine panels without their two larger batch sizes."""
+    models = grid(rng, seeds=8, **plan)
+    place = np.searchsorted(BATCH_SIZES, models["batch_size"])
+    small = (panel_of(models) >= 3) & (place >= 2)
+    return models[(models["seed"] < np.array([8, 5, 3, 2])[place]) & ~small].reset_index(drop=True)
+
+
+def with_outliers(rng: Generator, **plan: Any) -> pd.DataFrame:
+    """One run of each panel collapsed: a PRS ratio near 0 and the largest RA at every epoch."""
+    models = grid(rng, **plan)
+    odd = (models["batch_size"] == 512) & (models["seed"] == 1)
+    chance = rng.random(len(models))
+    changed = {PRS_RATIO: 0.001 + 0.001 * chance} | {name: np.round(0.97 + 0.02 * chance, 4) for name in CENTRES}
+    return models.assign(**{name: models[name].where(~odd, value) for name, value in changed.items()})
+
+
+LINEAR, STEP, HUMP = (-1.8, -0.6, 0.6, 1.8), (-1.2, -1.2, 1.2, 1.2), (-1.4, 1.2, 1.6, -1.4)
+SATURATING, LATE = (-2.0, 0.3, 0.8, 0.9), (-1.6, -1.0, 0.4, 1.6)
+
+NULL, CONFOUNDED, EFFECT, OTHER = "null", "confounded", "effect", "other"
 SUPPORTED, SMALL, CONTRADICTED = "supported", "but small", "contradicted"
 NEGLIGIBLE, UNDECIDED, NOT_MEASURABLE = "negligible", "undecided", "not measurable"
 ASSOCIATION, DISAGREE, VANISHES = "association only", "panels disagree", "vanishes under the audit"
@@ -217,6 +249,11 @@ class World:
     claim: str = RA_CLAIM
 
     @property
+    def family(self) -> bool:
+        """Whether all five relation claims are as untrue as the one that is judged."""
+        return self.kind in (NULL, CONFOUNDED)
+
+    @property
     def supported_is_false(self) -> bool:
         """Whether *supported* is an error here."""
         return SUPPORTED not in self.right and SMALL not in self.right
@@ -227,37 +264,70 @@ def world(planted: str, kind: str, *right: str, claim: str = RA_CLAIM, **plan: A
     return World(planted, partial(grid, **plan), right, kind, claim)
 
 
-NULL, CONFOUNDED, EFFECT, OTHER = "null", "confounded", "effect", "other"
 NOTHING = (UNDECIDED, NEGLIGIBLE)
+
+BY_BATCH, BY_EPOCH = f"{ASSOCIATION}: explained by batch size", f"{ASSOCIATION}: explained by the epoch"
+RUNS = {"between": HALF / 0.8, "share": 0.8}
+EPOCHS = {"within": HALF}
+BOTH = {"between": HALF, "within": HALF}
+REVERSED = {"between": -HALF, "within": -HALF}
+OPPOSED = [0.8] * 5 + [-0.8] * 4
+FINE_GRID = range(10, 301, 10)
 
 WORLDS: dict[str, World] = {
     "null": world("nothing; autocorrelation 0.95", NULL, *NOTHING, persistence=0.95),
-    "null, random walks": world("nothing; every run a random walk", NULL, *NOTHING, persistence=1.0, share=0.2),
-    "null, own trends": world("nothing; every run its own trends", NULL, *NOTHING, trends=1.5),
-    "batch size, linear": world("batch size alone moves both", CONFOUNDED, f"{ASSOCIATION}: explained by batch size", batch=LINEAR),
-    "batch size, step": world("batch size alone, in one step", CONFOUNDED, f"{ASSOCIATION}: explained by batch size", batch=STEP),
-    "batch size, hump": world("batch size alone, up and down again", CONFOUNDED, f"{ASSOCIATION}: explained by batch size", batch=HUMP),
-    "batch size, saturating": world("batch size alone, both saturate, RA later", CONFOUNDED, f"{ASSOCIATION}: explained by batch size", batch=SATURATING, batch_y=(-1.6, -1.0, 0.4, 1.6)),
-    "epochs": world("epochs alone move both", CONFOUNDED, f"{ASSOCIATION}: explained by the epoch", epoch=1.8),
-    "epochs, own trends": world("the same, and every run its own trends", CONFOUNDED, f"{ASSOCIATION}: explained by the epoch", epoch=1.8, trends=1.0),
+    "null, random walks": world("nothing; random walks", NULL, *NOTHING, persistence=1.0, share=0.2),
+    "null, own trends": world("nothing; every run has its own trends", NULL, *NOTHING, trends=1.5),
+    "batch size, linear": world("batch size alone moves both", CONFOUNDED, BY_BATCH, batch=LINEAR),
+    "batch size, step": world("the same, in one step", CONFOUNDED, BY_BATCH, batch=STEP),
+    "batch size, hump": world("the same, up and down again", CONFOUNDED, BY_BATCH, batch=HUMP),
+    "batch size, curved": world(
+        "the same, each side curved its way", CONFOUNDED, BY_BATCH, batch=SATURATING, batch_y=LATE
+    ),
+    "epochs": world("epochs alone move both", CONFOUNDED, BY_EPOCH, epoch=1.8),
+    "epochs, own trends": world("the same, and own trends", CONFOUNDED, BY_EPOCH, epoch=1.8, trends=1.0),
     "batch size and epochs": world("both alone", CONFOUNDED, ASSOCIATION, batch=LINEAR, epoch=1.8),
-    "between runs": world("Spearman 0.5 in each cell, between runs alone", EFFECT, SUPPORTED, between=HALF / 0.8, share=0.8),
-    "between epochs": world("Spearman 0.5 of a run's epochs, none between runs", EFFECT, SUPPORTED, within=HALF),
-    "both": world("Spearman 0.5 of both", EFFECT, SUPPORTED, between=HALF, within=HALF),
-    "both, batch size too": world("the same, and batch size moves both", EFFECT, SUPPORTED, between=HALF, within=HALF, batch=LINEAR),
-    "between runs, batch size too": world("between runs, and batch size moves both", EFFECT, SUPPORTED, between=HALF / 0.8, share=0.8, batch=LINEAR),
-    "between epochs, epochs too": world("between epochs, and a common trend", EFFECT, SUPPORTED, within=HALF, epoch=1.8),
-    "reversed": world("Spearman -0.5 of both", EFFECT, CONTRADICTED, between=-HALF, within=-HALF),
-    "batch size against": world("Spearman -0.5 of both, batch size the other way", EFFECT, ASSOCIATION, UNDECIDED, between=-HALF, within=-HALF, batch=LINEAR),
+    "between runs": world("Spearman 0.5 in each cell, of runs alone", EFFECT, SUPPORTED, **RUNS),
+    "between epochs": world("Spearman 0.5 of a run's epochs alone", EFFECT, SUPPORTED, **EPOCHS),
+    "both": world("Spearman 0.5 of both", EFFECT, SUPPORTED, **BOTH),
+    "both, batch size": world("the same, and batch size", EFFECT, SUPPORTED, **BOTH, batch=LINEAR),
+    "between runs, batch size": world("runs, and batch size", EFFECT, SUPPORTED, **RUNS, batch=LINEAR),
+    "between epochs, epochs": world("a run's epochs, and a common trend", EFFECT, SUPPORTED, **EPOCHS, epoch=1.8),
+    "reversed": world("Spearman -0.5 of both", EFFECT, CONTRADICTED, **REVERSED),
+    "batch size against": world(
+        "Spearman -0.5 of both, batch size the other way", OTHER, ASSOCIATION, UNDECIDED, **REVERSED, batch=LINEAR
+    ),
     "RA 0": World("no sample withstands", lambda rng: with_accuracy(grid(rng), 0.0), (NOT_MEASURABLE,), OTHER),
     "RA 0 in 85%": World("1 to 3 of 10,000 withstand in the rest", nearly_all_zero, (NOT_MEASURABLE,), OTHER),
     "RA 1": World("0 to 2 of 10,000 fall", at_the_ceiling, (NOT_MEASURABLE,), OTHER),
-    "RA 0 in 174 of 180 runs": World("in the others it rises with epochs", few_runs_above_zero, (UNDECIDED, NEGLIGIBLE, NOT_MEASURABLE), OTHER, EPOCHS_CLAIM),
+    "RA 0 in 174 of 180 runs": World(
+        "in the others it rises with epochs", few_runs_above_zero, (*NOTHING, NOT_MEASURABLE), OTHER, EPOCHS_CLAIM
+    ),
     "wholly masked": World("RA related, audited RA 0", wholly_masked, (VANISHES,), OTHER, AUDITED_CLAIM),
-    "one empty panel": World("RA above 0 in one run of 20 of one panel; Spearman 0.9 elsewhere", one_empty_panel, (SUPPORTED,), EFFECT),
-    "eight small panels": World("four runs each, reversed; one panel of 20 as claimed", small_panels, (SUPPORTED, UNDECIDED), OTHER),
-    "five against four": world("five panels as claimed, four reversed", OTHER, DISAGREE, between=[0.8] * 5 + [-0.8] * 4, within=[0.8] * 5 + [-0.8] * 4),
-    "small": world("Spearman 0.5 of both; RA differs by 0.01", EFFECT, SMALL, between=HALF, within=HALF, sizes=0.008),
+    "one empty panel": World("RA above 0 in one run of 20 of one panel", one_empty_panel, (SUPPORTED,), EFFECT),
+    "eight small panels": World(
+        "four runs each, reversed; one of 20 as claimed", small_panels, (SUPPORTED, UNDECIDED), OTHER
+    ),
+    "five against four": world("five as claimed, four reversed", OTHER, DISAGREE, between=OPPOSED, within=OPPOSED),
+    "small": world("Spearman 0.5 of both; RA differs by 0.008", EFFECT, SMALL, **BOTH, sizes=0.008),
     "negligible": world("nothing; RA differs by 0.008", NULL, NEGLIGIBLE, sizes=0.008),
-}  # fmt: skip
+    "two seeds": world("batch size alone; two seeds", CONFOUNDED, ASSOCIATION, batch=LINEAR, seeds=2),
+    "thirty epochs": world(
+        "batch size and epochs; 30 epochs", CONFOUNDED, ASSOCIATION, batch=LINEAR, epoch=1.8, epochs=FINE_GRID
+    ),
+    "heavy tails": world("batch size alone; Student's t with 3", CONFOUNDED, ASSOCIATION, batch=LINEAR, degrees=3),
+    "ties": world("batch size alone; 100 test samples", CONFOUNDED, ASSOCIATION, batch=LINEAR, samples=100),
+    "volatile runs": world(
+        "epochs alone; some runs swing, in both", CONFOUNDED, ASSOCIATION, epoch=1.8, share=0.2, volatility=0.8
+    ),
+    "models missing": World(
+        "both alone; half of the runs start late",
+        partial(without_some, batch=LINEAR, epoch=1.8),
+        (ASSOCIATION,),
+        CONFOUNDED,
+    ),
+    "unequal sizes": World(
+        "batch size alone; strata of 2 to 8 runs", partial(of_unequal_size, batch=LINEAR), (ASSOCIATION,), CONFOUNDED
+    ),
+}
 """The worlds of docs/benchmarks.md; `World.right` is what docs/statistics.md makes of them."""
