@@ -42,6 +42,7 @@ def analyze(cfg: DictConfig) -> None:
     import pandas as pd
 
     from prs_lightning.analysis import claims, networks, panels, report, selection, table, written
+    from prs_lightning.analysis.verdict import claims_table
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
     found = table.find(runs)
@@ -81,12 +82,15 @@ def analyze(cfg: DictConfig) -> None:
         )  # fmt: skip
     else:
         made = []
-    numbers = {figure.number: pd.read_csv(figure.csv) for figure in made if figure.number in ("6a", "9") and figure.csv}
+    numbers = {
+        figure.number: pd.read_csv(figure.csv) for figure in made if figure.number in ("3", "6a", "9") and figure.csv
+    }
     judged = claims.scoreboard(
         statistics, read.rows[read.rows["run"].isin(models["run"])],
-        groups=numbers.get("9"), failures=numbers.get("6a"), level=config["bootstrap"]["level"],
+        groups=numbers.get("9"), failures=numbers.get("6a"), curve=numbers.get("3"), margins=config["margins"],
+        level=config["bootstrap"]["level"],
     )  # fmt: skip
-    written.write_csv(folder / "claims.csv", pd.DataFrame(judged))
+    written.write_csv(folder / "claims.csv", claims_table(judged))
     audits: list[report.Audited] = []
     if pair and config["figures"] == "all":
         from prs_lightning.audit.pair import audit_pair

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.harness import interleaved_medians, peak_mebibytes, table, write_section
-from prs_lightning.analysis.statistics import cluster_bootstrap
+from prs_lightning.analysis.resampling import partial_correlations, rank_covariances, resampled_slopes
 
 SCATTER = ("2b", "4", "4b", "5", "7b", "8", "10", "12", "14", "15")
 PACKAGES = ("pandas", "scipy", "matplotlib")
@@ -82,7 +82,7 @@ def bootstraps(draws: int = 200) -> dict[str, float]:
     runs = np.repeat(np.arange(20), 6)
     x, y = rng.normal(size=120) + runs, rng.normal(size=120) + runs
     members = [np.flatnonzero(runs == run) for run in range(20)]
-    counts = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=draws)
+    counts = rng.multinomial(20, np.full(20, 1 / 20), size=draws)
 
     def loop() -> list[tuple[float, float]]:
         taken = []
@@ -92,7 +92,8 @@ def bootstraps(draws: int = 200) -> dict[str, float]:
         return taken
 
     def weights() -> object:
-        return cluster_bootstrap(x, y, runs, draws=draws)
+        drawn = counts.astype(float)
+        return resampled_slopes(x, y, runs, drawn), partial_correlations(rank_covariances([x, y], runs, drawn))
 
     return interleaved_medians({"scipy on resampled rows, in a loop": loop, "weights, all draws at once": weights})
 

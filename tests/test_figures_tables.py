@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 
 from prs_lightning.analysis.figures import Figure, curves, scatter
+from prs_lightning.analysis.relations import Relation
 from prs_lightning.measures import (
     COSINE_SIMILARITY,
     DEAD_UNITS,
@@ -113,6 +114,12 @@ def test_dead_units_are_held_fixed_as_in_a_joint_regression() -> None:
     np.testing.assert_allclose(slope, joint.params[PRS_RATIO])
     (offsets,) = drawn_points(axes)
     assert abs(np.corrcoef(offsets[:, 0], models[DEAD_UNITS])[0, 1]) < 1e-9
+    alike = models.assign(**{SPARSITY: 1e-3 * models[DEAD_UNITS] + 0.01 * models[SPARSITY]})
+    both = scatter.points(alike, Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS, SPARSITY)))
+    joint = sm.OLS(alike[ROBUST_ACCURACY], sm.add_constant(alike[[PRS_RATIO, DEAD_UNITS, SPARSITY]])).fit()
+    np.testing.assert_allclose(both["slope"], joint.params[PRS_RATIO])  # not what one after the other leaves
+    exact = models.assign(**{PRS_RATIO: 1 - models[DEAD_UNITS] / 128})
+    assert (scatter.points(exact, Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,)))["x"] == 0).all()
 
 
 def test_every_network_has_a_column_and_every_measure_a_row() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prs_lightning import measures
@@ -36,6 +36,15 @@ def in_words(names: Sequence[str]) -> str:
     ('a, b and c', 'a')
     """
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "panel"), plural(1200, "panel")
+    ('1 panel', '1,200 panels')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,31 @@ RELATIONS = (
     BEYOND_RIVALS,
 )
 """The relations of the scatter figures, in the figures' order, and of the statistics alone."""
+
+DRAWN = (
+    *(name for name in LABELS if name.startswith("robust/") and name != measures.DISTANCE),
+    measures.INCLUSION_RATIO,
+)
+"""Shares of test samples, which stand for others: their number makes an error."""
+
+MARGINS = {
+    "robust_accuracy": 0.02, "cosine_similarity": 0.05, "inclusion_ratio": 0.02, "sparsity": 0.02, "distance": 0.00392,
+}  # fmt: skip
+"""By kind of measure: a change that is smaller is negligible; of the distance one grey level, of an angle's cosine more
+than of a share."""
+
+
+def margin_of(name: str, margins: Mapping[str, float]) -> float:
+    """The margin of a measure."""
+    kind = name.rpartition("/")[2]
+    return margins[kind if kind in margins else "robust_accuracy"]
+
+
+def is_share(name: str) -> bool:
+    """Whether it is a share of samples, in [0, 1]; sparsity is a mean of ratios."""
+    measure = measures.find(name)
+    return measure is not None and measure.unit == "share" and name != measures.SPARSITY
+
 
 UNMATCHED, MATCHED = "none", "clean margin"
 """How the inclusion and the exclusion group of figure 9 were made alike."""

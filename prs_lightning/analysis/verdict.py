@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
 import pandas as pd
 
 NAN = float("nan")
@@ -55,11 +56,13 @@ class Claim:
             those of one batch size and epoch.
         margin: below it a change is negligible.
         p, p_holm: of the claim, and corrected over the scoreboard.
-        heterogeneity: I² in [0, 1], p of Cochran's Q, the interval of a new panel and the least and largest summary
-            without one panel, in words; empty below three panels.
+        i2, q_p: how far panels differ: I² in [0, 1], p of Cochran's Q; NaN below two panels.
+        new_low, new_high: where the association of a new panel is expected; NaN below three panels.
+        heterogeneity: these, and the summary without each panel in turn, in words.
         data: panels, models and runs that count, in words.
         paper: what the paper found.
         note: what else must be known.
+        explained_by: what would explain an association that is nothing else: batch size, the epoch, or both.
         panels: of a relation, those left out too.
     """
 
@@ -76,11 +79,66 @@ class Claim:
     margin: float = NAN
     p: float = NAN
     p_holm: float = NAN
+    i2: float = NAN
+    q_p: float = NAN
+    new_low: float = NAN
+    new_high: float = NAN
     heterogeneity: str = ""
     data: str = ""
     paper: str = ""
     note: str = ""
+    explained_by: str = ""
     panels: tuple[PanelAnswers, ...] = field(default=(), repr=False)
+
+
+def disagree(intervals: Iterable[tuple[float, float]], q_p: float) -> bool:
+    """Whether one panel's interval lies above 0 and another's below, and Cochran's Q says that panels differ."""
+    intervals = list(intervals)
+    return q_p < 0.05 and any(low > 0 for low, _ in intervals) and any(high < 0 for _, high in intervals)
+
+
+def judged(claim: Claim, level: float = 0.95) -> Claim:
+    """The claim with its verdict; ``p_holm`` is known by now.
+
+    A claim of another form than a relation brings its outcome along, and keeps it if the corrected p allows it.
+    """
+    significant = 1 - level
+    corrected = f"undecided after correction for all claims (p {claim.p:.2g}, corrected {claim.p_holm:.2g})"
+    if claim.outcome in (SUPPORTED, CONTRADICTED) and not claim.p_holm <= significant:
+        return replace(claim, outcome=UNDECIDED, verdict=corrected)
+    if claim.outcome != UNDECIDED or not claim.panels:
+        return claim
+    effect, low, high = claim.association.effect, claim.association.low, claim.association.high
+    if np.isnan(low):
+        return replace(claim, verdict="undecided: too few runs for an interval")
+    found = low * high > 0
+    fixed = [claim.between_runs, claim.between_epochs]
+    holding = [each for each in fixed if each.low * each.high > 0 and 2 * each.p <= significant]
+    alike = [each for each in holding if each.effect * effect > 0]
+    against = "" if effect > 0 else ", against the claim"
+    if found and alike and claim.p_holm <= significant:
+        outcome = SUPPORTED if effect > 0 else CONTRADICTED
+        small = " but small" if abs(claim.fixed_change.effect) < claim.margin else ""
+        return replace(claim, outcome=outcome, verdict=outcome + small)
+    changes = (claim.change, claim.fixed_change)
+    if all(each.low > -claim.margin and each.high < claim.margin for each in changes):
+        return replace(claim, outcome=NEGLIGIBLE, verdict=NEGLIGIBLE)
+    if found and not alike:
+        ends = [each.high if effect > 0 else -each.low for each in fixed]
+        if holding:
+            why = "the opposite at fixed batch size and epoch"
+        elif all(end < abs(effect) for end in ends if not np.isnan(end)) and not np.isnan(ends).all():
+            why = f"explained by {claim.explained_by}"
+        else:
+            why = "not shown at fixed batch size and epoch"
+        return replace(claim, verdict=f"association only{against}: {why}")
+    if disagree(
+        [(each.association.low, each.association.high) for each in claim.panels if not each.excluded], claim.q_p
+    ):
+        return replace(claim, verdict="panels disagree")
+    if not found and holding:
+        return replace(claim, verdict="undecided: a relation at fixed batch size and epoch alone")
+    return replace(claim, verdict=corrected if found else "undecided on this data")
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:

@@ -29,6 +29,7 @@ def is_figures(value: Any) -> bool:
 Model = Annotated[Any, Rule(is_model, "RUN@EPOCH, for example mnist-cnn6-bs64-seed0@300")]
 Grid = Annotated[int, Field(ge=2, le=4096), Expected("an integer from 2 to 4096")]
 Draws = Annotated[int, Field(ge=100, le=LARGEST), Expected("an integer of 100 or more")]
+Margin = Annotated[float, Field(gt=0, lt=1), Expected("a number above 0 and below 1, as 0.02")]
 Level = Annotated[float, Field(ge=0.5, lt=1), Expected("a number from 0.5 to below 1, as 0.95")]
 
 
@@ -47,6 +48,16 @@ class Bootstrap(Part):
     draws: Draws = key("how often whole runs are drawn anew")
     seed: Seed = key("of the draws")
     level: Level = key("of the intervals")
+
+
+class Margins(Part):
+    """Changes of a measure, in its unit, that are negligible if they are smaller."""
+
+    robust_accuracy: Margin = key("under any attack")
+    cosine_similarity: Margin = key("of the final layer's weights")
+    inclusion_ratio: Margin = key("of the test set")
+    sparsity: Margin = key("of the features")
+    distance: Margin = key("to the decision boundary, in pixel units")
 
 
 class Sizes(Part):
@@ -72,6 +83,7 @@ class Analysis(Part):
     thresholds: dict[str, Share] = key("least test accuracy of a model, per data set; `default`: of all others")
     pair: Pair = key("networks A and B")
     bootstrap: Bootstrap = key("of the intervals")
+    margins: Margins = key("of the verdicts")
     figures: Annotated[Any, Rule(is_figures, "all, none or a list such as [4,4b,8]")] = key("which are made")
     force: Flag = key("make figures again that are there already")
     sizes: Sizes = key("of the figures of the two networks")

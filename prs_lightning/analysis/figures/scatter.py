@@ -12,31 +12,11 @@ from matplotlib.axes import Axes
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
 from prs_lightning.analysis.relations import RELATIONS, Relation, label
-from prs_lightning.analysis.statistics import is_constant
+from prs_lightning.analysis.statistics import ols, residual
 from prs_lightning.measures import MASKING_GAP, find
 
 IDENTITY = ["model", "data", "run", "epoch", "batch_size", "seed"]
 COLUMNS = ["panel", *IDENTITY, "x", "y", "slope", "intercept", "n_models", "n_runs"]
-
-
-def fitted_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of least squares; NaN where x is constant or has fewer than three points.
-
-    >>> fitted_line(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
-    (2.0, 1.0)
-    """
-    if len(x) < 3 or is_constant(x):  # residuals of a constant are constant but for rounding
-        return float("nan"), float("nan")
-    centred = x - x.mean()
-    slope = float(centred @ (y - y.mean()) / (centred @ centred))
-    return slope, float(y.mean() - slope * x.mean())
-
-
-def residual(values: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """What a straight line in ``given`` does not explain of ``values`` (added-variable plot: the slope of two such
-    residuals is the coefficient of the joint regression, by the theorem of Frisch, Waugh and Lovell)."""
-    slope, intercept = fitted_line(given, values)
-    return values - values.mean() if np.isnan(slope) else values - intercept - slope * given
 
 
 def points(models: pd.DataFrame, relation: Relation) -> pd.DataFrame:
@@ -46,9 +26,9 @@ def points(models: pd.DataFrame, relation: Relation) -> pd.DataFrame:
     drawn, panel = [], " against ".join(reversed(relation.axes))
     for _, group in known.groupby(["model", "data"], sort=False, observed=True):
         x, y, *fixed = (group[name].to_numpy(dtype=float) for name in relation.columns)
-        for given in fixed:
-            x, y = residual(x, given), residual(y, given)
-        slope, intercept = fitted_line(x, y)
+        if fixed:
+            x, y = residual(x, *fixed), residual(y, *fixed)
+        slope, intercept, *_ = ols(x, y)
         numbers: dict[str, Any] = {"x": x, "y": y, "slope": slope, "intercept": intercept}
         numbers |= {"panel": panel, "n_models": len(group), "n_runs": group["run"].nunique()}
         drawn.append(group[IDENTITY].assign(**numbers)[COLUMNS])

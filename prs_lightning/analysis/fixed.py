@@ -1,0 +1,179 @@
+"""What is left of a relation at fixed batch size and epoch: between runs, and between the epochs of a run.
+
+Only runs of one batch size (a stratum) are compared, at one epoch (a cell). The uncertainty is that of permuting whole
+runs within their strata, which is exact if nothing but the stratum relates x to y, whatever the epochs of a run have to
+do with each other (docs/statistics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from prs_lightning.analysis.statistics import NAN, Array
+
+Block = Array
+"""One stratum: (K, runs, epochs) of x, y and K - 2 controls; NaN where a run has no model at an epoch."""
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """A statistic that permutations of whole runs leave around 0.
+
+    Attributes:
+        value: the statistic; NaN where x or y does not vary.
+        variance: over all permutations.
+        freedom: runs less strata less controls.
+        null: (B,) the statistic of random permutations.
+    """
+
+    value: float = NAN
+    variance: float = NAN
+    freedom: int = 0
+    null: Array = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def p(self) -> float:
+        """Two-sided: how often a permutation is as far from 0, itself counted (Phipson & Smyth 2010)."""
+        if not len(self.null) or np.isnan(self.value):
+            return NAN
+        far = np.abs(self.null) >= abs(self.value) - 1e-12
+        return float((1 + far.sum()) / (1 + len(far)))
+
+
+def blocks_of(columns: Sequence[Array], strata: NDArray[np.intp], runs: NDArray[np.intp], epochs: Array) -> list[Block]:
+    """The strata of two runs or more; one run has none to be compared with.
+
+    Args:
+        columns: K arrays (N,) of x, y and controls.
+        strata, runs, epochs: (N,) of each model.
+    """
+    blocks = []
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        members, row = np.unique(runs[inside], return_inverse=True)
+        times, column = np.unique(epochs[inside], return_inverse=True)
+        if len(members) > 1:
+            block = np.full((len(columns), len(members), len(times)), NAN)
+            block[:, row, column] = [each[inside] for each in columns]
+            blocks.append(block)
+    return blocks
+
+
+def between_runs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
+    """Do runs of one batch size differ? The correlation of their mean ranks within cells."""
+    means = [_centred(np.nanmean(_ranks_in_cells(block), axis=2, keepdims=True)) for block in blocks]
+    return _correlation(means, draws, rng)
+
+
+def between_epochs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
+    """Do epochs of a run differ? Spearman of what the means of runs and of cells leave of x and y."""
+    left = [block for block in map(_two_way, blocks) if block.shape[1] > 1]
+    return _correlation([_centred(block) for block in _ranks_over_all(left)], draws, rng)
+
+
+def between_models(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
+    """Both together: the correlation of the ranks within cells, of all models."""
+    return _correlation([_ranks_in_cells(block) for block in blocks], draws, rng)
+
+
+def fixed_slope(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> tuple[Permuted, float]:
+    """The least-squares slope of y on x among models of one cell, and how far apart their x lie.
+
+    The distance is that of the 10th and the 90th percentile of x about the means of cells.
+    """
+    centred = [_centred(block) for block in blocks]
+    if not centred:
+        return Permuted(), NAN
+    known = np.concatenate([block[0][~np.isnan(block[0])] for block in centred])
+    spread = float(np.subtract(*np.quantile(known, [0.9, 0.1])))
+    return _permuted(centred, draws, rng, lambda x, y: x), spread
+
+
+def _ranks_in_cells(block: Block) -> Block:
+    """Ranks among the runs of each epoch over their number + 1, less their mean."""
+    known = (~np.isnan(block)).sum(axis=1, keepdims=True)
+    return _centred(stats.rankdata(block, axis=1, nan_policy="omit") / (known + 1))
+
+
+def _centred(block: Block) -> Block:
+    """Less the mean of each cell."""
+    return block - np.nanmean(block, axis=1, keepdims=True)
+
+
+def _two_way(block: Block, passes: int = 50) -> Block:
+    """Less the means of runs and of cells; without runs of one epoch, of which nothing is left.
+
+    One pass does it where no model is missing; else the passes converge to the least-squares residuals.
+    """
+    left = block[:, (~np.isnan(block[0])).sum(axis=1) > 1]
+    left = left[:, :, ~np.isnan(left[0]).all(axis=0)]
+    if not left.size:
+        return left
+    largest = np.nanmax(np.abs(left), axis=(1, 2), keepdims=True)
+    for _ in range(passes if np.isnan(left).any() else 1):
+        left = left - np.nanmean(left, axis=2, keepdims=True)
+        left = _centred(left)
+    # Rounding must not be ranked: what is left of a constant is 0, and ties stay ties.
+    unit = np.where(largest > 0, largest, 1)
+    return np.round(left / unit, 12) * unit
+
+
+def _ranks_over_all(blocks: Sequence[Block]) -> list[Block]:
+    """Ranks of each column over all strata."""
+    if not blocks:
+        return []
+    flat = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+    ranks = stats.rankdata(flat, axis=1, nan_policy="omit")
+    ends = np.cumsum([block[0].size for block in blocks])[:-1]
+    return [part.reshape(block.shape) for part, block in zip(np.split(ranks, ends, axis=1), blocks, strict=True)]
+
+
+def _correlation(blocks: Sequence[Block], draws: int, rng: np.random.Generator) -> Permuted:
+    return _permuted(blocks, draws, rng, lambda x, y: float(np.sqrt(x * y)))
+
+
+def _permuted(
+    blocks: Sequence[Block], draws: int, rng: np.random.Generator, norm: Callable[[float, float], float]
+) -> Permuted:
+    """The sum of products of x and y over ``norm`` of their sums of squares, controls taken out of both.
+
+    The residuals of y are permuted (Freedman & Lane 1983). Products of every run's x with every run's y hold all that
+    a permutation needs: it is a sum over one entry of each row and column.
+    """
+    blocks = [np.where(np.isnan(block), 0, block) for block in blocks if block.shape[1] > 1]
+    if not blocks:
+        return Permuted()
+    freedom = sum(block.shape[1] - 1 for block in blocks) - (len(blocks[0]) - 2)
+    x, y = _without_controls(blocks)
+    squares_x, squares_y = (sum(float((part**2).sum()) for part in parts) for parts in (x, y))
+    if squares_x <= 0 or squares_y <= 0 or freedom < 1:
+        return Permuted()
+    scale, value, variance, null = norm(squares_x, squares_y), 0.0, 0.0, np.zeros(draws)
+    for one, other in zip(x, y, strict=True):
+        products = one @ other.T
+        count = len(products)
+        value += float(np.trace(products))
+        centred = products - products.mean(axis=0) - products.mean(axis=1, keepdims=True) + products.mean()
+        variance += float((centred**2).sum()) / (count - 1)
+        order = rng.permuted(np.broadcast_to(np.arange(count), (draws, count)), axis=1)
+        null += products[np.arange(count), order].sum(axis=1)
+    return Permuted(value / scale, variance / scale**2, freedom, null / scale)
+
+
+def _without_controls(blocks: Sequence[Block]) -> tuple[list[Array], list[Array]]:
+    """x and y of each stratum, (runs, epochs), less what is linear in the controls over all strata."""
+    flat = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+    sides, controls = flat[:2].T, flat[2:].T
+    if controls.shape[1]:
+        left = sides - controls @ np.linalg.lstsq(controls, sides, rcond=None)[0]
+        gone = np.linalg.norm(left, axis=0) < 1e-9 * np.linalg.norm(sides, axis=0)
+        sides = np.where(gone, 0, left)
+    ends = np.cumsum([block[0].size for block in blocks])[:-1]
+    shapes = [block.shape[1:] for block in blocks]
+    x, y = ([part.reshape(shape) for part, shape in zip(np.split(side, ends), shapes, strict=True)] for side in sides.T)
+    return x, y

@@ -1,0 +1,155 @@
+"""What is left at fixed batch size and epoch, against dummy variables and all permutations."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from prs_lightning.analysis.fixed import (
+    between_epochs,
+    between_models,
+    between_runs,
+    blocks_of,
+    fixed_slope,
+)
+
+Columns = dict[str, np.ndarray]
+
+
+def study(seed: int = 0, *, strata: int = 3, seeds: int = 4, epochs: int = 5, missing: float = 0.0) -> pd.DataFrame:
+    """Models of runs whose levels and epochs are related, and which batch size and epoch move."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for run in range(strata * seeds):
+        level = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]])
+        for epoch in range(epochs):
+            noise = rng.multivariate_normal([0, 0], [[1, -0.5], [-0.5, 1]])
+            x, y = level + 0.7 * noise + 2 * (run // seeds) + epoch
+            rows.append({"run": run, "stratum": run // seeds, "epoch": epoch, "x": x, "y": y, "z": rng.normal() + x})
+    return pd.DataFrame(rows).sample(frac=1 - missing, random_state=seed)
+
+
+def blocks(frame: pd.DataFrame, *controls: str) -> list[np.ndarray]:
+    columns = [frame[name].to_numpy() for name in ("x", "y", *controls)]
+    return blocks_of(columns, *(frame[name].to_numpy() for name in ("stratum", "run", "epoch")))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.15])
+def test_between_runs_is_the_correlation_of_mean_ranks_within_cells(missing: float) -> None:
+    frame = study(missing=missing)
+    cells = frame.groupby(["stratum", "epoch"])
+    for name in ("x", "y"):
+        ranks = cells[name].rank() / (cells[name].transform("size") + 1)
+        frame[f"rank_{name}"] = ranks - ranks.groupby([frame["stratum"], frame["epoch"]]).transform("mean")
+    means = frame.groupby(["stratum", "run"])[["rank_x", "rank_y"]].mean()
+    means -= means.groupby("stratum").transform("mean")
+    found = between_runs(blocks(frame), draws=10, rng=rng())
+    assert found.value == pytest.approx(np.corrcoef(means["rank_x"], means["rank_y"])[0, 1])
+    assert found.freedom == 9
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.15])
+def test_between_epochs_is_spearman_of_what_dummies_of_runs_and_cells_leave(missing: float) -> None:
+    frame = study(missing=missing)
+    cells = frame["stratum"].astype(str) + "@" + frame["epoch"].astype(str)
+    dummies = pd.concat([pd.get_dummies(each) for each in ("run " + frame["run"].astype(str), cells)], axis=1)
+    design = dummies.to_numpy(float)
+    left = {name: frame[name] - design @ np.linalg.lstsq(design, frame[name])[0] for name in ("x", "y")}
+    ranks = pd.DataFrame({name: stats.rankdata(values.round(9)) for name, values in left.items()}, index=frame.index)
+    ranks -= ranks.groupby([frame["stratum"], frame["epoch"]]).transform("mean")
+    expected = ranks["x"] @ ranks["y"] / np.sqrt(ranks["x"] @ ranks["x"] * (ranks["y"] @ ranks["y"]))
+    assert between_epochs(blocks(frame), draws=10, rng=rng()).value == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_fixed_slope_is_that_of_dummies_of_cells() -> None:
+    frame = study(missing=0.1)
+    dummies = pd.get_dummies(frame["stratum"].astype(str) + "@" + frame["epoch"].astype(str)).astype(float)
+    for controls in ([], ["z"]):
+        fit = sm.OLS(frame["y"], pd.concat([frame[["x", *controls]], dummies], axis=1)).fit()
+        slope, spread = fixed_slope(blocks(frame, *controls), draws=10, rng=rng())
+        assert slope.value == pytest.approx(fit.params["x"])
+    inside = frame["x"] - frame.groupby(["stratum", "epoch"])["x"].transform("mean")
+    assert spread == pytest.approx(inside.quantile(0.9) - inside.quantile(0.1))
+
+
+@pytest.mark.parametrize("statistic", [between_runs, between_epochs, between_models])
+def test_variance_and_p_are_those_of_all_permutations_of_whole_runs(statistic) -> None:  # type: ignore[no-untyped-def]
+    frame = study(strata=2, seeds=4, epochs=3)
+    mine = blocks(frame)
+    found = statistic(mine, draws=4000, rng=rng())
+    values = []
+    for orders in product(permutations(range(4)), repeat=2):
+        moved = [np.stack([block[0], block[1][list(order)]]) for block, order in zip(mine, orders, strict=True)]
+        values.append(statistic(moved, draws=1, rng=rng()).value)
+    assert len(values) == 24**2
+    assert np.mean(values) == pytest.approx(0, abs=1e-9)
+    assert found.variance == pytest.approx(np.var(values))
+    exact = np.mean(np.abs(values) >= abs(found.value) - 1e-9)
+    assert found.p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000) + 1e-3)
+
+
+def test_batch_size_and_epoch_change_no_answer() -> None:
+    frame = study()
+    moved = frame.assign(
+        x=frame["x"] + 30 * (frame["stratum"] == 1) - 2 * frame["epoch"], y=frame["y"] * 1 + 5 * frame["stratum"] ** 2
+    )
+    for statistic in (between_runs, between_epochs, between_models):
+        before, after = (statistic(blocks(each), draws=50, rng=rng()) for each in (frame, moved))
+        assert after.value == pytest.approx(before.value, abs=1e-6)
+        np.testing.assert_allclose(after.null, before.null, atol=1e-6)
+
+
+def test_autocorrelated_epochs_do_not_fool_the_permutations() -> None:
+    """Independent random walks of 10 epochs: over models as independent, half of the p would be below 0.05."""
+    low = {"between runs": 0, "between epochs": 0, "as independent": 0}
+    for trial in range(200):
+        generator = np.random.default_rng(trial)
+        walks = generator.normal(size=(2, 12, 10)).cumsum(axis=2)
+        mine = [walks[:, :6], walks[:, 6:]]
+        low["between runs"] += between_runs(mine, draws=200, rng=generator).p < 0.05
+        low["between epochs"] += between_epochs(mine, draws=200, rng=generator).p < 0.05
+        low["as independent"] += stats.spearmanr(walks[0].ravel(), walks[1].ravel())[1] < 0.05
+    assert low["as independent"] > 80
+    # A binomial of 200 and 0.05 is above 19 once in 200 times.
+    assert max(low["between runs"], low["between epochs"]) <= 19
+
+
+def test_what_controls_explain_is_taken_out_of_both_sides() -> None:
+    generator = np.random.default_rng(3)
+    frame = study(strata=4, seeds=6)
+    frame["z"] = generator.normal(size=24)[frame["run"]] + 0.2 * generator.normal(size=len(frame))
+    frame["x"] = frame["z"] + 0.1 * generator.normal(size=len(frame))
+    frame["y"] = -frame["z"] + 0.1 * generator.normal(size=len(frame))
+    plain, held = (between_models(blocks(frame, *names), draws=500, rng=rng()) for names in ([], ["z"]))
+    assert plain.value < -0.9
+    assert plain.p < 0.01
+    assert abs(held.value) < 0.3
+    assert held.p > 0.05
+    assert held.freedom == plain.freedom - 1
+    nothing = between_models(blocks(frame.assign(x=frame["z"]), "z"), draws=10, rng=rng())
+    assert np.isnan([nothing.value, nothing.p]).all()
+
+
+def test_where_there_is_nothing_to_compare_there_is_no_answer() -> None:
+    frame = study(seeds=1)
+    assert blocks(frame) == []
+    for statistic in (between_runs, between_epochs, between_models):
+        assert np.isnan(statistic([], draws=10, rng=rng()).value)
+    one_epoch = blocks(study(epochs=1))
+    assert np.isnan(between_epochs(one_epoch, draws=10, rng=rng()).p)
+    assert not np.isnan(between_runs(one_epoch, draws=10, rng=rng()).p)
+    constant = study()
+    constant["x"] = constant["stratum"] * 0.1 + constant["epoch"] * 0.3
+    for statistic in (between_runs, between_epochs, between_models):
+        assert np.isnan(statistic(blocks(constant), draws=10, rng=rng()).value)
+    slope, spread = fixed_slope([], draws=10, rng=rng())
+    assert np.isnan([slope.value, spread]).all()
