@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from prs_lightning.analysis.claims import RELATION_CLAIMS, scoreboard
+from prs_lightning.analysis.panels import panel_statistics
+from prs_lightning.analysis.relations import Relation
+from prs_lightning.analysis.verdict import NEGLIGIBLE, NOT_MEASURABLE, UNDECIDED, Claim
 from prs_lightning.measures import AUDITED_ACCURACY, PRS_RATIO, ROBUST_ACCURACY
-from tests.worlds import CENTRES, CONFOUNDED, HALF, NULL, WORLDS, deviations, grid, panel_of
+from tests.worlds import CENTRES, CONFOUNDED, HALF, LINEAR, NULL, RA_CLAIM, WORLDS, deviations, grid, panel_of
 
 SIDES = [PRS_RATIO, ROBUST_ACCURACY]
 CELL = ["model", "data", "batch_size", "epoch"]
@@ -92,3 +96,42 @@ def test_every_world_is_a_table_of_models_in_their_ranges(name: str) -> None:
 def test_a_spearman_of_a_half_is_a_pearson_of_little_more() -> None:
     x, y = np.random.default_rng(0).multivariate_normal([0, 0], [[1, HALF], [HALF, 1]], 100_000).T
     assert stats.spearmanr(x, y)[0] == pytest.approx(0.5, abs=0.01)
+
+
+def claims(models: pd.DataFrame, *asked: str) -> dict[str, Claim]:
+    """What the scoreboard says of these claims, from few draws."""
+    relations = [Relation(figure, y) for claim, figure, y in RELATION_CLAIMS if claim in asked]
+    statistics = panel_statistics(models, relations, draws=100)
+    return {claim.claim: claim for claim in scoreboard(statistics, models)}
+
+
+@pytest.mark.parametrize("name", [*WORLDS])
+def test_the_scoreboard_says_of_each_world_what_it_must(name: str) -> None:
+    world = WORLDS[name]
+    found = claims(world.make(np.random.default_rng(11)), RA_CLAIM, world.claim)[world.claim]
+    if world.kind == NULL and NEGLIGIBLE != world.right[0]:
+        assert found.outcome in (UNDECIDED, NEGLIGIBLE), found  # one null in twenty has an association
+    else:
+        assert any(word in found.verdict for word in world.right), found
+    assert found.verdict.startswith(found.outcome) or found.outcome in (UNDECIDED, NOT_MEASURABLE)
+    for answer in (found.association, found.between_runs, found.between_epochs):
+        assert np.isnan(answer.low) or answer.low <= answer.effect <= answer.high
+
+
+def test_five_claims_that_are_not_true_are_rarely_supported() -> None:
+    asked = [claim for claim, _, y in RELATION_CLAIMS if y in CENTRES]
+    wrong = 0
+    for number in range(8):
+        plan = {"batch": LINEAR} if number % 2 else {"persistence": 0.95}
+        found = claims(grid(np.random.default_rng(number), panels=3, **plan), *asked)
+        wrong += any(found[claim].outcome == "supported" for claim in asked)
+    assert wrong <= 2  # more have a probability of 0.006, where one in twenty does
+
+
+def test_panels_that_do_not_count_are_named() -> None:
+    empty = claims(WORLDS["one empty panel"].make(np.random.default_rng(0)), RA_CLAIM)[RA_CLAIM]
+    assert "VGG-16 on F-MNIST" in empty.note
+    assert [panel.name for panel in empty.panels if panel.excluded] == ["VGG-16 on F-MNIST"]
+    small = claims(WORLDS["eight small panels"].make(np.random.default_rng(0)), RA_CLAIM)[RA_CLAIM]
+    assert sum(bool(panel.excluded) for panel in small.panels) == 8
+    assert small.data.startswith("1 panel, ")

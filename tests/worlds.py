@@ -83,6 +83,7 @@ def grid(
     samples: int = 10_000,
     degrees: float | None = None,
     volatility: float = 0.0,
+    of_seed: float = 0.0,
 ) -> pd.DataFrame:
     """Models, a row per panel, batch size, seed and epoch; positive numbers agree with the claims.
 
@@ -97,14 +98,18 @@ def grid(
         samples: test samples; shares are multiples of one.
         degrees: levels of runs have tails as Student's t with so many degrees of freedom; None: normal.
         volatility: deviation of the logarithm by which a run's deviations are larger, the same of U and Y.
+        of_seed: of the variance of the levels of runs, that of the seed, which is the same at every batch size.
     """
     shape = (panels, len(batch_sizes), seeds)
     time = np.linspace(-1, 1, len(epochs)) if len(epochs) > 1 else np.zeros(1)
 
     def levels() -> Array:
-        if degrees is None:
-            return rng.standard_normal(shape)
-        return rng.standard_t(degrees, shape) / np.sqrt(degrees / (degrees - 2))
+        if degrees is not None:
+            return rng.standard_t(degrees, shape) / np.sqrt(degrees / (degrees - 2))
+        of_run = rng.standard_normal(shape)
+        if not of_seed:
+            return of_run
+        return np.sqrt(1 - of_seed) * of_run + np.sqrt(of_seed) * rng.standard_normal((panels, 1, seeds))
 
     def latent(level: Array, deviation: Array, by_batch: Sequence[float]) -> Array:
         own = trends * rng.standard_normal(shape)[..., None] * time
