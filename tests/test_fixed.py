@@ -10,6 +10,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
+from prs_lightning.analysis.evidence import as_estimate
 from prs_lightning.analysis.fixed import (
     between_epochs,
     between_models,
@@ -89,11 +90,14 @@ def test_variance_and_p_are_those_of_all_permutations_of_whole_runs(statistic) -
     values = []
     for orders in product(permutations(range(4)), repeat=2):
         moved = [np.stack([block[0], block[1][list(order)]]) for block, order in zip(mine, orders, strict=True)]
-        values.append(statistic(moved, draws=1, rng=rng()).value)
+        values.append(statistic(moved, draws=1, rng=rng()))
+    plain = [each.value for each in values]
     assert len(values) == 24**2
-    assert np.mean(values) == pytest.approx(0, abs=1e-9)
-    assert found.variance == pytest.approx(np.var(values))
-    exact = np.mean(np.abs(values) >= abs(found.value) - 1e-9)
+    assert np.mean(plain) == pytest.approx(0, abs=1e-9)
+    assert found.variance >= np.var(plain) * (1 - 1e-9)
+    assert min(each.variance for each in values) == pytest.approx(np.var(plain))  # elsewhere enlarged
+    studentised = np.array([each.value / np.sqrt(each.squares) for each in values])
+    exact = np.mean(np.abs(studentised) >= abs(found.value) / np.sqrt(found.squares) - 1e-9)
     assert found.p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000) + 1e-3)
 
 
@@ -121,6 +125,23 @@ def test_autocorrelated_epochs_do_not_fool_the_permutations() -> None:
     assert low["as independent"] > 80
     # A binomial of 200 and 0.05 is above 19 once in 200 times.
     assert max(low["between runs"], low["between epochs"]) <= 19
+
+
+def test_runs_that_are_volatile_on_both_sides_do_not_fool_them_either() -> None:
+    """A run's epochs scatter alike in x and in y, without a correlation: plain permutations are too sure."""
+    low = {"studentised": 0, "plain": 0, "interval": 0}
+    for trial in range(300):
+        generator = np.random.default_rng(trial)
+        size = np.exp(generator.normal(size=(1, 20, 1)))
+        both = size * generator.normal(size=(2, 20, 6))
+        found = between_epochs([both[:, start : start + 5] for start in (0, 5, 10, 15)], draws=200, rng=generator)
+        low["studentised"] += found.p < 0.05
+        low["plain"] += (np.abs(found.null) >= abs(found.value)).mean() < 0.05
+        estimate = as_estimate(found, correlation=True)
+        low["interval"] += not estimate.interval(0.95)[0] <= 0 <= estimate.interval(0.95)[1]
+    assert low["plain"] > 27
+    assert low["studentised"] <= 25  # of a binomial of 300 and 0.05 the 99.5% point
+    assert low["interval"] <= 25
 
 
 def test_what_controls_explain_is_taken_out_of_both_sides() -> None:

@@ -57,7 +57,7 @@ def test_without_each_panel_is_the_summary_of_the_others() -> None:
         assert summary == pooled([*PANELS[:place], *PANELS[place + 1 :]]).summary
 
 
-def test_two_panels_are_their_mean_and_one_is_itself() -> None:
+def test_few_panels_are_their_mean_and_one_is_itself() -> None:
     one, other = Estimate(0.2, 0.01, 10), Estimate(0.6, 0.04, 20)
     both = pooled([one, other])
     assert (both.summary.value, both.summary.variance) == pytest.approx((0.4, 0.05 / 4))
@@ -65,6 +65,9 @@ def test_two_panels_are_their_mean_and_one_is_itself() -> None:
     assert both.q_p == pytest.approx(stats.chi2.sf(0.4**2 / 0.05, 1))
     assert both.without == ()
     assert np.isnan([both.new_low, both.new_high]).all()
+    three = pooled([one, other, one])
+    assert (three.summary.value, three.summary.variance) == pytest.approx((1 / 3, 0.06 / 9))
+    assert np.isnan(three.new_low)
     alone = pooled([one, Estimate(0.9)])
     assert alone.summary == one
     assert np.isnan([alone.q_p, alone.i2]).all()

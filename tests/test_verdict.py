@@ -49,6 +49,12 @@ def reverse(answer: Answer) -> Answer:
         ({"between_runs": NOTHING}, UNDECIDED, "association only: explained by batch size"),
         ({"between_runs": Answer()}, UNDECIDED, "association only: explained by batch size"),
         (
+            {"between_runs": Answer(0.12, -0.05, 0.26, 0.1)},  # more than half of the association may be left
+            UNDECIDED,
+            "association only: not shown at fixed batch size and epoch",
+        ),
+        ({"panels": APART, "q_p": 0.01}, UNDECIDED, "panels disagree"),
+        (
             {"between_runs": Answer(0.4, -0.1, 0.7, 0.2)},
             UNDECIDED,
             "association only: not shown at fixed batch size and epoch",

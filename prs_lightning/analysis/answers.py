@@ -102,9 +102,11 @@ def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
     if not known:
         return Answer()
     weights = np.array([1 / panel.variance for panel in known])
-    together = Permuted(
+    together = Permuted(  # panels share no run
         float(weights @ [panel.value for panel in known]),
-        null=weights @ np.stack([panel.null for panel in known]),  # panels share no run
+        float(weights**2 @ [panel.squares for panel in known]),
+        null=weights @ np.stack([panel.null for panel in known]),
+        null_squares=weights**2 @ np.stack([panel.null_squares for panel in known]),
     )
     summary = pooled([as_estimate(panel, correlation=True) for panel in known], level).summary
     return replace(_answer(summary, level), p=together.p)

@@ -17,7 +17,7 @@ from prs_lightning.analysis.measurable import why_not
 from prs_lightning.analysis.network_claims import failures_claim, group_claim
 from prs_lightning.analysis.panels import Statistics, samples_behind
 from prs_lightning.analysis.pooling import Estimate, pooled
-from prs_lightning.analysis.relations import BEYOND_RIVALS, DRAWN, MARGINS, MATCHED, Relation, label, plural
+from prs_lightning.analysis.relations import BEYOND_RIVALS, DRAWN, MARGINS, MATCHED, Relation, label, margin_of, plural
 from prs_lightning.analysis.statistics import holm, trends
 from prs_lightning.analysis.verdict import (
     CONTRADICTED,
@@ -70,11 +70,11 @@ def scoreboard(
     of_relations = [related(claim, Relation(number, y)) for claim, number, y in RELATION_CLAIMS]
     claims = [
         *of_relations[:OF_THE_PAPER],
-        group_claim(groups, level),
+        group_claim(groups, level, margin=margins["robust_accuracy"]),
         epochs_claim(rows, level),
-        failures_claim(failures, level),
+        failures_claim(failures, level, margin=margin_of(measures.ZERO_GRADIENT, margins)),
         *of_relations[OF_THE_PAPER:],
-        group_claim(groups, level, MATCHED),
+        group_claim(groups, level, MATCHED, margin=margins["robust_accuracy"]),
         related(BEYOND, BEYOND_RIVALS),
     ]
     corrected = holm(np.array([claim.p for claim in claims]))

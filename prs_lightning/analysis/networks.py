@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -29,12 +29,25 @@ class Named:
         letter: A or B.
         words: tell them apart in a legend.
         siblings: (seed, checkpoint) of the runs that differ in the seed alone, at the same epoch, with itself.
+        seed: its own; None if it is not known.
     """
 
     letter: str
     network: nn.Module
     words: str
     siblings: tuple[tuple[int, Path], ...] = ()
+    seed: int | None = None
+
+    def over_seeds(self) -> Iterator[tuple[int, nn.Module]]:
+        """(seed, network) of itself and its siblings, in the order of the seeds, each loaded when its turn comes; 0
+        stands for a seed that is not known."""
+        from prs_lightning.network import device_of
+        from prs_lightning.runs.checkpoints import load_network
+
+        device, own = device_of(self.network), self.seed or 0
+        others = {seed: path for seed, path in self.siblings if seed != own and len(self.siblings) > 1}
+        for seed in sorted({own, *others}):
+            yield seed, load_network(others[seed]).to(device) if seed in others else self.network
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,7 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
             f"{letter}: batch {_known(config['batch_size'])}, seed {_known(config['seed'])}, epoch {network.epoch}, "
             f"PRS ratio {network.prs_ratio:.3g}",
             _siblings(runs, network, config),
+            None if config["seed"] is None else int(config["seed"]),
         )
         for letter, network, config in zip("AB", pair, configs, strict=True)
     )  # fmt: skip

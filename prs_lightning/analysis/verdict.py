@@ -111,11 +111,13 @@ def judged(claim: Claim, level: float = 0.95) -> Claim:
     effect, low, high = claim.association.effect, claim.association.low, claim.association.high
     if np.isnan(low):
         return replace(claim, verdict="undecided: too few runs for an interval")
+    intervals = [(each.association.low, each.association.high) for each in claim.panels if not each.excluded]
+    if disagree(intervals, claim.q_p):
+        return replace(claim, verdict="panels disagree")
     found = low * high > 0
     fixed = [claim.between_runs, claim.between_epochs]
     holding = [each for each in fixed if each.low * each.high > 0 and 2 * each.p <= significant]
     alike = [each for each in holding if each.effect * effect > 0]
-    against = "" if effect > 0 else ", against the claim"
     if found and alike and claim.p_holm <= significant:
         outcome = SUPPORTED if effect > 0 else CONTRADICTED
         small = " but small" if abs(claim.fixed_change.effect) < claim.margin else ""
@@ -123,22 +125,29 @@ def judged(claim: Claim, level: float = 0.95) -> Claim:
     changes = (claim.change, claim.fixed_change)
     if all(each.low > -claim.margin and each.high < claim.margin for each in changes):
         return replace(claim, outcome=NEGLIGIBLE, verdict=NEGLIGIBLE)
-    if found and not alike:
-        ends = [each.high if effect > 0 else -each.low for each in fixed]
-        if holding:
-            why = "the opposite at fixed batch size and epoch"
-        elif all(end < abs(effect) for end in ends if not np.isnan(end)) and not np.isnan(ends).all():
-            why = f"explained by {claim.explained_by}"
-        else:
-            why = "not shown at fixed batch size and epoch"
-        return replace(claim, verdict=f"association only{against}: {why}")
-    if disagree(
-        [(each.association.low, each.association.high) for each in claim.panels if not each.excluded], claim.q_p
-    ):
-        return replace(claim, verdict="panels disagree")
-    if not found and holding:
-        return replace(claim, verdict="undecided: a relation at fixed batch size and epoch alone")
-    return replace(claim, verdict=corrected if found else "undecided on this data")
+    if found and alike:
+        return replace(claim, verdict=corrected)
+    if found:
+        against = "" if effect > 0 else ", against the claim"
+        return replace(claim, verdict=f"association only{against}: {_why_only(claim, opposite=bool(holding))}")
+    alone = "undecided: a relation at fixed batch size and epoch alone"
+    return replace(claim, verdict=alone if holding else "undecided on this data")
+
+
+def _why_only(claim: Claim, *, opposite: bool) -> str:
+    """What there is instead at fixed batch size and epoch, in words.
+
+    It takes intervals that hold 0 and end below half of the association to say that this is explained.
+    """
+    if opposite:
+        return "the opposite at fixed batch size and epoch"
+    sign = 1 if claim.association.effect > 0 else -1
+    known = [each for each in (claim.between_runs, claim.between_epochs) if not np.isnan(each.low)]
+    ends = [(min(sign * each.low, sign * each.high), max(sign * each.low, sign * each.high)) for each in known]
+    half = abs(claim.association.effect) / 2
+    if ends and all(low <= 0 and high < half for low, high in ends):
+        return f"explained by {claim.explained_by}"
+    return "not shown at fixed batch size and epoch"
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:

@@ -17,9 +17,7 @@ from prs_lightning.analysis.figures.robustness import over_epsilon
 from prs_lightning.analysis.networks import Named, NetworkPair
 from prs_lightning.analysis.relations import MATCHED, UNMATCHED
 from prs_lightning.data import Split
-from prs_lightning.network import device_of
 from prs_lightning.regions import RegionSet
-from prs_lightning.runs.checkpoints import load_network
 from prs_lightning.seeding import keyed_generator
 
 CALIPER = 0.1
@@ -99,22 +97,28 @@ def groups(network: nn.Module, train: Split, test: Split) -> Groups:
 def curves_of_groups(networks: NetworkPair, named: Named, limit: int) -> pd.DataFrame:
     """RA of both groups under PGD-20 over epsilon, for every seed of a network, as they are and matched.
 
+    Each sample is attacked once, whatever groups it is in, from the start that is its own.
+
     Returns:
         Columns network, seed, matching (``UNMATCHED`` or ``MATCHED``), group, epsilon, robust_accuracy (NaN for an
         empty group), n, margin (mean clean margin of the group; NaN likewise).
     """
     tables = []
-    device = device_of(named.network)
-    for seed, checkpoint in named.siblings or [(0, None)]:
-        network = load_network(checkpoint).to(device) if checkpoint and len(named.siblings) > 1 else named.network
+    for seed, network in named.over_seeds():
         found = groups(network, networks.train, networks.test)
-        for matching, chosen in ((UNMATCHED, found.some(limit)), (MATCHED, found.matched(limit))):
-            for group, places in chosen.members().items():
-                split = Split(*(values[places] for values in networks.test))
-                table = over_epsilon(networks, network, split, "PGD-20", {})
+        chosen = {UNMATCHED: found.some(limit), MATCHED: found.matched(limit)}
+        attacked = torch.cat([places for each in chosen.values() for places in each.members().values()]).unique()
+        split = Split(*(values[attacked] for values in networks.test))
+        withstood: dict[float, Tensor] = {}
+        radii = over_epsilon(networks, network, split, "PGD-20", withstood, indices=attacked)["epsilon"]
+        for matching, each in chosen.items():
+            for group, places in each.members().items():
+                inside = torch.isin(attacked, places)
+                accuracies = [float(withstood[radius].cpu()[inside].double().mean()) for radius in radii if len(places)]
+                numbers = {"epsilon": radii, "robust_accuracy": accuracies or np.nan, "n": len(places)}
                 margin = float(found.margins[places].double().mean())
                 names = {"network": named.letter, "seed": seed, "matching": matching, "group": group}
-                tables.append(pd.DataFrame({**names, **table, "margin": margin}))
+                tables.append(pd.DataFrame({**names, **numbers, "margin": margin}))
     return pd.concat(tables, ignore_index=True)
 
 

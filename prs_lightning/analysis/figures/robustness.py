@@ -42,13 +42,19 @@ def _reach(networks: NetworkPair, *attacks: str) -> str:
 
 
 def over_epsilon(
-    networks: NetworkPair, network: nn.Module, split: Split, attack: str, withstood: dict[float, Tensor]
+    networks: NetworkPair,
+    network: nn.Module,
+    split: Split,
+    attack: str,
+    withstood: dict[float, Tensor],
+    indices: Tensor | None = None,
 ) -> pd.DataFrame:
     """RA of ``split`` under one of ``ATTACKS``, from epsilon 0 to the data set's, without work whose result is known.
 
     In a ball of radius 0 nothing moves, so one step is enough there. ``withstood`` (epsilon -> samples) holds what a
     shorter attack from the same start left standing, and gets what this one leaves: with the same random start the
-    first 20 iterates of PGD-100 are those of PGD-20, so what PGD-20 fooled PGD-100 fools as well.
+    first 20 iterates of PGD-100 are those of PGD-20, so what PGD-20 fooled PGD-100 fools as well. ``indices`` are the
+    samples' numbers, which their random starts follow from; None: 0 ... N-1.
 
     Returns:
         Columns epsilon (pixel units), robust_accuracy (NaN without samples), n.
@@ -66,6 +72,8 @@ def over_epsilon(
         return result
 
     images, labels = on_device_of(network, split)
+    if indices is not None:
+        options["indices"] = indices.to(labels.device)
     radii = [fraction * networks.epsilon for fraction in FRACTIONS]
     accuracies = robustness_curve(network, images, labels, thrifty, radii) if len(labels) else np.nan
     return pd.DataFrame({"epsilon": radii, "robust_accuracy": accuracies, "n": len(labels)})
@@ -96,6 +104,20 @@ def figure_3(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
     return caption, canvas, pd.concat(tables, ignore_index=True)
 
 
+def _attack(networks: NetworkPair, network: nn.Module, split: Split, *, keep: bool) -> tuple[AttackResult, np.ndarray]:
+    """PGD-20 with cross-entropy, and the outcome (one of ``OUTCOMES``) of each sample that was classified correctly."""
+    images, labels = on_device_of(network, split)
+    threat: dict[str, Any] = {
+        "epsilon": networks.epsilon,
+        "step_size": networks.step_size,
+        "steps": ATTACKS["PGD-20"][1],
+    }
+    result = pgd(network, images, labels, keep_adversarial=keep, **threat)
+    tried = result.correct_before
+    succeeded, zero_gradient = (~result.correct_after)[tried].cpu(), result.zero_gradient_end[tried].cpu()
+    return result, np.select([succeeded, zero_gradient], ["success", "failure_zero_gradient"], "failure_with_gradient")
+
+
 @lru_cache(maxsize=1)
 def attacked_samples(networks: NetworkPair, limit: int) -> pd.DataFrame:
     """The correctly classified ones of ``limit`` test samples under PGD-20 with cross-entropy.
@@ -109,11 +131,9 @@ def attacked_samples(networks: NetworkPair, limit: int) -> pd.DataFrame:
     split, tables = first_samples(networks.test, limit), []
     for named in networks.both:
         images, labels = on_device_of(named.network, split)
-        result = pgd(named.network, images, labels, epsilon=networks.epsilon, step_size=networks.step_size, steps=20)
+        result, outcomes = _attack(networks, named.network, split, keep=True)
         assert result.adversarial is not None
         tried = result.correct_before
-        succeeded, zero_gradient = (~result.correct_after)[tried].cpu(), result.zero_gradient_end[tried].cpu()
-        outcomes = np.select([succeeded, zero_gradient], ["success", "failure_zero_gradient"], "failure_with_gradient")
         true_class = labels[tried].unsqueeze(1)
         for moment, given in (("before", images), ("after", result.adversarial)):
             logits = outputs(named.network, given[tried])[0]
@@ -126,37 +146,61 @@ def attacked_samples(networks: NetworkPair, limit: int) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def counted_outcomes(networks: NetworkPair, limit: int) -> pd.DataFrame:
+    """How often each of ``OUTCOMES`` is seen in networks A and B and in their siblings of other seeds.
+
+    Returns:
+        Columns network, seed, outcome, count, share (of n; 0 for no samples), n.
+    """
+    samples, split, rows = attacked_samples(networks, limit), first_samples(networks.test, limit), []
+    own = samples[samples["moment"] == "before"].groupby("network")["outcome"].agg(list).to_dict()
+    for named in networks.both:
+        for seed, network in named.over_seeds():
+            known = network is named.network
+            outcomes = list(own.get(named.letter, []) if known else _attack(networks, network, split, keep=False)[1])
+            n = len(outcomes)
+            for outcome in OUTCOMES:
+                count = outcomes.count(outcome)
+                rows.append((named.letter, seed, outcome, count, count / n if n else 0.0, n))
+    return pd.DataFrame(rows, columns=["network", "seed", "outcome", "count", "share", "n"])
+
+
 @figure("6a", "Outcomes of PGD-20", needs="networks")
 def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
-    """Shares of successful attacks, failures with a gradient and failures with zero gradient."""
-    samples = attacked_samples(networks, sizes.attacked)
-    samples = samples[samples["moment"] == "before"]
+    """Shares of successful attacks, failures with a gradient and failures with zero gradient, mean over seeds."""
+    table = counted_outcomes(networks, sizes.attacked)
     canvas, grid = style.panels(1, 1, height=1.5)
     canvas.set_figwidth(4.6)
-    axes, rows = grid[0, 0], []
-    for place, letter in enumerate("AB"):
-        outcomes = samples.loc[samples["network"] == letter, "outcome"]
-        start, n = 0.0, len(outcomes)
+    axes, names = grid[0, 0], []
+    for place, (letter, of_letter) in enumerate(table.groupby("network")):
+        shares = of_letter.pivot_table("share", "seed", "outcome")[[*OUTCOMES]]
+        start = 0.0
         for outcome, (words, colour) in OUTCOMES.items():
-            count = int((outcomes == outcome).sum())
-            share = count / n if n else 0.0
+            share = float(shares[outcome].mean())
             axes.barh(place, share, left=start, height=0.6, color=colour, edgecolor="white", label=words)
-            if share > 0.06:
-                axes.text(start + share / 2, place, f"{share:.1%}", ha="center", va="center", fontsize=6.5)
+            if share > 0.1:
+                axes.text(start + share / 2, place, f"{share:.1%}", ha="center", va="center")
             start += share
-            rows.append({"network": letter, "outcome": outcome, "count": count, "share": share, "n": n})
-    axes.set_yticks([0, 1], [f"{letter}, n = {(samples['network'] == letter).sum()}" for letter in "AB"])
+        if len(shares) > 1:  # where each seed has the borders between the parts
+            heights = place + np.linspace(-0.2, 0.2, len(shares))
+            for borders in shares.cumsum(axis=1).to_numpy()[:, :2].T:
+                axes.scatter(borders, heights, s=6, color=style.BLACK, linewidths=0, zorder=3, label="one seed")
+        least, most = int(of_letter["n"].min()), int(of_letter["n"].max())
+        many = f"\n{len(shares)} seeds" * (len(shares) > 1)
+        names.append(f"{letter}, n = {least}" + f" to {most}" * (most > least) + many)
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of correctly classified test samples")
     axes.grid(axis="y", visible=False)
     style.legend(canvas)
     caption = (
         f"PGD-20 at epsilon {networks.epsilon:.3g} on the correctly classified ones of "
-        f"{min(sizes.attacked, len(networks.test.labels)):,} test samples. {networks.words}."
-        f"{_reach(networks, 'PGD-20')} To see: an attack that fails where the loss gradient is exactly 0 was never "
-        "tried; such failures say nothing about robustness."
+        f"{min(sizes.attacked, len(networks.test.labels)):,} test samples. {networks.words}. Mean over the runs that "
+        "differ from these in the seed alone, where there are any; the dots are where each of them has the borders "
+        f"between the parts.{_reach(networks, 'PGD-20')} To see: an attack that fails where the loss gradient is "
+        "exactly 0 was never tried; such failures say nothing about robustness."
     )
-    return caption, canvas, pd.DataFrame(rows)
+    return caption, canvas, table
 
 
 @figure("6b", "Logits before and after PGD-20", needs="networks")
