@@ -30,6 +30,8 @@ from tests.worlds import CENTRES, EFFECT, HALF, LINEAR, RA_CLAIM, SUPPORTED, WOR
 HERE = Path(__file__).parent.parent
 SECTION = "Verdicts on worlds of which the truth is known"
 PROCESSES = 2
+AT_ONCE = 20
+"""So many studies of a world are kept together."""
 RELATIONS = {claim: Relation(figure, y) for claim, figure, y in RELATION_CLAIMS if y in CENTRES}
 """The five relation claims, of which a world plants each on its own."""
 
@@ -87,43 +89,52 @@ def told(claim: Any) -> dict[str, Any]:
     return kept
 
 
-def studies(names: Sequence[str], number: int, draws: int) -> Iterator[tuple[str, list[Told]]]:
-    """Each world with what is said of so many of its studies."""
+def studies(names: Sequence[str], starts: Sequence[int], draws: int) -> Iterator[tuple[str, int, list[Told]]]:
+    """What is said of ``AT_ONCE`` studies of each world from each start on."""
     with ProcessPoolExecutor(PROCESSES) as pool:
-        for name in names:
-            yield name, list(pool.map(partial(judged, name, draws=draws), range(number), chunksize=5))
+        for start in starts:
+            for name in names:
+                numbers = range(start, start + AT_ONCE)
+                yield name, start, list(pool.map(partial(judged, name, draws=draws), numbers, chunksize=5))
 
 
 ASK = """
 import json, sys
-checkout, here, number, draws, *names = sys.argv[1:]
+checkout, here, names, starts, draws = sys.argv[1:]
 sys.path.insert(0, checkout)
 import prs_lightning
 sys.path.insert(0, here)
 from benchmarks.worlds import studies
-for name, said in studies(names, int(number), int(draws)):
-    print(json.dumps([name, said]), flush=True)
+for found in studies(json.loads(names), json.loads(starts), int(draws)):
+    print(json.dumps(found), flush=True)
 """
 """Runs with the analysis of ``checkout`` and the worlds of this one."""
 
 
 def ask(checkout: Path, names: Sequence[str], number: int, draws: int, kept: Path) -> dict[str, list[Told]]:
-    """World -> what the analysis of that checkout says of its studies; ``kept`` grows by a line per world."""
-    key = [commit(checkout), number, draws]
-    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    found = {name: said for of, name, said in lines if of == key}
-    if missing := [name for name in names if name not in found]:
-        command = [sys.executable, "-c", ASK, str(checkout.absolute()), str(HERE), str(number), str(draws), *missing]
+    """World -> what the analysis of that checkout says of its studies; ``kept`` grows as they are made."""
+    starts, found = range(0, number, AT_ONCE), read(kept, commit(checkout), draws)
+    if missing := [start for start in starts if any((name, start) not in found for name in names)]:
+        lacking = [name for name in names if any((name, start) not in found for start in missing)]
+        command = [sys.executable, "-c", ASK, str(checkout.absolute()), str(HERE)]
+        command += [json.dumps(lacking), json.dumps(missing), str(draws)]
         kept.parent.mkdir(parents=True, exist_ok=True)
         with kept.open("a") as file, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                name, found[name] = json.loads(line)
-                file.write(json.dumps([key, name, found[name]]) + "\n")
+                name, start, said = json.loads(line)
+                file.write(json.dumps([[commit(checkout), draws], name, start, said]) + "\n")
                 file.flush()
-                print(f"{checkout}: {name}", flush=True)
+                print(f"{checkout}: {name}, {start + len(said)} studies", flush=True)
         assert process.returncode == 0, checkout
-    return {name: found[name] for name in names}
+        found = read(kept, commit(checkout), draws)
+    return {name: [told for start in starts for told in found[name, start]] for name in names}
+
+
+def read(kept: Path, of: str, draws: int) -> dict[tuple[str, int], list[Told]]:
+    """(World, start) -> what was said so far by the analysis of a commit."""
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    return {(name, start): said for key, name, start, said in lines if key == [of, draws]}
 
 
 def commit(checkout: Path) -> str:
@@ -229,7 +240,7 @@ def main() -> None:
     chosen = parser.parse_args()
     before: dict[str, list[Told]] = {}
     if chosen.before:
-        before = ask(chosen.before, chosen.only, min(60, chosen.worlds), chosen.draws, chosen.kept)
+        before = ask(chosen.before, chosen.only, min(3 * AT_ONCE, chosen.worlds), chosen.draws, chosen.kept)
     said = ask(HERE, chosen.only, chosen.worlds, chosen.draws, chosen.kept)
     worlds = [row(name, said[name], before.get(name, ())) for name in said if name in WORLDS]
     text = (
