@@ -113,7 +113,8 @@ for found in studies(json.loads(names), json.loads(starts), int(draws)):
 
 def ask(checkout: Path, names: Sequence[str], number: int, draws: int, kept: Path) -> dict[str, list[Told]]:
     """World -> what the analysis of that checkout says of its studies; ``kept`` grows as they are made."""
-    starts, found = range(0, number, AT_ONCE), read(kept, commit(checkout), draws)
+    key, starts = [analysis(checkout), draws], range(0, number, AT_ONCE)
+    found = read(kept, key)
     if missing := [start for start in starts if any((name, start) not in found for name in names)]:
         lacking = [name for name in names if any((name, start) not in found for start in missing)]
         command = [sys.executable, "-c", ASK, str(checkout.absolute()), str(HERE)]
@@ -123,23 +124,23 @@ def ask(checkout: Path, names: Sequence[str], number: int, draws: int, kept: Pat
             assert process.stdout is not None
             for line in process.stdout:
                 name, start, said = json.loads(line)
-                file.write(json.dumps([[commit(checkout), draws], name, start, said]) + "\n")
+                file.write(json.dumps([key, name, start, said]) + "\n")
                 file.flush()
                 print(f"{checkout}: {name}, {start + len(said)} studies", flush=True)
         assert process.returncode == 0, checkout
-        found = read(kept, commit(checkout), draws)
+        found = read(kept, key)
     return {name: [told for start in starts for told in found[name, start]] for name in names}
 
 
-def read(kept: Path, of: str, draws: int) -> dict[tuple[str, int], list[Told]]:
-    """(World, start) -> what was said so far by the analysis of a commit."""
+def read(kept: Path, key: list[Any]) -> dict[tuple[str, int], list[Told]]:
+    """(World, start) -> what was said so far under this key."""
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    return {(name, start): said for key, name, start, said in lines if key == [of, draws]}
+    return {(name, start): said for of, name, start, said in lines if of == key}
 
 
-def commit(checkout: Path) -> str:
-    """The short name of its commit."""
-    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+def analysis(checkout: Path) -> str:
+    """The short name of what git keeps of the analysis."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD:prs_lightning/analysis"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
