@@ -91,14 +91,28 @@ def test_variance_and_p_are_those_of_all_permutations_of_whole_runs(statistic) -
     for orders in product(permutations(range(4)), repeat=2):
         moved = [np.stack([block[0], block[1][list(order)]]) for block, order in zip(mine, orders, strict=True)]
         values.append(statistic(moved, draws=1, rng=rng()))
-    plain = [each.value for each in values]
+    plain = np.array([each.value for each in values])
     assert len(values) == 24**2
-    assert np.mean(plain) == pytest.approx(0, abs=1e-9)
-    assert found.variance >= np.var(plain) * (1 - 1e-9)
-    assert min(each.variance for each in values) == pytest.approx(np.var(plain))  # elsewhere enlarged
-    studentised = np.array([each.value / np.sqrt(each.squares) for each in values])
-    exact = np.mean(np.abs(studentised) >= abs(found.value) / np.sqrt(found.squares) - 1e-9)
+    assert plain.mean() == pytest.approx(0, abs=1e-9)
+    assert found.plain == pytest.approx(plain.var())
+    assert found.variance == found.plain * max(1, found.volatile)
+    exact = np.mean(np.abs(plain) * np.sqrt(found.variance / found.plain) >= abs(found.value) - 1e-9)
     assert found.p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000) + 1e-3)
+
+
+def test_runs_of_one_seed_are_permuted_alike_in_closed_form() -> None:
+    """Of what the fit leaves, as the relation itself is the same in all strata."""
+    mine = [np.random.default_rng(stratum).normal(size=(2, 4, 1)) for stratum in range(3)]
+    mine = [block - block.mean(axis=1, keepdims=True) for block in mine]
+    (x, y) = (np.concatenate([block[side] for block in mine])[:, 0] for side in (0, 1))
+    left = y - (x @ y) / (x @ x) * x
+    slope, _ = fixed_slope(mine, draws=10, rng=rng(), crossed=True)
+    parts_x, parts_left = x.reshape(3, 4), left.reshape(3, 4)
+    orders = [list(order) for order in permutations(range(4))]
+    alike = [float((parts_x * parts_left[:, order]).sum()) for order in orders]
+    of_each = [[float(parts_x[h] @ parts_left[h, order]) for order in orders] for h in range(3)]
+    apart = sum(np.var(each) for each in of_each)
+    assert slope.alike == pytest.approx(np.var(alike) / apart)
 
 
 def test_batch_size_and_epoch_change_no_answer() -> None:
@@ -129,19 +143,34 @@ def test_autocorrelated_epochs_do_not_fool_the_permutations() -> None:
 
 def test_runs_that_are_volatile_on_both_sides_do_not_fool_them_either() -> None:
     """A run's epochs scatter alike in x and in y, without a correlation: plain permutations are too sure."""
-    low = {"studentised": 0, "plain": 0, "interval": 0}
+    low = {"enlarged": 0, "plain": 0, "interval": 0}
     for trial in range(300):
         generator = np.random.default_rng(trial)
         size = np.exp(generator.normal(size=(1, 20, 1)))
         both = size * generator.normal(size=(2, 20, 6))
         found = between_epochs([both[:, start : start + 5] for start in (0, 5, 10, 15)], draws=200, rng=generator)
-        low["studentised"] += found.p < 0.05
+        low["enlarged"] += found.p < 0.05
         low["plain"] += (np.abs(found.null) >= abs(found.value)).mean() < 0.05
         estimate = as_estimate(found, correlation=True)
         low["interval"] += not estimate.interval(0.95)[0] <= 0 <= estimate.interval(0.95)[1]
-    assert low["plain"] > 27
-    assert low["studentised"] <= 25  # of a binomial of 300 and 0.05 the 99.5% point
-    assert low["interval"] <= 25
+    assert low["plain"] > 36  # sizes as unequal as these leave some of it
+    assert max(low["enlarged"], low["interval"]) <= 28
+
+
+def test_seeds_that_move_runs_of_all_batch_sizes_alike_are_reckoned_with() -> None:
+    """Half of a run's level is of its seed, in x and in y, without a correlation between the two."""
+    low = {"crossed": 0, "as independent": 0, "without effect": 0}
+    for trial in range(300):
+        generator = np.random.default_rng(trial)
+        seeds, own = generator.normal(size=(2, 1, 5)), generator.normal(size=(2, 4, 5))
+        levels = (np.sqrt(0.9) * seeds + np.sqrt(0.1) * own)[..., None]
+        mine, plain = ([side[:, stratum] for stratum in range(4)] for side in (levels, own[..., None]))
+        low["crossed"] += between_runs(mine, draws=200, rng=generator, crossed=True).p < 0.05
+        low["as independent"] += between_runs(mine, draws=200, rng=generator).p < 0.05
+        low["without effect"] += between_runs(plain, draws=200, rng=generator, crossed=True).p < 0.05
+    assert low["as independent"] > 60
+    assert low["crossed"] <= 30
+    assert 4 <= low["without effect"] <= 25
 
 
 def test_what_controls_explain_is_taken_out_of_both_sides() -> None:

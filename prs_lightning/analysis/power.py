@@ -196,14 +196,7 @@ def _permuted(
     found = [answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng) for models in studies]
     if few:
         return found
-    # x and y of a stratum sum to 0, so that products of permuted runs lie n / (n - 1) farther from 0 than their squares.
-    return [
-        replace(
-            each, null=np.sqrt(each.squares * seeds / (seeds - 1)) * rng.standard_normal(PERMUTATIONS),
-            null_squares=np.full(PERMUTATIONS, each.squares),
-        )
-        for each in found
-    ]  # fmt: skip
+    return [replace(each, null=np.sqrt(each.plain) * rng.standard_normal(PERMUTATIONS)) for each in found]
 
 
 def _association(models: Models, rng: np.random.Generator) -> dict[str, Any]:
