@@ -142,8 +142,9 @@ def study(pilot: Pilot, seeds: int, effect: float, rng: np.random.Generator) -> 
     runs = np.repeat(np.arange(len(sizes)), sizes)
     known = ~np.isnan(flat[0] + flat[1])
     return Models(
-        flat[0][known], flat[1][known], np.unique(runs[known], return_inverse=True)[1], flat[2][known], flat[3][known]
-    )
+        flat[0][known], flat[1][known], np.unique(runs[known], return_inverse=True)[1], flat[2][known], flat[3][known],
+        seeds=(runs % seeds)[known].astype(float),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,9 @@ class Rule:
         """What a study of so many seeds finds: the claim *supported* (*contradicted*, if ``effect`` is below 0), and an
         answer at fixed batch size and epoch that would do for it, if the association does."""
         studies = [study(pilot, seeds, effect, rng) for pilot in pilots]
-        of_runs, of_epochs = _permuted(fixed.between_runs, studies, seeds, rng), [Permuted()] * len(studies)
+        of_runs, of_epochs = _permuted(fixed.between_runs, studies, rng), [Permuted()] * len(studies)
         if not self._holds(of_runs):  # else the epochs change nothing
-            of_epochs = _permuted(fixed.between_epochs, studies, seeds, rng)
+            of_epochs = _permuted(fixed.between_epochs, studies, rng)
             if not self._holds(of_epochs):
                 return False, False
         panels = [
@@ -188,12 +189,12 @@ class Rule:
         return 2 * together(panels).p * self.claims <= 1 - self.level
 
 
-def _permuted(
-    answer: Callable[..., Permuted], studies: Sequence[Models], seeds: int, rng: np.random.Generator
-) -> list[Permuted]:
+def _permuted(answer: Callable[..., Permuted], studies: Sequence[Models], rng: np.random.Generator) -> list[Permuted]:
     """An answer of each study, with its permutations or what stands for them."""
     few = sum(int(each.runs.max()) + 1 for each in studies) <= PERMUTED
-    found = [answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng) for models in studies]
+    found = [
+        answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng, crossed=models.crossed) for models in studies
+    ]
     if few:
         return found
     return [replace(each, null=np.sqrt(each.plain) * rng.standard_normal(PERMUTATIONS)) for each in found]
