@@ -85,7 +85,7 @@ def test_the_rule_is_that_of_the_analysis(pilots: list[Pilot], effect: float, se
         for pilot in pilots:
             new = study(pilot, seeds, effect, rng)
             columns = {"run": [f"{pilot.data}-{run}" for run in new.runs], "batch_size": new.batch_sizes}
-            columns |= {"epoch": new.epochs, PRS_RATIO: new.x, COSINE_SIMILARITY: new.y}
+            columns |= {"epoch": new.epochs, "seed": new.seeds, PRS_RATIO: new.x, COSINE_SIMILARITY: new.y}
             frames.append(pd.DataFrame(columns).assign(model=pilot.model, data=pilot.data))
         whole = panel_statistics(pd.concat(frames, ignore_index=True), [RELATION], draws=300)
         claim = relation_claim(CLAIM, RELATION, whole)

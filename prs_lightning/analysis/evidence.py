@@ -128,14 +128,19 @@ def association(models: Models, weights: Array, covariances: Array) -> dict[str,
 
 
 def at_fixed_batch_and_epoch(models: Models, seed: Sequence[int]) -> dict[str, Any]:
-    """The answers of permuted runs, for ``Panel``."""
+    """The answers of permuted runs, for ``Panel``.
+
+    Epochs of a run say nothing beyond controls: of a hundred models, what the shape of a control's influence leaves is
+    enough to be found.
+    """
     blocks = models.blocks()
     rng = np.random.default_rng([*seed, 1])
     slope, spread = fixed.fixed_slope(blocks, draws=0, rng=rng, crossed=models.crossed)
+    permuted: dict[str, Any] = {"draws": PERMUTATIONS, "rng": rng, "crossed": models.crossed}
     codes = [np.unique(each, return_inverse=True)[1] for each in (models.batch_sizes, models.epochs)]
     return {
-        "between_runs": fixed.between_runs(blocks, draws=PERMUTATIONS, rng=rng, crossed=models.crossed),
-        "between_epochs": fixed.between_epochs(blocks, draws=PERMUTATIONS, rng=rng, crossed=models.crossed),
+        "between_runs": fixed.between_runs(blocks, **permuted),
+        "between_epochs": Permuted() if models.controls else fixed.between_epochs(blocks, **permuted),
         "fixed_change": times(as_estimate(slope), spread),
         "fixed_batch": held_fixed(*models.plain, codes[0]),
         "fixed_epoch": held_fixed(*models.plain, codes[1]),

@@ -79,24 +79,24 @@ def blocks_of(columns: Sequence[Array], strata: NDArray[np.intp], runs: NDArray[
 
 
 def between_runs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False) -> Permuted:
-    """Do runs of one batch size differ? The correlation of their mean ranks within cells.
+    """Do runs of one batch size differ? The correlation of their mean normal scores, less the means of cells.
 
     Args:
         crossed: the runs of all strata have the same seeds, in the same order.
     """
-    means = [_centred(np.nanmean(_ranks_in_cells(block), axis=2, keepdims=True)) for block in blocks]
-    return _correlation(means, draws, rng, crossed)
+    means = [np.nanmean(_centred(_normal_scores(block)), axis=2, keepdims=True) for block in blocks]
+    return _correlation([_centred(block) for block in means], draws, rng, crossed)
 
 
 def between_epochs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False) -> Permuted:
-    """Do epochs of a run differ? Spearman of what the means of runs and of cells leave of x and y."""
-    left = [block for block in map(_two_way, blocks) if block.shape[1] > 1]
-    return _correlation([_centred(block) for block in _ranks_over_all(left)], draws, rng, crossed)
+    """Do epochs of a run differ? The correlation of what the means of runs and of cells leave of normal scores."""
+    left = [_two_way(_normal_scores(block)) for block in blocks]
+    return _correlation([block for block in left if block.shape[1] > 1], draws, rng, crossed)
 
 
 def between_models(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False) -> Permuted:
-    """Both together: the correlation of the ranks within cells, of all models."""
-    return _correlation([_ranks_in_cells(block) for block in blocks], draws, rng, crossed)
+    """Both together: the correlation of normal scores less the means of cells, of all models."""
+    return _correlation([_centred(_normal_scores(block)) for block in blocks], draws, rng, crossed)
 
 
 def fixed_slope(
@@ -112,12 +112,6 @@ def fixed_slope(
     known = np.concatenate([block[0][~np.isnan(block[0])] for block in centred])
     spread = float(np.subtract(*np.quantile(known, [0.9, 0.1])))
     return _permuted(centred, draws, rng, crossed, lambda x, y: x), spread
-
-
-def _ranks_in_cells(block: Block) -> Block:
-    """Ranks among the runs of each epoch over their number + 1, less their mean."""
-    known = (~np.isnan(block)).sum(axis=1, keepdims=True)
-    return _centred(stats.rankdata(block, axis=1, nan_policy="omit") / (known + 1))
 
 
 def _centred(block: Block) -> Block:
@@ -138,19 +132,21 @@ def _two_way(block: Block, passes: int = 50) -> Block:
     for _ in range(passes if np.isnan(left).any() else 1):
         left = left - np.nanmean(left, axis=2, keepdims=True)
         left = _centred(left)
-    # Rounding must not be ranked: what is left of a constant is 0, and ties stay ties.
+    # What is left of a constant is 0, and not what rounding leaves.
     unit = np.where(largest > 0, largest, 1)
     return np.round(left / unit, 12) * unit
 
 
-def _ranks_over_all(blocks: Sequence[Block]) -> list[Block]:
-    """Ranks of each column over all strata."""
-    if not blocks:
-        return []
-    flat = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+def _normal_scores(block: Block) -> Block:
+    """Of each column over the stratum (van der Waerden 1952).
+
+    No answer then hangs on the scale of a measure, no skewed one rests on a few models, and batch size cannot act.
+    Ranks within cells, of five runs mostly, are too coarse to take a control out of.
+    """
+    flat = block.reshape(len(block), -1)
     ranks = stats.rankdata(flat, axis=1, nan_policy="omit")
-    ends = np.cumsum([block[0].size for block in blocks])[:-1]
-    return [part.reshape(block.shape) for part, block in zip(np.split(ranks, ends, axis=1), blocks, strict=True)]
+    known = (~np.isnan(flat)).sum(axis=1, keepdims=True)
+    return stats.norm.ppf(ranks / (known + 1)).reshape(block.shape)
 
 
 def _correlation(blocks: Sequence[Block], draws: int, rng: np.random.Generator, crossed: bool) -> Permuted:
@@ -189,7 +185,9 @@ def _permuted(
         volatile = float((scores**2).sum()) / of_residuals
         if crossed and len({*map(len, residuals)}) == 1:
             alike = _variance(np.sum(residuals, axis=0)) / of_residuals
-    return Permuted(value / scale, plain / scale**2, volatile, alike, freedom, null / scale)
+    # Permuted residuals leave the space that the controls leave: their products are too small (Freedman & Lane 1983).
+    wider = (freedom + len(blocks[0]) - 2) / freedom
+    return Permuted(value / scale, plain * wider / scale**2, volatile, alike, freedom, null * np.sqrt(wider) / scale)
 
 
 def _variance(products: Array) -> float:
