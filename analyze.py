@@ -41,7 +41,18 @@ def analyze(cfg: DictConfig) -> None:
     keep_freed_memory()
     import pandas as pd
 
-    from prs_lightning.analysis import claims, networks, panels, report, selection, table, written
+    from prs_lightning.analysis import (
+        boards,
+        claims,
+        coupled,
+        networks,
+        panels,
+        power,
+        report,
+        selection,
+        table,
+        written,
+    )  # fmt: skip
     from prs_lightning.analysis.verdict import claims_table
 
     runs, folder = Path(config["runs"]), Path(config["output"] or f"{config['runs']}/report")
@@ -57,6 +68,8 @@ def analyze(cfg: DictConfig) -> None:
     selected = selection.select(read.rows, config["grid_epochs"], config["thresholds"])
     models = selected.models
     print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
+    if config["plan"]:
+        power.check(models)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     written.write_csv(folder / "statistics.csv", statistics.table)
     pair, why = named, "named by the user"
@@ -91,6 +104,14 @@ def analyze(cfg: DictConfig) -> None:
         level=config["bootstrap"]["level"],
     )  # fmt: skip
     written.write_csv(folder / "claims.csv", claims_table(judged))
+    pairs = coupled.coupled_pairs(models, config["bootstrap"]["level"])
+    written.write_csv(folder / "coupled.csv", pairs)
+    planned = None
+    if config["plan"]:
+        seed, level = config["bootstrap"]["seed"], config["bootstrap"]["level"]
+        tried = power.power(models, **config["power"], claims=len(judged), seed=seed, level=level, progress=say)
+        written.write_csv(folder / "power.csv", tried)
+        planned = power.power_table(tried)
     audits: list[report.Audited] = []
     if pair and config["figures"] == "all":
         from prs_lightning.audit.pair import audit_pair
@@ -100,18 +121,19 @@ def analyze(cfg: DictConfig) -> None:
             key=networks.pair_key(runs, pair), size=config["sizes"]["audited"], force=config["force"], progress=say,
         )  # fmt: skip
     evidence = report.Evidence(
-        config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why
+        config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why, pairs, planned
     )
     page = report.write_report(evidence, folder)
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    board = Table("claim", "verdict", "effect", title="scoreboard")
-    for claim in judged:
-        board.add_row(*(Text(cell) for cell in (claim.claim, claim.verdict, report.effect(claim))))
     console = Console()
-    console.print(board)
+    console.print(boards.console_board(judged, console.width))
+    for paragraph in evidence.words:
+        console.print(Text(printable(paragraph)), end="\n\n")
+    if planned is not None:
+        title = power.planned(config["power"]["effect"], config["power"]["target"])
+        console.print(boards.console_plan(planned, title))
     for audited in audits:
         console.print(Text(printable(audited)), soft_wrap=True)
     console.print(Text(f"report: {printable(page)}"), soft_wrap=True)

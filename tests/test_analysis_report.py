@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from analyze import analyze
-from prs_lightning.analysis.claims import RULE
+from prs_lightning.analysis.verdict import RULE
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.runs import write_text
 from prs_lightning.sweep.cli import CONFIG_FOLDER
@@ -33,7 +33,7 @@ FLAGS = (
 
 
 def assert_a_browser_shows(written: Path, folder: Path, *, pictures: int) -> None:
-    """Every picture, on a desktop and a phone, without an error, a request or a line that is too long.
+    """Every picture, on a desktop and a phone, all unfolded, without an error, a request or a line that is too long.
 
     The policy in the page forbids every request; here it lets this script in, and violations go to the console.
     """
@@ -41,7 +41,7 @@ def assert_a_browser_shows(written: Path, folder: Path, *, pictures: int) -> Non
         [...document.images].map(i => i.complete && i.naturalWidth > 99).join();
         document.body.dataset.requests = performance.getEntriesByType("resource").length;
         document.body.dataset.overflow = document.documentElement.scrollWidth > innerWidth; })</script></body>"""
-    page = written.read_text().replace("</body>", probe)
+    page = written.read_text().replace("</body>", probe).replace("<details>", "<details open>")
     page = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
     (folder / "page.html").write_text(page)
     for width in (1280, 390):
@@ -98,7 +98,7 @@ def test_the_report_holds_everything_in_its_order_and_refers_to_nothing_outside(
     page = (analyzed / "report.html").read_text()
     found = Links(page)
     assert [name for name in found.ids if not name.startswith("figure-")] == [
-        "scoreboard", "figures", "methods", "selection", "environment", "config", "runs"
+        "words", "scoreboard", "figures", "methods", "selection", "environment", "config", "runs"
     ]  # fmt: skip
     assert [name for name in found.ids if name.startswith("figure-")] == ["figure-4", "figure-5"]
     assert all(link.startswith(("data:", "#")) for link in found.links)
@@ -125,8 +125,10 @@ def test_the_numbers_of_the_report_are_those_of_the_tables(analyzed: Path) -> No
         assert f"{figure_4['ols_slope']:.3g}" in text
         for _, claim in claims.iterrows():
             assert claim["claim"] in text
-            shown = f"{claim['effect']:+.2f}" + (f" [{claim['low']:+.2f}" if claim["low"] == claim["low"] else "")
-            assert claim["effect"] != claim["effect"] or shown in text
+            for answer in ("association", "between_runs", "between_epochs"):
+                effect, low, high = (claim[f"{answer}{end}"] for end in ("", "_low", "_high"))
+                shown = f"{effect:z.2f}" + (f" [{low:z.2f}, {high:z.2f}]" if low == low else "")
+                assert effect != effect or shown in text
     assert "47 candidate models, of which 43 pass" in " ".join(page.split())
     assert "| mnist-cnn6-bs64-seed2 | 4 of 4 | 0.100 | 0.9 |" in markdown
 
@@ -135,7 +137,7 @@ def test_the_report_says_where_the_ols_p_misleads(analyzed: Path) -> None:
     for name in ("report.html", "report.md"):
         text = (analyzed / name).read_text()
         assert "Where the OLS p-value misleads" in text
-        assert "over 43 models, but 11 runs: between runs only: no effect within a run was found" in text
+        assert "over 43 models, but 11 runs: between runs only: no effect between the epochs of a run was found" in text
 
 
 def test_the_markdown_tables_are_whole(analyzed: Path) -> None:
@@ -199,7 +201,10 @@ def test_one_run_still_makes_a_report(tmp_path: Path) -> None:
     assert "There is no pair of networks A and B: 0 of 3 models have a checkpoint" in page
     assert "Not made: Figure 1:" in page
     assert page.count("<figure>") == 1
-    assert page.count('<span class="verdict undecided">') == 12
+    verdicts = re.findall(r'<span class="verdict ([\w-]+)">', page)
+    assert len(verdicts) == 12
+    assert {*verdicts} == {"undecided", "not-measurable", "not-measured"}
+    assert "Measured was 1 run of CNN-6 on MNIST (1 panel), with batch size 64 and seed 0: 3 models" in page
 
 
 def test_runs_that_share_nothing_still_make_a_report(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     "analyze:runs": PATH,
     "analyze:(output|data_root)": NULL | PATH,
     "analyze:(grid_epochs|pair.[ab]|sizes.*)": NULL,
-    "analyze:(thresholds.*|pair.accuracy_tolerance|bootstrap.seed)": ZERO,
-    "analyze:force": FLAG,
+    "analyze:(thresholds.*|pair.accuracy_tolerance|bootstrap.seed|power.effect)": ZERO,
+    "analyze:(force|plan)": FLAG,
     # both
     "(analyze|train):wandb.(project|entity)": NULL | TEXT,
     "(analyze|train):wandb.tags": {"[a]"},

@@ -24,7 +24,7 @@ from prs_lightning.analysis.relations import (
     plural,
 )
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
-from prs_lightning.analysis.verdict import NOT_MEASURABLE, Answer, Claim, PanelAnswers
+from prs_lightning.analysis.verdict import NOT_IN_THE_PAPER, NOT_MEASURABLE, Answer, Claim, PanelAnswers
 from prs_lightning.measures import ROBUST_ACCURACY
 
 
@@ -44,7 +44,7 @@ def relation_claim(
     panels = statistics.panels.get(relation.title, [])
     table = statistics.table[statistics.table["relation"] == relation.title]
     slopes = [] if relation.controls else [slope for (y, *_), slope in PAPER_SLOPES.items() if y == relation.y]
-    paper = "not in the paper"
+    paper = NOT_IN_THE_PAPER
     if slopes:
         falling = sum(slope < 0 for slope in slopes)
         paper = f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {falling} of {len(slopes)} negative"
@@ -52,7 +52,7 @@ def relation_claim(
     if relation.controls:
         measure = f"partial {measure}; fixed: {in_words([label(name) for name in relation.controls])}"
     told = partial(
-        Claim, claim, relation.figure, measure, paper=paper, margin=margin_of(relation.y, margins),
+        Claim, claim, relation.figure, measure, paper=paper, margin=margin_of(relation.y, margins), y=relation.y,
         panels=tuple(_panel_answers(panel, level) for panel in panels),
     )  # fmt: skip
     if not panels:
@@ -96,20 +96,27 @@ def _answer(summary: Estimate, level: float) -> Answer:
     return Answer(-float(np.tanh(summary.value)), low, high, summary.p)
 
 
-def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
-    """The summary of what permuted runs leave, with the p of the permutations of all panels."""
+def together(panels: Sequence[Permuted]) -> Permuted:
+    """What permuted runs leave of all panels: the sum, each weighing by its variance."""
     known = [panel for panel in panels if as_estimate(panel).known]
     if not known:
-        return Answer()
+        return Permuted()
     weights = np.array([1 / panel.variance for panel in known])
-    together = Permuted(  # panels share no run
+    return Permuted(  # panels share no run
         float(weights @ [panel.value for panel in known]),
         float(weights**2 @ [panel.squares for panel in known]),
         null=weights @ np.stack([panel.null for panel in known]),
         null_squares=weights**2 @ np.stack([panel.null_squares for panel in known]),
     )
+
+
+def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
+    """The summary of what permuted runs leave, with the p of the permutations of all panels."""
+    known = [panel for panel in panels if as_estimate(panel).known]
+    if not known:
+        return Answer()
     summary = pooled([as_estimate(panel, correlation=True) for panel in known], level).summary
-    return replace(_answer(summary, level), p=together.p)
+    return replace(_answer(summary, level), p=together(known).p)
 
 
 def _change(panels: Sequence[Estimate], level: float) -> Answer:

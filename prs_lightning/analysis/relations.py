@@ -29,6 +29,12 @@ def label(column: str) -> str:
     return (LABELS | DATA_LABELS | MODEL_LABELS).get(column, column)
 
 
+def rank(name: str) -> tuple[int, str]:
+    """To sort networks or data sets by: the paper's order, and behind it those that are not in the paper."""
+    order = [*MODEL_LABELS, *DATA_LABELS]
+    return order.index(name) if name in order else len(order), name
+
+
 def in_words(names: Sequence[str]) -> str:
     """Names as one list.
 

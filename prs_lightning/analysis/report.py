@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,18 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from prs_lightning.analysis.claims import NOT_SUPPORTED, RULE, SUPPORTED, UNDECIDED, Claim
-from prs_lightning.analysis.panels import SIGNIFICANT, Statistics
+from prs_lightning.analysis import boards, shown
+from prs_lightning.analysis.panel_tables import misleading_panels, panel_tables
+from prs_lightning.analysis.panels import Statistics
 from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
+from prs_lightning.analysis.setting import what_was_measured
+from prs_lightning.analysis.shown import NOTHING, number
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.table import RunTable
 from prs_lightning.analysis.text import code_span, html_block, in_html, in_markdown, markdown_block
+from prs_lightning.analysis.verdict import RULE, Claim, claims_table
+from prs_lightning.analysis.words import in_plain_words
 from prs_lightning.errors import RunError, in_one_line
 from prs_lightning.measures import (
     AUDITED_ACCURACY,
@@ -37,13 +42,8 @@ from prs_lightning.runs.provenance import git_commit, versions
 if TYPE_CHECKING:
     from prs_lightning.analysis.figures import Made
 
-NOTHING = "–"  # noqa: RUF001  what stands for a number that there is none of
-
 PACKAGES = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "scikit-learn", "torch")
 """What the numbers of a report may hang on."""
-
-MARKS = {SUPPORTED: ("supported", "✓"), UNDECIDED: ("undecided", "?"), NOT_SUPPORTED: ("not", "✗")}
-"""Style and mark of each verdict."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Audited:
 class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none.
 
-    ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it.
+    ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it. ``coupled`` and
+    ``power`` are tables of ``analysis.coupled`` and ``analysis.power``, None where they were not made.
     """
 
     config: dict[str, Any]
@@ -77,6 +78,32 @@ class Evidence:
     audits: Sequence[Audited] = ()
     matched: Pair | None = None
     matched_note: str = ""
+    coupled: pd.DataFrame | None = None
+    power: pd.DataFrame | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The report in words, paragraph by paragraph."""
+        models, of_pair = self.selection.models, bool(self.pair and self.figures)
+        counts = {"runs": models["run"].nunique(), "seeds": models["seed"].nunique()}
+        return [
+            what_was_measured(self.selection, self.table.runs),
+            *in_plain_words(self.claims, **counts, pair=of_pair),
+        ]
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "interval": shown.interval,
+    "facts": boards.facts,
+    "expected": boards.expected,
+    "is_relation": shown.is_relation,
+    "in_two": shown.in_two,
+    "mark": lambda claim: shown.MARKS[shown.kind(claim)],
+    "place": lambda value: f"{50 + 48 * np.clip(value, -1, 1):.1f}%",  # of [-1, 1], on the page's axis
+    "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
+    "panels": boards.panels_table,
+}
+"""What the templates ask of a claim and its numbers."""
 
 
 def write_report(evidence: Evidence, folder: Path) -> Path:
@@ -84,18 +111,15 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
     here = Path(__file__).parent
     content = _content(evidence) | {"css": (here / "report.css").read_text()}
     for markup, name in (("html.jinja", "report.html"), ("markdown.jinja", "report.md")):
-        shown, block = (in_html, html_block) if markup == "html.jinja" else (in_markdown, markdown_block)
+        cell, block = (in_html, html_block) if markup == "html.jinja" else (in_markdown, markdown_block)
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=True, finalize=shown,
+            loader=jinja2.FileSystemLoader(here), undefined=jinja2.StrictUndefined, autoescape=True, finalize=cell,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        environment.filters |= {
-            "inlined": lambda picture: f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}",
-            "cell": shown,
+        environment.filters |= FILTERS | {
+            "cell": cell,
             "code": code_span,
             "block": block,
-            "effect": effect,
-            "place": lambda value: f"{60 + 55 * np.clip(value, -1, 1):.1f}",  # of [-1, 1], on the page's axis
         }
         text = environment.get_template("report.jinja").render(content, markup=markup)
         write_text(folder / name, text.rstrip() + "\n")
@@ -105,24 +129,24 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
 def _content(evidence: Evidence) -> dict[str, Any]:
     """What the template names; a table is a frame of cells as they are shown."""
     runs, selection, statistics = evidence.table.runs, evidence.selection, evidence.statistics.table
-    by_figure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
-    for (figure, relation), rows in statistics.groupby(["figure", "relation"], sort=False):
-        table = pd.DataFrame([_panel_cells(row) for row in rows.to_dict("records")], columns=list(PANEL_HEAD))
-        by_figure.setdefault(str(figure), []).append((str(relation), table))
+    by_figure = panel_tables(statistics)
     drawn = {made.number for made in evidence.figures if made.png}
     errors: dict[str, list[str]] = {}
     for made in evidence.figures:
         if made.error:
             errors.setdefault(made.error, []).append(made.number)
-    collapsed = selection.collapsed
-    shown = runs.convert_dtypes().astype(object).where(runs.notna(), NOTHING)
+    collapsed, level = selection.collapsed, f"{evidence.config['bootstrap']['level']:.0%}"
+    cells = runs.convert_dtypes().astype(object).where(runs.notna(), NOTHING)
     return {
         "evidence": evidence,
         "messages": [*evidence.table.messages, *varying_settings(selection.models)],
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": git_commit(),
         "versions": versions(PACKAGES),
-        "marks": MARKS,
+        "answers": shown.ANSWERS,
+        "board": boards.scoreboard_table(evidence.claims),
+        "coupled": None if evidence.coupled is None else boards.coupled_table(evidence.coupled),
+        "power": evidence.power,
         "rule": RULE,
         "misleading": misleading_panels(statistics),
         "by_figure": by_figure,
@@ -141,9 +165,9 @@ def _content(evidence: Evidence) -> dict[str, Any]:
             "least test accuracy": [f"{limit:g}" for limit in selection.thresholds.values()],
             "epochs of the grid": [_epochs(selection.grids[data]) for data in selection.thresholds],
         }),
-        "runs_table": shown.assign(
-            epochs=[f"{last} of {epochs}" for last, epochs in zip(shown["last_epoch"], shown["epochs"], strict=True)],
-            commit=shown["git_commit"].astype(str).str[:10],
+        "runs_table": cells.assign(
+            epochs=[f"{last} of {epochs}" for last, epochs in zip(cells["last_epoch"], cells["epochs"], strict=True)],
+            commit=cells["git_commit"].astype(str).str[:10],
         )[["run", "status", "epochs", "commit", "torch", "reason"]],
         "statuses": ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items()),
         "commits": sorted({*runs["git_commit"].dropna()}),
@@ -151,7 +175,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "config": yaml.safe_dump(evidence.config, sort_keys=False),
         "paper_note": PAPER_NOTE,
         "minimum_runs": MINIMUM_RUNS,
-        "level": f"{evidence.config['bootstrap']['level']:.0%}",
+        "level": level,
+        "level_of_changes": f"{2 * evidence.config['bootstrap']['level'] - 1:.0%}",
     }  # fmt: skip
 
 
@@ -168,71 +193,6 @@ def pairs_table(evidence: Evidence) -> pd.DataFrame:
             values = [number(float(found.get(name, np.nan))) for name in OF_PAIRS]
             lines.append([f"alike in {alike}", f"{letter}: {network.run}@{network.epoch}", *values])
     return pd.DataFrame(lines, columns=["pair", "network", *(label(name) for name in OF_PAIRS)])
-
-
-def number(value: float) -> str:
-    """A number with three significant digits.
-
-    >>> number(0.12345), number(-14.32), number(1234567.0), number(float("nan"))
-    ('0.123', '-14.3', '1.23e+06', '–')
-    """
-    return NOTHING if np.isnan(value) else f"{value:.3g}"
-
-
-def p_value(value: float) -> str:
-    """A p-value as papers print it.
-
-    >>> p_value(0.0321), p_value(1e-9), p_value(float("nan"))
-    ('0.032', '<0.001', '–')
-    """
-    return NOTHING if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.2g}"
-
-
-PANEL_HEAD = (
-    "panel", "models", "runs", "OLS slope, the paper's fit", "its p (Holm)", "paper's slope", "95% interval, runs",
-    "clustered p (Holm)", "Spearman", "partial Spearman", "slope within runs", "its p (Holm)", "slope between runs",
-    "its p (Holm)", "one model per run: slope", "its p", "what it says",
-)  # fmt: skip
-
-
-def _panel_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    def corrected(name: str) -> str:
-        return NOTHING if np.isnan(row[name]) else f"{p_value(row[name])} ({p_value(row[name + '_holm'])})"
-
-    def estimate(name: str, of: str) -> str:
-        low, high = row[f"{of}_low"], row[f"{of}_high"]
-        return number(row[name]) + ("" if np.isnan(low) else f" [{low:.2g}, {high:.2g}]")
-
-    measured = bool(row["n_models"])
-    return (
-        f"{label(row['model'])}, {label(row['data'])}" if measured else NOTHING,
-        str(row["n_models"]), str(row["n_runs"]), number(row["ols_slope"]), corrected("ols_p"),
-        number(row["paper_slope"]) if measured else NOTHING,
-        NOTHING if np.isnan(row["slope_low"]) else f"[{row['slope_low']:.3g}, {row['slope_high']:.3g}]",
-        corrected("cluster_p"), estimate("spearman", "spearman"), estimate("partial_spearman", "partial"),
-        estimate("within_slope", "within"), corrected("within_p"),
-        estimate("between_slope", "between"), corrected("between_p"),
-        number(row["one_per_run_slope"]), p_value(row["one_per_run_p"]),
-        "; ".join(text for text in (row["reading"], row["note"]) if text),
-    )  # fmt: skip
-
-
-def misleading_panels(table: pd.DataFrame) -> list[str]:
-    """Panels whose OLS p is small although no effect within a run was found, in words."""
-    small = table[(table["ols_p"] < SIGNIFICANT) & table["reading"].str.match("between runs only|no effect")]
-    return [
-        f"Figure {row['figure']}, {row['relation']}, {label(row['model'])} on {label(row['data'])}: OLS p "
-        f"{p_value(row['ols_p'])} over {row['n_models']} models, but {row['n_runs']} runs: "
-        f"{row['reading'].split(',')[0]} (within runs: p {p_value(row['within_p'])}, between: p "
-        f"{p_value(row['between_p'])})."
-        for row in small.to_dict("records")
-    ]
-
-
-def effect(claim: Claim) -> str:
-    """The effect of a claim with its interval, positive where it agrees with the claim."""
-    interval = "" if np.isnan(claim.low) else f" [{claim.low:+.2f}, {claim.high:+.2f}]"
-    return NOTHING if np.isnan(claim.effect) else f"{claim.effect:+.2f}{interval}"
 
 
 def _epochs(epochs: Sequence[int], shown: int = 12) -> str:
@@ -252,7 +212,7 @@ def publish(evidence: Evidence, folder: Path) -> None:
     import wandb
 
     tables = {
-        "scoreboard": pd.DataFrame(evidence.claims),
+        "scoreboard": claims_table(evidence.claims),
         "statistics": evidence.statistics.table,
         "models": evidence.selection.models,
         "runs": evidence.table.runs,

@@ -9,10 +9,22 @@ import numpy as np
 import pandas as pd
 
 NAN = float("nan")
+NOT_IN_THE_PAPER = "not in the paper"
+"""What stands for the paper's finding where it has none."""
 
 SUPPORTED, CONTRADICTED, NEGLIGIBLE = "supported", "contradicted", "negligible"
 UNDECIDED, NOT_MEASURABLE = "undecided", "not measurable"
 OUTCOMES = (SUPPORTED, CONTRADICTED, NEGLIGIBLE, UNDECIDED, NOT_MEASURABLE)
+
+RULE = (
+    "Supported: over all models the association has the claimed sign, and so has the relation between runs or between "
+    "the epochs of a run at fixed batch size and epoch; its p is below 0.05 after correction for all claims. "
+    "Contradicted: the same with the other sign. Negligible: two one-sided tests place both changes within the margin. "
+    "Not measurable: the values do not tell these networks apart. Undecided: anything else; where an association is "
+    "there but nothing of it is left at fixed batch size and epoch, or where panels disagree, the verdict says so. "
+    "docs/statistics.md has the rule in full."
+)
+"""The rule of the verdicts, short."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Claim:
         between_runs, between_epochs: at fixed batch size and epoch; NaN for claims of another form.
         change, fixed_change: of the measure, in its unit, over the middle 80% of the PRS ratios: of all models, and of
             those of one batch size and epoch.
+        y: column of the measure of a relation; empty in a claim of another form.
         margin: below it a change is negligible.
         p, p_holm: of the claim, and corrected over the scoreboard.
         i2, q_p: how far panels differ: I² in [0, 1], p of Cochran's Q; NaN below two panels.
@@ -88,6 +101,7 @@ class Claim:
     paper: str = ""
     note: str = ""
     explained_by: str = ""
+    y: str = ""
     panels: tuple[PanelAnswers, ...] = field(default=(), repr=False)
 
 

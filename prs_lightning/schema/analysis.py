@@ -9,7 +9,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from prs_lightning.schema.lines import problems
-from prs_lightning.schema.values import LARGEST, Count, Epochs, Expected, Flag, Part, Place, Rule, Seed, Share, key
+from prs_lightning.schema.values import (
+    LARGEST,
+    Count,
+    Epochs,
+    Expected,
+    Flag,
+    Part,
+    Place,
+    Rule,
+    Seed,
+    Several,
+    Share,
+    key,
+)
 from prs_lightning.schema.wandb import Wandb
 
 
@@ -30,6 +43,8 @@ Model = Annotated[Any, Rule(is_model, "RUN@EPOCH, for example mnist-cnn6-bs64-se
 Grid = Annotated[int, Field(ge=2, le=4096), Expected("an integer from 2 to 4096")]
 Draws = Annotated[int, Field(ge=100, le=LARGEST), Expected("an integer of 100 or more")]
 Margin = Annotated[float, Field(gt=0, lt=1), Expected("a number above 0 and below 1, as 0.02")]
+Simulations = Annotated[int, Field(ge=10, le=LARGEST), Expected("an integer of 10 or more")]
+Correlation = Annotated[float, Field(gt=-1, lt=1), Expected("a number between -1 and 1")]
 Level = Annotated[float, Field(ge=0.5, lt=1), Expected("a number from 0.5 to below 1, as 0.95")]
 
 
@@ -60,6 +75,17 @@ class Margins(Part):
     distance: Margin = key("to the decision boundary, in pixel units")
 
 
+class Power(Part):
+    """What `plan=true` simulates."""
+
+    effect: Correlation = key("Spearman between the runs of one batch size; above 0: as claimed")
+    seeds: Several = key("of each batch size, tried from the smallest number on until one decides")
+    simulations: Simulations = key("studies per claim and number of seeds")
+    target: Annotated[float, Field(gt=0, le=1), Expected("a number above 0, at most 1")] = key(
+        "share of them that must decide"
+    )
+
+
 class Sizes(Part):
     """Samples that the figures of the two networks look at; null: fewer on a CPU than on an accelerator."""
 
@@ -84,6 +110,8 @@ class Analysis(Part):
     pair: Pair = key("networks A and B")
     bootstrap: Bootstrap = key("of the intervals")
     margins: Margins = key("of the verdicts")
+    plan: Flag = key("say how many seeds decide each claim")
+    power: Power = key("of the plan")
     figures: Annotated[Any, Rule(is_figures, "all, none or a list such as [4,4b,8]")] = key("which are made")
     force: Flag = key("make figures again that are there already")
     sizes: Sizes = key("of the figures of the two networks")

@@ -159,6 +159,10 @@ Dotted = Annotated[
 Epochs = Annotated[
     list[Count], AfterValidator(_different), Expected("a list of different epochs, counted from 1, as [1,2]")
 ]
+Several = Annotated[
+    list[Annotated[int, Field(ge=2, le=1000), Expected("an integer from 2 to 1000")]],
+    Field(min_length=1), AfterValidator(_different), Expected("a list of different integers from 2 to 1000, as [3,5]"),
+]  # fmt: skip
 PerChannel = Annotated[list[Number], Field(min_length=1), Expected("a list of a number per channel")]
 Deviations = Annotated[list[Positive], Field(min_length=1), Expected("a list of a number above 0 per channel")]
 Size = Annotated[

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
-from prs_lightning.analysis.relations import label
+from prs_lightning.analysis.relations import label, rank
 from prs_lightning.measures import COSINE_SIMILARITY, LOCAL_COMPLEXITY, PRS_RATIO, ROBUST_ACCURACY, TEST_ACCURACY
 
 POINT = ["data", "model", "batch_size", "epoch"]
@@ -31,7 +31,7 @@ def over_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 def settings(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The (data, model) pairs that occur: networks in the paper's order, the data sets within each."""
     pairs = set(zip(rows["data"].astype(str), rows["model"].astype(str), strict=True))
-    return sorted(pairs, key=lambda pair: (style.rank(pair[1])[0], style.rank(pair[0])[0], str(pair)))
+    return sorted(pairs, key=lambda pair: (rank(pair[1])[0], rank(pair[0])[0], str(pair)))
 
 
 UNKNOWN = np.inf

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
-from prs_lightning.analysis.relations import RELATIONS, Relation, label, plural
+from prs_lightning.analysis.relations import RELATIONS, Relation, label, plural, rank
 from prs_lightning.analysis.statistics import ols, residual
 from prs_lightning.measures import MASKING_GAP, find
 
@@ -63,8 +63,8 @@ def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = 
     gives all panels of shares the same y axis.
     """
     wanted = [relation for relation in RELATIONS if relation.figure in figures]
-    architectures = sorted(models["model"].astype(str).unique(), key=style.rank) or ["no network"]
-    data = sorted(models["data"].astype(str).unique(), key=style.rank)
+    architectures = sorted(models["model"].astype(str).unique(), key=rank) or ["no network"]
+    data = sorted(models["data"].astype(str).unique(), key=rank)
     alone = len(architectures) == 1
     columns = 2 if len(wanted) == 4 else min(len(wanted), 3)
     shape = (-(-len(wanted) // columns), columns) if alone else (len(wanted), len(architectures))

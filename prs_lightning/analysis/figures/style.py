@@ -16,8 +16,6 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from prs_lightning.analysis.relations import DATA_LABELS, MODEL_LABELS
-
 # Okabe & Ito 2008, "Color Universal Design"; the yellow is left out: too light for lines on white.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
@@ -53,12 +51,6 @@ and the name to their left take is lost twice. A panel without these loses a six
 
 paper_style = partial(style.context, SETTINGS, after_reset=True)
 """matplotlib's settings inside a ``with`` block, the caller's again outside."""
-
-
-def rank(name: str) -> tuple[int, str]:
-    """To sort networks or data sets by: the paper's order, and behind it those that are not in the paper."""
-    order = [*MODEL_LABELS, *DATA_LABELS]
-    return order.index(name) if name in order else len(order), name
 
 
 def panels(rows: int, columns: int, *, height: float = 1.9, **sharing: Any) -> tuple[Canvas, np.ndarray]:
