@@ -196,7 +196,7 @@ def _permuted(
     found = [answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng) for models in studies]
     if few:
         return found
-    # x and y of a stratum sum to 0, so that products of permuted runs lie n / (n - 1) farther from 0 than their squares.
+    # x and y of a stratum sum to 0, so that the variance of permutations is n / (n - 1) of the sum of squares.
     return [
         replace(
             each, null=np.sqrt(each.squares * seeds / (seeds - 1)) * rng.standard_normal(PERMUTATIONS),
