@@ -194,6 +194,38 @@ def test_figure_6a_tells_failures_without_a_gradient_apart(networks: NetworkPair
     assert [tick.get_text()[0] for tick in figure.figure.axes[0].get_yticklabels()] == ["A", "B"]
 
 
+def test_figure_6a_attacks_the_other_seeds(networks: NetworkPair, tmp_path: Path) -> None:
+    """Of a network that names one class whatever it sees, all attacks fail without a gradient."""
+    paths = []
+    for seed, always in ((3, 0), (5, 1)):
+        network = CNN6(channels=1)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            network.final.bias[always] = 1
+        kept = {"architecture": "CNN6", "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+        paths.append((seed, tmp_path / f"{seed}.ckpt"))
+        torch.save(kept, paths[-1][1])
+    siblings = (paths[0], (4, tmp_path / "its-own.ckpt"), paths[1])
+    pair = replace(networks, a=replace(networks.a, siblings=siblings, seed=4))
+    figure = robustness.figure_6a(pair, sizes=SIZES)
+    alone = robustness.figure_6a(networks, sizes=SIZES).numbers
+    numbers = figure.numbers.set_index(["network", "seed", "outcome"])
+    assert numbers.index.get_level_values("seed").unique().tolist() == [3, 4, 5, 0]
+    for seed, label in ((3, 0), (5, 1)):
+        of_class = int((part(networks.test, SIZES.attacked).labels == label).sum())
+        assert numbers.loc["A", seed]["count"].tolist() == [0, 0, of_class]
+    assert numbers.loc["A", 4]["count"].tolist() == alone[alone["network"] == "A"]["count"].tolist()
+    assert numbers.loc["B", 0]["count"].tolist() == alone[alone["network"] == "B"]["count"].tolist()
+    axes = figure.figure.axes[0]
+    bars = [container[0].get_width() for container in axes.containers]
+    np.testing.assert_allclose(bars[:3], numbers.loc["A"].groupby("outcome", sort=False)["share"].mean())
+    success, failure = (np.sort(points[:, 0]) for points in offsets(axes))
+    np.testing.assert_allclose(success, np.sort(numbers.loc["A"].xs("success", level="outcome")["share"]))
+    assert failure.tolist()[:2] == [0, 0]  # nothing but failures with zero gradient
+    assert "3 seeds" in axes.get_yticklabels()[0].get_text()
+
+
 def test_figure_6b_draws_the_logits_before_and_after(networks: NetworkPair) -> None:
     figure = robustness.figure_6b(networks, sizes=SIZES)
     test = part(networks.test, SIZES.attacked)
@@ -359,7 +391,7 @@ def test_the_mean_and_the_band_of_figure_9_are_over_seeds() -> None:
     at = edge[edge[:, 0] == 0.1, 1]
     np.testing.assert_allclose([at.min(), at.max()], [0.4 - deviation, 0.4 + deviation])
     title = axes.get_title().replace("\n", " ")
-    assert "n(inclusion) = 30 to 40, margin 3.5 n(exclusion) = 0; 2 seed(s)" in title
+    assert "n(inclusion) = 30 to 40, margin 3.5 n(exclusion) = 0; 2 seeds" in title
     assert "no sample in the exclusion group" in axes.texts[0].get_text()
     axes = panels(1, 1)[1][0, 0]
     groups._draw_groups(axes, table.assign(robust_accuracy=np.nan, n=0, matching="clean margin"))

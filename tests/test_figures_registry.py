@@ -33,12 +33,12 @@ def make(folder: Path, rows: pd.DataFrame, **options: object) -> dict[str, figur
 
 def test_each_figure_is_a_picture_a_page_and_a_table(tmp_path: Path) -> None:
     made = make(tmp_path, table(), only=["4", "5"])
-    assert list(made) == ["4", "5"]
+    assert {number: done.inches for number, done in made.items()} == {"4": 3.4, "5": 7.0}  # one panel, and three
     for done in made.values():
         assert done.error is None
         assert not done.kept
         pixels = image.imread(done.png)
-        assert pixels.shape[1] >= 600
+        assert pixels.shape[1] == pytest.approx(200 * done.inches, abs=1)
         assert 0.01 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.9
         assert done.pdf.read_bytes().startswith(b"%PDF")
         assert done.caption
@@ -53,7 +53,8 @@ def test_finished_figures_are_kept_until_their_data_change(tmp_path: Path) -> No
     again = make(tmp_path, rows, only=only)
     assert all(done.kept for done in again.values())
     assert {number: done.png.stat().st_mtime_ns for number, done in again.items()} == written
-    assert [done.caption for done in again.values()] == [done.caption for done in first.values()]
+    for name in ("caption", "inches"):
+        assert [getattr(done, name) for done in again.values()] == [getattr(done, name) for done in first.values()]
     changed = rows.assign(**{PRS_RATIO: rows[PRS_RATIO] + 1e-9})
     assert not any(done.kept for done in make(tmp_path, changed, only=only).values())
     assert not any(done.kept for done in make(tmp_path, changed, only=only, force=True).values())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +14,11 @@ import statsmodels.api as sm
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.text import Text
 
-from prs_lightning.analysis.figures import Figure, curves, scatter
-from prs_lightning.analysis.relations import Relation
+from prs_lightning.analysis.figures import Figure, curves, scatter, style
+from prs_lightning.analysis.panels import panel_statistics
+from prs_lightning.analysis.relations import RELATIONS, Relation
 from prs_lightning.measures import (
     COSINE_SIMILARITY,
     DEAD_UNITS,
@@ -97,7 +102,11 @@ def test_a_scatter_draws_every_model_and_the_line_of_least_squares(draw, x, y) -
         ends = np.array([group[x[0]].min(), group[x[0]].max()])
         np.testing.assert_allclose(line.get_xdata(), ends)
         np.testing.assert_allclose(line.get_ydata(), intercept + slope * ends)
-        assert f"slope {slope:.3g}, n = 24 (6 runs)" in axes.get_title()
+        assert f": slope {slope:.3g}\n" in axes.get_title() + "\n"
+    assert axes.get_title().splitlines()[0] == "CNN-6, n = 24 (6 runs) each"
+    uneven = of_measure(draw(models.iloc[1:]), x[1], y[1]).get_title().replace("\n", " ")
+    assert ", n = 23 (6 runs)" in uneven
+    assert ", n = 24 (6 runs)" in uneven
     numbers = figure.numbers[figure.numbers["panel"] == f"{y[1]} against {x[1]}"]
     np.testing.assert_array_equal(numbers[["x", "y"]], models[[x[0], y[0]]])
     assert list(numbers["run"]) == list(models["run"])
@@ -120,6 +129,21 @@ def test_dead_units_are_held_fixed_as_in_a_joint_regression() -> None:
     np.testing.assert_allclose(both["slope"], joint.params[PRS_RATIO])  # not what one after the other leaves
     exact = models.assign(**{PRS_RATIO: 1 - models[DEAD_UNITS] / 128})
     assert scatter.points(exact, Relation("15", ROBUST_ACCURACY, controls=(DEAD_UNITS,)))["slope"].isna().all()
+
+
+def test_figure_15_tells_what_its_statistics_tell() -> None:
+    models = table(models=("cnn6", "vgg16"))
+    models.loc[models.index[:5], DEAD_UNITS] = np.nan
+    drawn = scatter.figure_15(models).numbers
+    relations = [relation for relation in RELATIONS if relation.figure == "15"]
+    rows = panel_statistics(models, relations, draws=20).table
+    assert len(rows) == 2 * 4
+    for row in rows.itertuples():
+        chosen = drawn[(drawn["panel"] == " against ".join(reversed(relations[row.Index // 4].axes)))]
+        chosen = chosen[(chosen["model"] == row.model) & (chosen["data"] == row.data)]
+        told = (row.ols_slope, row.ols_intercept, row.n_models, row.n_runs)
+        assert chosen[["slope", "intercept", "n_models", "n_runs"]].iloc[0].tolist() == pytest.approx(told, abs=1e-12)
+        assert len(chosen) == row.n_models
 
 
 def test_every_network_has_a_column_and_every_measure_a_row() -> None:
@@ -178,6 +202,32 @@ def test_the_legend_lies_outside_the_data_and_names_every_data_set() -> None:
     (legend,) = figure.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["MNIST", "F-MNIST", "CIFAR-10"]
     assert all(not legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in figure.figure.axes)
+
+
+@pytest.mark.parametrize("draw", [scatter.figure_15, curves.figure_5, curves.figure_7b, curves.figure_2b])
+def test_all_letters_are_of_one_size_and_no_title_leaves_its_panel(draw) -> None:
+    models = table(models=("cnn6", "vgg16", "a_network_of_my_own"), data=("mnist", "fashion_mnist"), seeds=1)
+    models[LOCAL_COMPLEXITY] = 3.0
+    canvas = draw(models).figure
+    FigureCanvasAgg(canvas).draw()
+    sizes = {text.get_fontsize() for text in canvas.findobj(Text) if text.get_text() and text.get_visible()}
+    assert sizes == {style.TYPE}
+    titles = [axes.title.get_window_extent() for axes in canvas.axes if axes.get_title()]
+    assert all(0 <= title.x0 < title.x1 <= canvas.bbox.x1 for title in titles)
+    assert not any(one.overlaps(other) for one, other in combinations(titles, 2))
+    (legend,) = canvas.legends
+    assert 0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= canvas.bbox.x1
+
+
+def test_letters_have_a_size_in_one_place_alone() -> None:
+    sources = {file.name: file.read_text() for file in Path(style.__file__).parent.glob("*.py")}
+    assert [name for name, text in sources.items() if re.search("font_?size|[a-z]titlesize", text)] == ["style.py"]
+
+
+def test_a_line_is_broken_after_a_comma_or_else_between_words() -> None:
+    assert style.fitted("ResNet-18, CIFAR-10", 5) == "ResNet-18, CIFAR-10"
+    assert style.fitted("one two three four, five", style.width_of("four, five")) == "one two\nthree\nfour, five"
+    assert style.fitted("Unbreakable", 0.1) == "Unbreakable"
 
 
 def test_curves_are_the_mean_and_the_band_one_standard_deviation_over_seeds() -> None:

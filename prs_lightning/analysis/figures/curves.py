@@ -173,7 +173,7 @@ def figure_2b(rows: pd.DataFrame) -> Drawing:
             style.ratio_limits(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
         else:
             style.say(axes, "the PRS ratio was not measured in these runs")
-        style.legend(canvas, columns=1 if len(grid[0, 0].lines) < 3 else 2)
+    style.legend(canvas, columns=1 if len(grid[0, 0].lines) < 3 else 2)
     two = "two runs of one network and data set whose final PRS ratios differ most"
     caption = (
         f"Shown: {two if len(runs) == 2 else 'the one run there is'}. To see: accuracy settles within a few epochs, "

@@ -15,7 +15,7 @@ from prs_lightning.analysis.figures.inference import ends_of, outputs
 from prs_lightning.analysis.figures.registry import Drawing, Sizes, figure
 from prs_lightning.analysis.figures.robustness import over_epsilon
 from prs_lightning.analysis.networks import Named, NetworkPair
-from prs_lightning.analysis.relations import MATCHED, UNMATCHED
+from prs_lightning.analysis.relations import MATCHED, UNMATCHED, plural
 from prs_lightning.data import Split
 from prs_lightning.regions import RegionSet
 from prs_lightning.seeding import keyed_generator
@@ -141,7 +141,7 @@ def _draw_groups(axes: Axes, table: pd.DataFrame) -> None:
         )
     elif empty:
         style.note(axes, f"no sample in the {empty[0]} group")
-    axes.set_title("\n".join(filter(None, [axes.get_title(), *told])) + f"; {table['seed'].nunique()} seed(s)")
+    axes.set_title("\n".join(filter(None, [axes.get_title(), *told])) + f"; {plural(table['seed'].nunique(), 'seed')}")
 
 
 @figure("9", "RA of the inclusion and exclusion groups", needs="networks")

@@ -184,7 +184,7 @@ def figure_6a(networks: NetworkPair, *, sizes: Sizes) -> Drawing:
         if len(shares) > 1:  # where each seed has the borders between the parts
             heights = place + np.linspace(-0.2, 0.2, len(shares))
             for borders in shares.cumsum(axis=1).to_numpy()[:, :2].T:
-                axes.scatter(borders, heights, s=6, color=style.BLACK, linewidths=0, zorder=3, label="one seed")
+                axes.scatter(borders, heights, s=6, color=style.BLACK, linewidths=0, zorder=3, clip_on=False)
         least, most = int(of_letter["n"].min()), int(of_letter["n"].max())
         many = f"\n{len(shares)} seeds" * (len(shares) > 1)
         names.append(f"{letter}, n = {least}" + f" to {most}" * (most > least) + many)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
-from prs_lightning.analysis.relations import RELATIONS, Relation, label, rank
+from prs_lightning.analysis.relations import RELATIONS, Relation, label, plural, rank
 from prs_lightning.analysis.statistics import ols, residual
 from prs_lightning.measures import MASKING_GAP, find
 
@@ -36,7 +36,7 @@ def points(models: pd.DataFrame, relation: Relation) -> pd.DataFrame:
 
 
 def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str]) -> None:
-    told = []
+    lines, counts = [], []
     for position, name in enumerate(data):
         group = chosen[chosen["data"] == name]
         if group.empty:
@@ -48,8 +48,12 @@ def _draw(axes: Axes, chosen: pd.DataFrame, data: list[str]) -> None:
             axes.plot(ends, first["intercept"] + first["slope"] * ends, color=look["color"], linewidth=1.4)
         else:
             line = "too few models for a line" if len(x) < 3 else "no line, x is constant"
-        told.append(f"{label(name)}: {line}, n = {len(group)} ({first['n_runs']} runs)")
-    axes.set_title(axes.get_title() + "\n" + "\n".join(told))
+        lines.append(f"{label(name)}: {line}")
+        counts.append(f", n = {len(group)} ({plural(int(first['n_runs']), 'run')})")
+    title = axes.get_title()
+    if len(counts) > 1 and len({*counts}) == 1:  # said once
+        title, counts = f"{title}{counts[0]} each", [""] * len(lines)
+    axes.set_title("\n".join([title, *(line + count for line, count in zip(lines, counts, strict=True))]))
 
 
 def scatter(models: pd.DataFrame, to_see: str, *figures: str, one_scale: bool = False) -> Drawing:
@@ -179,8 +183,8 @@ def figure_15(models: pd.DataFrame) -> Drawing:
     """Dead units against the PRS ratio, and RA against the PRS ratio at fixed dead units."""
     to_see = (
         "Dead units are penultimate units that are positive for no training sample. The second panel shows what is "
-        "left of RA and PRS ratio once their linear dependence on the dead units of the same data set is taken out (an "
-        "added-variable plot). To see: if the ratio follows from the dead units alone, the first relation is tight "
-        "and the second flat."
+        "left of RA and PRS ratio once their linear dependence on the dead units of the same network and data set is "
+        "taken out (an added-variable plot); its lines are fitted on that, and so are those of the statistics. To see: "
+        "if the ratio follows from the dead units alone, the first relation is tight and the second flat."
     )
     return scatter(models, to_see, "15")
