@@ -3,9 +3,9 @@
 A new study has S runs of each batch size in each panel. The PRS ratio and y of a run are drawn apart from each other:
 the trajectory of a run over the epochs is that of the stratum's mean, and what it lies above or below it (its level,
 normal with the variance that the real runs have), and a real run's course about its own level. So the means of strata
-and epochs, the share of the variance that lies between runs, and what the epochs of a run have in common are the real
-ones, and so is what batch size and epoch make of the association; x and y of a run have nothing else to do with each
-other than the correlation of their levels, which is planted.
+and epochs, the share of a panel's variance that lies between runs, and what the epochs of a run have in common are the
+real ones, and so is what batch size and epoch make of the association; x and y of a run have nothing else to do with
+each other than the correlation of their levels, which is planted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prs_lightning.analysis import fixed, resampling
 from prs_lightning.analysis.answers import relation_claim, together
 from prs_lightning.analysis.claims import RELATION_CLAIMS
 from prs_lightning.analysis.evidence import PERMUTATIONS, Models, Panel, association
-from prs_lightning.analysis.fixed import Permuted, blocks_of
+from prs_lightning.analysis.fixed import Permuted
 from prs_lightning.analysis.measurable import why_not
 from prs_lightning.analysis.panels import COLUMNS as PANEL_COLUMNS
 from prs_lightning.analysis.panels import Statistics, samples_behind
@@ -91,7 +91,7 @@ class Pilot:
 def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
     """The panels in which y and the PRS ratio are measurable; they stay so, whatever the number of seeds."""
     found = []
-    known = models.dropna(subset=[PRS_RATIO, y]).sort_values(["run", "epoch"])
+    known = models.dropna(subset=[PRS_RATIO, y, "batch_size"]).sort_values(["run", "epoch"])
     for (model, data), group in known.groupby(["model", "data"], observed=True):
         values = {name: group[name].to_numpy(float) for name in (PRS_RATIO, y)}
         samples = [samples_behind(group, name) for name in values]
@@ -99,31 +99,42 @@ def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
             why_not(each, of, drawn=name in DRAWN) for (name, each), of in zip(values.items(), samples, strict=True)
         ):
             continue
-        runs, batch_sizes, epochs = (
-            pd.factorize(group["run"])[0],
-            *(group[name].to_numpy(float) for name in ("batch_size", "epoch")),
-        )
-        strata = []
-        for batch_size in np.unique(batch_sizes[~np.isnan(batch_sizes)]):
-            inside = batch_sizes == batch_size
-            one = np.zeros(np.count_nonzero(inside), np.intp)
-            columns = [each[inside] for each in (*values.values(), epochs)]
-            for x, its_y, times in blocks_of(columns, one, runs[inside], epochs[inside]):
-                sides = (_side(block, of) for block, of in zip((x, its_y), samples, strict=True))
-                strata.append(Stratum(float(batch_size), np.nanmax(times, axis=0), *sides))
+        further = [group[name].to_numpy(float) for name in ("batch_size", "epoch")]
+        runs = pd.factorize(group["run"])[0]
+        blocks = Models(values[PRS_RATIO], values[y], runs, *further).blocks(*further)
+        x, its_y = (_sides([block[side] for block in blocks], of) for side, of in enumerate(samples))
+        strata = [
+            Stratum(float(np.nanmax(batch_sizes)), np.nanmax(epochs, axis=0), *sides)
+            for (_, _, batch_sizes, epochs), *sides in zip(blocks, x, its_y, strict=True)
+        ]
         if strata:
             found.append(Pilot(str(model), str(data), tuple(strata)))
     return found
 
 
-def _side(values: Array, samples: int | None) -> Side:
-    """Of the real runs of a stratum (n, E)."""
-    mean = np.nanmean(values, axis=0)
-    apart = values - mean
-    levels = np.nanmean(apart, axis=1)
+def _sides(strata: Sequence[Array], samples: int | None) -> list[Side]:
+    """Of the real runs of each stratum of a panel (n, E).
+
+    What share of the variance lies between runs is that of all strata together: a few runs of one tell little of it.
+    """
+    means = [np.nanmean(values, axis=0) for values in strata]
+    apart = [values - mean for values, mean in zip(strata, means, strict=True)]
+    levels = [np.nanmean(values, axis=1) for values in apart]
     # Runs lie nearer to their own mean than to that of all runs: by n / (n - 1), in variance.
-    courses = (apart - levels[:, None]) * np.sqrt(len(values) / (len(values) - 1))
-    return Side(mean, float(levels.std(ddof=1)), courses, samples)
+    courses = [
+        (values - level[:, None]) * np.sqrt(len(level) / (len(level) - 1))
+        for values, level in zip(apart, levels, strict=True)
+    ]
+    between = np.array([level.var(ddof=1) for level in levels])
+    within = np.array([np.nanmean(course**2) for course in courses])
+    whole = between + within
+    share = between.sum() / max(whole.sum(), 1e-300)
+    spreads = np.sqrt(share * whole)
+    scales = np.sqrt((1 - share) * whole / np.maximum(within, 1e-300))
+    return [
+        Side(mean, float(spread), course * scale, samples)
+        for mean, spread, course, scale in zip(means, spreads, courses, scales, strict=True)
+    ]
 
 
 def study(pilot: Pilot, seeds: int, effect: float, rng: np.random.Generator) -> Models:
@@ -142,8 +153,9 @@ def study(pilot: Pilot, seeds: int, effect: float, rng: np.random.Generator) -> 
     runs = np.repeat(np.arange(len(sizes)), sizes)
     known = ~np.isnan(flat[0] + flat[1])
     return Models(
-        flat[0][known], flat[1][known], np.unique(runs[known], return_inverse=True)[1], flat[2][known], flat[3][known]
-    )
+        flat[0][known], flat[1][known], np.unique(runs[known], return_inverse=True)[1], flat[2][known], flat[3][known],
+        seeds=(runs % seeds)[known].astype(float),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,9 +178,9 @@ class Rule:
         """What a study of so many seeds finds: the claim *supported* (*contradicted*, if ``effect`` is below 0), and an
         answer at fixed batch size and epoch that would do for it, if the association does."""
         studies = [study(pilot, seeds, effect, rng) for pilot in pilots]
-        of_runs, of_epochs = _permuted(fixed.between_runs, studies, seeds, rng), [Permuted()] * len(studies)
+        of_runs, of_epochs = _permuted(fixed.between_runs, studies, rng), [Permuted()] * len(studies)
         if not self._holds(of_runs):  # else the epochs change nothing
-            of_epochs = _permuted(fixed.between_epochs, studies, seeds, rng)
+            of_epochs = _permuted(fixed.between_epochs, studies, rng)
             if not self._holds(of_epochs):
                 return False, False
         panels = [
@@ -188,22 +200,15 @@ class Rule:
         return 2 * together(panels).p * self.claims <= 1 - self.level
 
 
-def _permuted(
-    answer: Callable[..., Permuted], studies: Sequence[Models], seeds: int, rng: np.random.Generator
-) -> list[Permuted]:
+def _permuted(answer: Callable[..., Permuted], studies: Sequence[Models], rng: np.random.Generator) -> list[Permuted]:
     """An answer of each study, with its permutations or what stands for them."""
     few = sum(int(each.runs.max()) + 1 for each in studies) <= PERMUTED
-    found = [answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng) for models in studies]
+    found = [
+        answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng, crossed=models.crossed) for models in studies
+    ]
     if few:
         return found
-    # x and y of a stratum sum to 0, so that products of permuted runs lie n / (n - 1) farther from 0 than their squares.
-    return [
-        replace(
-            each, null=np.sqrt(each.squares * seeds / (seeds - 1)) * rng.standard_normal(PERMUTATIONS),
-            null_squares=np.full(PERMUTATIONS, each.squares),
-        )
-        for each in found
-    ]  # fmt: skip
+    return [replace(each, null=np.sqrt(each.plain) * rng.standard_normal(PERMUTATIONS)) for each in found]
 
 
 def _association(models: Models, rng: np.random.Generator) -> dict[str, Any]:
