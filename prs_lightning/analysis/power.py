@@ -99,9 +99,9 @@ def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
             why_not(each, of, drawn=name in DRAWN) for (name, each), of in zip(values.items(), samples, strict=True)
         ):
             continue
-        further = [group[name].to_numpy(float) for name in ("batch_size", "epoch")]
+        sizes, times = (group[name].to_numpy(float) for name in ("batch_size", "epoch"))
         runs = pd.factorize(group["run"])[0]
-        blocks = Models(values[PRS_RATIO], values[y], runs, *further).blocks(*further)
+        blocks = Models(values[PRS_RATIO], values[y], runs, sizes, times).blocks(sizes, times)
         x, its_y = (_sides([block[side] for block in blocks], of) for side, of in enumerate(samples))
         strata = [
             Stratum(float(np.nanmax(batch_sizes)), np.nanmax(epochs, axis=0), *sides)
