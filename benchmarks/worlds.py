@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import zlib
@@ -165,7 +166,7 @@ def row(name: str, said: Sequence[Told], before: Sequence[Told]) -> list[str]:
     """A line of the table of worlds."""
     world, number = WORLDS[name], len(said)
     claims = [each[world.claim] for each in said]
-    verdicts = Counter(claim["verdict"] for claim in claims)
+    verdicts = Counter(re.sub(r" \(p .*|;.*", "", claim["verdict"]) for claim in claims)
     right = sum(any(word in claim["verdict"] for word in world.right) for claim in claims)
     wrong = sum(map(supported, claims)) if world.supported_is_false else 0
     anywhere = sum(any(map(supported, each.values())) for each in said) if world.family else 0

@@ -134,6 +134,7 @@ def test_page_and_markdown_have_the_same_numbers(written: Path) -> None:
         assert "no pairs" in text
         assert "seed: 0.75 for CNN-6, MNIST" in text
         assert "81%" in text
+        assert "if runs of one batch size correlate by 0.5; 90% is enough. Simulated" in text
         assert "With 3 runs the data cannot say" in text
         assert not re.search(r"\bnan\b", text)
 

@@ -98,7 +98,7 @@ def test_the_report_holds_everything_in_its_order_and_refers_to_nothing_outside(
     page = (analyzed / "report.html").read_text()
     found = Links(page)
     assert [name for name in found.ids if not name.startswith("figure-")] == [
-        "words", "scoreboard", "figures", "methods", "selection", "environment", "config", "runs"
+        "words", "scoreboard", "coupled", "figures", "methods", "selection", "environment", "config", "runs"
     ]  # fmt: skip
     assert [name for name in found.ids if name.startswith("figure-")] == ["figure-4", "figure-5"]
     assert all(link.startswith(("data:", "#")) for link in found.links)

@@ -76,6 +76,11 @@ def reverse(answer: Answer) -> Answer:
         ),
         ({"between_runs": NOTHING, "change": SMALL, "fixed_change": SMALL}, NEGLIGIBLE, "negligible"),
         ({"between_runs": NOTHING, "change": SMALL}, UNDECIDED, "association only: explained by batch size"),
+        (
+            {"between_epochs": reverse(FOUND)},
+            UNDECIDED,
+            "undecided: opposite directions between runs and between epochs",
+        ),
         ({"association": NOTHING}, UNDECIDED, "undecided: a relation at fixed batch size and epoch alone"),
         ({"association": NOTHING, "between_runs": NOTHING}, UNDECIDED, "undecided on this data"),
         ({"association": NOTHING, "between_runs": NOTHING, "panels": APART}, UNDECIDED, "undecided on this data"),

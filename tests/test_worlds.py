@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,9 +21,15 @@ CELL = ["model", "data", "batch_size", "epoch"]
 
 
 def large(name: str) -> pd.DataFrame:
-    """The world's plan with one panel of 400 seeds."""
+    """The world's plan with one panel of 500 seeds."""
     plan = {key: value for key, value in WORLDS[name].make.keywords.items() if not isinstance(value, list)}
-    return grid(np.random.default_rng(7), **plan | {"panels": 1, "seeds": 400})
+    return grid(np.random.default_rng(7), **plan | {"panels": 1, "seeds": 500})
+
+
+@cache
+def study(name: str) -> pd.DataFrame:
+    """One study of a world, for all tests."""
+    return WORLDS[name].make(np.random.default_rng(11))
 
 
 def spearman(frame: pd.DataFrame) -> float:
@@ -53,12 +61,12 @@ def test_nothing_is_planted_at_fixed_batch_size_and_epoch(name: str) -> None:
     ("name", "association", "between", "epochs"),
     [
         ("between runs", (0.4, 0.6), (0.5, 0.7), (-0.06, 0.06)),
-        ("between epochs", (0.15, 0.35), (-0.06, 0.06), (0.45, 0.55)),
-        ("both", (0.45, 0.55), (0.45, 0.55), (0.45, 0.55)),
-        ("both, batch size", (0.75, 0.9), (0.45, 0.55), (0.45, 0.55)),
-        ("between epochs, epochs", (0.65, 0.85), (-0.06, 0.06), (0.45, 0.55)),
-        ("reversed", (-0.55, -0.45), (-0.55, -0.45), (-0.55, -0.45)),
-        ("batch size against", (0.4, 0.7), (-0.55, -0.45), (-0.55, -0.45)),
+        ("between epochs", (0.15, 0.35), (-0.06, 0.06), (0.44, 0.56)),
+        ("both", (0.44, 0.56), (0.44, 0.56), (0.44, 0.56)),
+        ("both, batch size", (0.75, 0.9), (0.44, 0.56), (0.44, 0.56)),
+        ("between epochs, epochs", (0.65, 0.85), (-0.06, 0.06), (0.44, 0.56)),
+        ("reversed", (-0.56, -0.44), (-0.56, -0.44), (-0.56, -0.44)),
+        ("batch size against", (0.4, 0.7), (-0.56, -0.44), (-0.56, -0.44)),
     ],
 )
 def test_what_is_planted_is_there(name: str, association: tuple, between: tuple, epochs: tuple) -> None:
@@ -82,7 +90,7 @@ def test_epochs_are_autocorrelated_and_their_mean_is_the_level_of_the_run(persis
 
 @pytest.mark.parametrize("name", [*WORLDS])
 def test_every_world_is_a_table_of_models_in_their_ranges(name: str) -> None:
-    models = WORLDS[name].make(np.random.default_rng(3))
+    models = study(name)
     assert not models.duplicated(["run", "epoch"]).any()
     assert not models.isna().any().any()
     assert (models[[*CENTRES]] >= 0).all().all()
@@ -105,10 +113,16 @@ def claims(models: pd.DataFrame, *asked: str) -> dict[str, Claim]:
     return {claim.claim: claim for claim in scoreboard(statistics, models)}
 
 
-@pytest.mark.parametrize("name", [*WORLDS])
+IN_THE_BENCHMARK_ALONE = (
+    "null, random walks", "null, own trends", "batch size, curved", "epochs, own trends", "between runs, batch size",
+    "between epochs, epochs", "two seeds", "thirty epochs", "heavy tails", "ties", "volatile runs", "unequal sizes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in WORLDS if name not in IN_THE_BENCHMARK_ALONE])
 def test_the_scoreboard_says_of_each_world_what_it_must(name: str) -> None:
     world = WORLDS[name]
-    found = claims(world.make(np.random.default_rng(11)), RA_CLAIM, world.claim)[world.claim]
+    found = claims(study(name), RA_CLAIM, world.claim)[world.claim]
     if world.kind == NULL and world.right[0] != NEGLIGIBLE:
         assert found.outcome in (UNDECIDED, NEGLIGIBLE), found  # one null in twenty has an association
     else:
@@ -121,17 +135,17 @@ def test_the_scoreboard_says_of_each_world_what_it_must(name: str) -> None:
 def test_five_claims_that_are_not_true_are_rarely_supported() -> None:
     asked = [claim for claim, _, y in RELATION_CLAIMS if y in CENTRES]
     wrong = 0
-    for number in range(8):
+    for number in range(6):
         plan = {"batch": LINEAR} if number % 2 else {"persistence": 0.95}
-        found = claims(grid(np.random.default_rng(number), panels=3, **plan), *asked)
+        found = claims(grid(np.random.default_rng(number), panels=2, **plan), *asked)
         wrong += any(found[claim].outcome == "supported" for claim in asked)
-    assert wrong <= 2  # more have a probability of 0.006, where one in twenty does
+    assert wrong <= 2  # more have a probability of 0.002, where one in twenty does
 
 
 def test_panels_that_do_not_count_are_named() -> None:
-    empty = claims(WORLDS["one empty panel"].make(np.random.default_rng(0)), RA_CLAIM)[RA_CLAIM]
+    empty = claims(study("one empty panel"), RA_CLAIM)[RA_CLAIM]
     assert "VGG-16 on F-MNIST" in empty.note
     assert [panel.name for panel in empty.panels if panel.excluded] == ["VGG-16 on F-MNIST"]
-    small = claims(WORLDS["eight small panels"].make(np.random.default_rng(0)), RA_CLAIM)[RA_CLAIM]
+    small = claims(study("eight small panels"), RA_CLAIM)[RA_CLAIM]
     assert sum(bool(panel.excluded) for panel in small.panels) == 8
     assert small.data.startswith("1 panel, ")

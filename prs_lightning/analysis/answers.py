@@ -102,12 +102,14 @@ def together(panels: Sequence[Permuted]) -> Permuted:
     if not known:
         return Permuted()
     weights = np.array([1 / panel.variance for panel in known])
-    return Permuted(  # panels share no run
-        float(weights @ [panel.value for panel in known]),
-        float(weights**2 @ [panel.squares for panel in known]),
-        null=weights @ np.stack([panel.null for panel in known]),
-        null_squares=weights**2 @ np.stack([panel.null_squares for panel in known]),
+    plain = weights**2 * [panel.plain for panel in known]  # panels share no run
+    volatile, alike = (
+        float(plain @ [getattr(panel, name) for panel in known] / plain.sum()) for name in ("volatile", "alike")
     )
+    return Permuted(
+        float(weights @ [panel.value for panel in known]), float(plain.sum()), volatile, alike,
+        null=weights @ np.stack([panel.null for panel in known]),
+    )  # fmt: skip
 
 
 def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:

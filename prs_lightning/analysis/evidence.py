@@ -28,6 +28,7 @@ class Models:
         controls: measures to be held fixed in all answers.
         runs: codes 0 .. G - 1.
         batch_sizes, epochs: of each model.
+        seeds: of each model, where they are known.
     """
 
     x: Array
@@ -36,6 +37,18 @@ class Models:
     batch_sizes: Array
     epochs: Array
     controls: Sequence[Array] = ()
+    seeds: Array | None = None
+
+    @property
+    def crossed(self) -> bool:
+        """Whether all strata have one run of each of the same seeds."""
+        if self.seeds is None or np.isnan(self.seeds).any():
+            return False
+        first = np.unique(self.runs, return_index=True)[1]
+        of_strata = [
+            tuple(sorted(self.seeds[first][self.batch_sizes[first] == size])) for size in np.unique(self.batch_sizes)
+        ]
+        return len({*of_strata}) == 1 and len({*of_strata[0]}) == len(of_strata[0])
 
     @property
     def strata(self) -> NDArray[np.intp]:
@@ -53,7 +66,10 @@ class Models:
     def blocks(self, *further: Array) -> list[fixed.Block]:
         """The strata, of x, y, the controls and ``further`` ones."""
         codes = np.unique(self.batch_sizes, return_inverse=True)[1]
-        return fixed.blocks_of([self.x, self.y, *self.controls, *further], codes, self.runs, self.epochs)
+        runs = self.runs
+        if self.seeds is not None and self.crossed:  # in the order of their seeds in every stratum
+            runs = np.unique(np.stack([self.seeds, runs]), axis=1, return_inverse=True)[1].reshape(-1)
+        return fixed.blocks_of([self.x, self.y, *self.controls, *further], codes, runs, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -112,14 +128,19 @@ def association(models: Models, weights: Array, covariances: Array) -> dict[str,
 
 
 def at_fixed_batch_and_epoch(models: Models, seed: Sequence[int]) -> dict[str, Any]:
-    """The answers of permuted runs, for ``Panel``."""
+    """The answers of permuted runs, for ``Panel``.
+
+    Epochs of a run say nothing beyond controls: of a hundred models, what the shape of a control's influence leaves is
+    enough to be found.
+    """
     blocks = models.blocks()
     rng = np.random.default_rng([*seed, 1])
-    slope, spread = fixed.fixed_slope(blocks, draws=0, rng=rng)
+    slope, spread = fixed.fixed_slope(blocks, draws=0, rng=rng, crossed=models.crossed)
+    permuted: dict[str, Any] = {"draws": PERMUTATIONS, "rng": rng, "crossed": models.crossed}
     codes = [np.unique(each, return_inverse=True)[1] for each in (models.batch_sizes, models.epochs)]
     return {
-        "between_runs": fixed.between_runs(blocks, draws=PERMUTATIONS, rng=rng),
-        "between_epochs": fixed.between_epochs(blocks, draws=PERMUTATIONS, rng=rng),
+        "between_runs": fixed.between_runs(blocks, **permuted),
+        "between_epochs": Permuted() if models.controls else fixed.between_epochs(blocks, **permuted),
         "fixed_change": times(as_estimate(slope), spread),
         "fixed_batch": held_fixed(*models.plain, codes[0]),
         "fixed_epoch": held_fixed(*models.plain, codes[1]),

@@ -22,35 +22,40 @@ Block = Array
 
 @dataclass(frozen=True)
 class Permuted:
-    """A statistic that permutations of whole runs leave around 0: a sum of one product for each run, over a constant.
+    """A statistic that permutations of whole runs leave around 0.
+
+    Plain permutations are too sure where runs are not alike: where the same runs are volatile in x and in y, and where
+    a seed moves its runs of all batch sizes. Both are reckoned with by how much larger the variance then is.
 
     Attributes:
         value: the statistic; NaN where x or y does not vary.
-        squares: the sum of the products' squares, over the constant's square: what it is studentised by.
-        variance: over all permutations, enlarged where the same runs are large in x and in y.
+        plain: its variance over all permutations.
+        volatile: the sandwich estimate of its variance (HC3, MacKinnon & White 1985) over that of permutations of the
+            residuals; below 1 it is chance.
+        alike: the variance if runs of one seed are permuted alike in all strata, over that of permutations; likewise.
+            1 where strata hold other seeds.
         freedom: runs less strata less controls.
-        null, null_squares: (B,) value and squares of random permutations.
+        null: (B,) the statistic of random permutations.
     """
 
     value: float = NAN
-    squares: float = NAN
-    variance: float = NAN
+    plain: float = NAN
+    volatile: float = 1.0
+    alike: float = 1.0
     freedom: int = 0
     null: Array = field(default_factory=lambda: np.empty(0), repr=False)
-    null_squares: Array = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def variance(self) -> float:
+        """That of permutations, enlarged."""
+        return self.plain * max(1.0, self.volatile) * max(1.0, self.alike)
 
     @property
     def p(self) -> float:
-        """Two-sided: how often a permutation is as far from 0, itself counted (Phipson & Smyth 2010).
-
-        Studentised, for runs that are volatile in both x and y are no sign of a correlation, but make plain
-        permutations too sure (DiCiccio & Romano 2017, section 2).
-        """
+        """Two-sided: how often a permutation, enlarged, is as far from 0, itself counted (Phipson & Smyth 2010)."""
         if not len(self.null) or np.isnan(self.value):
             return NAN
-        with np.errstate(invalid="ignore"):  # all products are 0: no permutation is nearer
-            null = np.nan_to_num(np.abs(self.null) / np.sqrt(self.null_squares))
-        far = null >= abs(self.value) / np.sqrt(self.squares) - 1e-9
+        far = np.abs(self.null) * np.sqrt(self.variance / self.plain) >= abs(self.value) - 1e-12
         return float((1 + far.sum()) / (1 + len(far)))
 
 
@@ -73,24 +78,30 @@ def blocks_of(columns: Sequence[Array], strata: NDArray[np.intp], runs: NDArray[
     return blocks
 
 
-def between_runs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
-    """Do runs of one batch size differ? The correlation of their mean ranks within cells."""
-    means = [_centred(np.nanmean(_ranks_in_cells(block), axis=2, keepdims=True)) for block in blocks]
-    return _correlation(means, draws, rng)
+def between_runs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False) -> Permuted:
+    """Do runs of one batch size differ? The correlation of their mean normal scores, less the means of cells.
+
+    Args:
+        crossed: the runs of all strata have the same seeds, in the same order.
+    """
+    means = [np.nanmean(_centred(_normal_scores(block)), axis=2, keepdims=True) for block in blocks]
+    return _correlation([_centred(block) for block in means], draws, rng, crossed)
 
 
-def between_epochs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
-    """Do epochs of a run differ? Spearman of what the means of runs and of cells leave of x and y."""
-    left = [block for block in map(_two_way, blocks) if block.shape[1] > 1]
-    return _correlation([_centred(block) for block in _ranks_over_all(left)], draws, rng)
+def between_epochs(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False) -> Permuted:
+    """Do epochs of a run differ? The correlation of what the means of runs and of cells leave of normal scores."""
+    left = [_two_way(_normal_scores(block)) for block in blocks]
+    return _correlation([block for block in left if block.shape[1] > 1], draws, rng, crossed)
 
 
-def between_models(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> Permuted:
-    """Both together: the correlation of the ranks within cells, of all models."""
-    return _correlation([_ranks_in_cells(block) for block in blocks], draws, rng)
+def between_models(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False) -> Permuted:
+    """Both together: the correlation of normal scores less the means of cells, of all models."""
+    return _correlation([_centred(_normal_scores(block)) for block in blocks], draws, rng, crossed)
 
 
-def fixed_slope(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator) -> tuple[Permuted, float]:
+def fixed_slope(
+    blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False
+) -> tuple[Permuted, float]:
     """The least-squares slope of y on x among models of one cell, and how far apart their x lie.
 
     The distance is that of the 10th and the 90th percentile of x about the means of cells.
@@ -100,13 +111,7 @@ def fixed_slope(blocks: Sequence[Block], *, draws: int, rng: np.random.Generator
         return Permuted(), NAN
     known = np.concatenate([block[0][~np.isnan(block[0])] for block in centred])
     spread = float(np.subtract(*np.quantile(known, [0.9, 0.1])))
-    return _permuted(centred, draws, rng, lambda x, y: x), spread
-
-
-def _ranks_in_cells(block: Block) -> Block:
-    """Ranks among the runs of each epoch over their number + 1, less their mean."""
-    known = (~np.isnan(block)).sum(axis=1, keepdims=True)
-    return _centred(stats.rankdata(block, axis=1, nan_policy="omit") / (known + 1))
+    return _permuted(centred, draws, rng, crossed, lambda x, y: x), spread
 
 
 def _centred(block: Block) -> Block:
@@ -127,27 +132,29 @@ def _two_way(block: Block, passes: int = 50) -> Block:
     for _ in range(passes if np.isnan(left).any() else 1):
         left = left - np.nanmean(left, axis=2, keepdims=True)
         left = _centred(left)
-    # Rounding must not be ranked: what is left of a constant is 0, and ties stay ties.
+    # What is left of a constant is 0, and not what rounding leaves.
     unit = np.where(largest > 0, largest, 1)
     return np.round(left / unit, 12) * unit
 
 
-def _ranks_over_all(blocks: Sequence[Block]) -> list[Block]:
-    """Ranks of each column over all strata."""
-    if not blocks:
-        return []
-    flat = np.concatenate([block.reshape(len(block), -1) for block in blocks], axis=1)
+def _normal_scores(block: Block) -> Block:
+    """Of each column over the stratum (van der Waerden 1952).
+
+    No answer then hangs on the scale of a measure, no skewed one rests on a few models, and batch size cannot act.
+    Ranks within cells, of five runs mostly, are too coarse to take a control out of.
+    """
+    flat = block.reshape(len(block), -1)
     ranks = stats.rankdata(flat, axis=1, nan_policy="omit")
-    ends = np.cumsum([block[0].size for block in blocks])[:-1]
-    return [part.reshape(block.shape) for part, block in zip(np.split(ranks, ends, axis=1), blocks, strict=True)]
+    known = (~np.isnan(flat)).sum(axis=1, keepdims=True)
+    return stats.norm.ppf(ranks / (known + 1)).reshape(block.shape)
 
 
-def _correlation(blocks: Sequence[Block], draws: int, rng: np.random.Generator) -> Permuted:
-    return _permuted(blocks, draws, rng, lambda x, y: float(np.sqrt(x * y)))
+def _correlation(blocks: Sequence[Block], draws: int, rng: np.random.Generator, crossed: bool) -> Permuted:
+    return _permuted(blocks, draws, rng, crossed, lambda x, y: float(np.sqrt(x * y)))
 
 
 def _permuted(
-    blocks: Sequence[Block], draws: int, rng: np.random.Generator, norm: Callable[[float, float], float]
+    blocks: Sequence[Block], draws: int, rng: np.random.Generator, crossed: bool, norm: Callable[[float, float], float]
 ) -> Permuted:
     """The sum of products of x and y over ``norm`` of their sums of squares, controls taken out of both.
 
@@ -163,26 +170,24 @@ def _permuted(
     if squares_x <= 0 or squares_y <= 0 or freedom < 1:
         return Permuted()
     scale = norm(squares_x, squares_y)
-    slope = sum(float((one * other).sum()) for one, other in zip(x, y, strict=True)) / squares_x
-    value, squares, variance, null, null_squares = 0.0, 0.0, 0.0, np.zeros(draws), np.zeros(draws)
-    of_residuals = [0.0, 0.0]
-    for one, other in zip(x, y, strict=True):
-        products = one @ other.T
-        count = len(products)
-        own = np.diag(products)
-        value, squares = value + float(own.sum()), squares + float((own**2).sum())
-        variance += _variance(products)
-        order = rng.permuted(np.broadcast_to(np.arange(count), (draws, count)), axis=1)
-        permuted = products[np.arange(count), order]
-        null, null_squares = null + permuted.sum(axis=1), null_squares + (permuted**2).sum(axis=1)
-        left = one @ (other - slope * one).T
-        of_residuals[0] += float((np.diag(left) ** 2).sum()) * count / (count - 1)
-        of_residuals[1] += _variance(left)
-    # What is above 1 of the ratio of the sandwich to what permutations say (White 1980).
-    excess = max(1.0, of_residuals[0] / of_residuals[1]) if of_residuals[1] > 0 else 1.0
-    return Permuted(
-        value / scale, squares / scale**2, excess * variance / scale**2, freedom, null / scale, null_squares / scale**2
-    )
+    matrices = [one @ other.T for one, other in zip(x, y, strict=True)]
+    null = np.zeros(draws)
+    for products in matrices:
+        order = rng.permuted(np.tile(np.arange(len(products)), (draws, 1)), axis=1)
+        null += products[np.arange(len(products)), order].sum(axis=1)
+    value = sum(map(float, map(np.trace, matrices)))
+    residuals = [m - value / squares_x * one @ one.T for m, one in zip(matrices, x, strict=True)]
+    plain, of_residuals = (sum(map(_variance, each)) for each in (matrices, residuals))
+    volatile = alike = 1.0
+    if of_residuals > 0:
+        leverage = np.concatenate([(one**2).sum(axis=1) for one in x]) / squares_x
+        scores = np.concatenate([np.diag(each) for each in residuals]) / (1 - np.minimum(leverage, 0.99))
+        volatile = float((scores**2).sum()) / of_residuals
+        if crossed and len({*map(len, residuals)}) == 1:
+            alike = _variance(np.sum(residuals, axis=0)) / of_residuals
+    # Permuted residuals leave the space that the controls leave: their products are too small (Freedman & Lane 1983).
+    wider = (freedom + len(blocks[0]) - 2) / freedom
+    return Permuted(value / scale, plain * wider / scale**2, volatile, alike, freedom, null * np.sqrt(wider) / scale)
 
 
 def _variance(products: Array) -> float:

@@ -150,7 +150,8 @@ def _panel(
         return {"note": "; ".join(filter(None, [*constant, few]))}, panel
     runs, _ = pd.factorize(known["run"])
     batches, epochs = (known[name].to_numpy(float) for name in ("batch_size", "epoch"))
-    models = Models(x, y, runs, batches, epochs, controls)
+    seeds = known["seed"].to_numpy(float) if "seed" in known else None
+    models = Models(x, y, runs, batches, epochs, controls, seeds)
     weights, covariances = resamples.of(known, models, relation.columns)
     panel = replace(
         panel, **association(models, weights, covariances), **at_fixed_batch_and_epoch(models, resamples.seed)
@@ -223,7 +224,8 @@ def _at_equal_accuracy(
     """The partial correlation of all models at fixed batch size, epoch and, where it was measured, test accuracy."""
     further = [TEST_ACCURACY] if TEST_ACCURACY in known and not known[TEST_ACCURACY].isna().any() else []
     blocks = models.blocks(*(known[name].to_numpy(float) for name in further))
-    found = between_models(blocks, draws=PERMUTATIONS, rng=np.random.default_rng([*seed, 2]))
+    rng = np.random.default_rng([*seed, 2])
+    found = between_models(blocks, draws=PERMUTATIONS, rng=rng, crossed=models.crossed)
     told = _correlation("partial", found, level)
     controls = ", ".join(label(name) for name in ("batch_size", "epoch", *further, *relation.controls))
     return told | {"partial_spearman": told.pop("partial"), "controls": controls}

@@ -99,13 +99,13 @@ def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
             why_not(each, of, drawn=name in DRAWN) for (name, each), of in zip(values.items(), samples, strict=True)
         ):
             continue
-        sizes, times = (group[name].to_numpy(float) for name in ("batch_size", "epoch"))
+        sizes, epochs = (group[name].to_numpy(float) for name in ("batch_size", "epoch"))
         runs = pd.factorize(group["run"])[0]
-        blocks = Models(values[PRS_RATIO], values[y], runs, sizes, times).blocks(sizes, times)
+        blocks = Models(values[PRS_RATIO], values[y], runs, sizes, epochs).blocks(sizes, epochs)
         x, its_y = (_sides([block[side] for block in blocks], of) for side, of in enumerate(samples))
         strata = [
-            Stratum(float(np.nanmax(batch_sizes)), np.nanmax(epochs, axis=0), *sides)
-            for (_, _, batch_sizes, epochs), *sides in zip(blocks, x, its_y, strict=True)
+            Stratum(float(np.nanmax(of_runs)), np.nanmax(of_epochs, axis=0), *sides)
+            for (_, _, of_runs, of_epochs), *sides in zip(blocks, x, its_y, strict=True)
         ]
         if strata:
             found.append(Pilot(str(model), str(data), tuple(strata)))
@@ -153,8 +153,9 @@ def study(pilot: Pilot, seeds: int, effect: float, rng: np.random.Generator) -> 
     runs = np.repeat(np.arange(len(sizes)), sizes)
     known = ~np.isnan(flat[0] + flat[1])
     return Models(
-        flat[0][known], flat[1][known], np.unique(runs[known], return_inverse=True)[1], flat[2][known], flat[3][known]
-    )
+        flat[0][known], flat[1][known], np.unique(runs[known], return_inverse=True)[1], flat[2][known], flat[3][known],
+        seeds=(runs % seeds)[known].astype(float),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,9 @@ class Rule:
         """What a study of so many seeds finds: the claim *supported* (*contradicted*, if ``effect`` is below 0), and an
         answer at fixed batch size and epoch that would do for it, if the association does."""
         studies = [study(pilot, seeds, effect, rng) for pilot in pilots]
-        of_runs, of_epochs = _permuted(fixed.between_runs, studies, seeds, rng), [Permuted()] * len(studies)
+        of_runs, of_epochs = _permuted(fixed.between_runs, studies, rng), [Permuted()] * len(studies)
         if not self._holds(of_runs):  # else the epochs change nothing
-            of_epochs = _permuted(fixed.between_epochs, studies, seeds, rng)
+            of_epochs = _permuted(fixed.between_epochs, studies, rng)
             if not self._holds(of_epochs):
                 return False, False
         panels = [
@@ -199,22 +200,15 @@ class Rule:
         return 2 * together(panels).p * self.claims <= 1 - self.level
 
 
-def _permuted(
-    answer: Callable[..., Permuted], studies: Sequence[Models], seeds: int, rng: np.random.Generator
-) -> list[Permuted]:
+def _permuted(answer: Callable[..., Permuted], studies: Sequence[Models], rng: np.random.Generator) -> list[Permuted]:
     """An answer of each study, with its permutations or what stands for them."""
     few = sum(int(each.runs.max()) + 1 for each in studies) <= PERMUTED
-    found = [answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng) for models in studies]
+    found = [
+        answer(models.blocks(), draws=PERMUTATIONS if few else 0, rng=rng, crossed=models.crossed) for models in studies
+    ]
     if few:
         return found
-    # x and y of a stratum sum to 0, so that the variance of permutations is n / (n - 1) of the sum of squares.
-    return [
-        replace(
-            each, null=np.sqrt(each.squares * seeds / (seeds - 1)) * rng.standard_normal(PERMUTATIONS),
-            null_squares=np.full(PERMUTATIONS, each.squares),
-        )
-        for each in found
-    ]  # fmt: skip
+    return [replace(each, null=np.sqrt(each.plain) * rng.standard_normal(PERMUTATIONS)) for each in found]
 
 
 def _association(models: Models, rng: np.random.Generator) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import yaml
 from prs_lightning.analysis import boards, shown
 from prs_lightning.analysis.panel_tables import misleading_panels, panel_tables
 from prs_lightning.analysis.panels import Statistics
+from prs_lightning.analysis.power import planned
 from prs_lightning.analysis.relations import PAPER_NOTE, label
 from prs_lightning.analysis.selection import Pair, Selection, varying_settings
 from prs_lightning.analysis.setting import what_was_measured
@@ -147,6 +148,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "board": boards.scoreboard_table(evidence.claims),
         "coupled": None if evidence.coupled is None else boards.coupled_table(evidence.coupled),
         "power": evidence.power,
+        "planned": planned(evidence.config["power"]["effect"], evidence.config["power"]["target"]),
         "rule": RULE,
         "misleading": misleading_panels(statistics),
         "by_figure": by_figure,

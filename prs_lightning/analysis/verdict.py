@@ -132,6 +132,8 @@ def judged(claim: Claim, level: float = 0.95) -> Claim:
     fixed = [claim.between_runs, claim.between_epochs]
     holding = [each for each in fixed if each.low * each.high > 0 and 2 * each.p <= significant]
     alike = [each for each in holding if each.effect * effect > 0]
+    if len({np.sign(each.effect) for each in holding}) > 1:
+        return replace(claim, verdict="undecided: opposite directions between runs and between epochs")
     if found and alike and claim.p_holm <= significant:
         outcome = SUPPORTED if effect > 0 else CONTRADICTED
         small = " but small" if abs(claim.fixed_change.effect) < claim.margin else ""

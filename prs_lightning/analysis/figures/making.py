@@ -157,7 +157,7 @@ def _save(figure: Figure, files: dict[str, Path], key: str) -> None:
             write_atomically(files[suffix], partial(figure.figure.savefig, format=suffix, metadata={stamp: None}))
     write_csv(files["csv"], figure.numbers)
     # Last: a figure counts as finished once this is there.
-    told = {"number": figure.number, "title": figure.title, "caption": figure.caption, "key": key}
+    told: dict[str, Any] = {"number": figure.number, "title": figure.title, "caption": figure.caption, "key": key}
     told |= {"inches": figure.figure.get_figwidth()}
     write_text(files["json"], json.dumps(told, indent=2) + "\n")
 
