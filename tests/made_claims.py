@@ -51,7 +51,7 @@ VERDICTS = {
         "not measurable",
         {
             "verdict": "the robustness vanishes under the audit",
-            "note": "no network keeps more than 0.003 of the test samples; left out: CNN-6 on MNIST: 0 in all models",
+            "note": "no network keeps more than 0.003 of the test samples; CNN-6 left out: 0 in all models",
         },
     ),
     "strong": (

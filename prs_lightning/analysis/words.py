@@ -263,7 +263,7 @@ def _margin(claim: Claim) -> str:
 def _because(claim: Claim) -> str:
     """What stands behind the verdict, and the note; the panels that were left out stand in the forest plot."""
     _, behind = in_two(claim.verdict)
-    note = claim.note.partition("left out:")[0].rstrip("; ")
+    note = "; ".join(part for part in claim.note.split("; ") if "left out:" not in part)
     told = [note if behind in note else f"{behind}; {note}".removesuffix("; "), claim.note]
     return next(filter(None, told), "").removeprefix(f"{NOT_MEASURED}: ")
 
