@@ -36,7 +36,7 @@ from prs_lightning.measures import PRS_RATIO
 DRAWS = 100
 """Of the bootstrap of each panel of each study: with more the intervals would be steadier, not shorter."""
 PERMUTED = 60
-"""Up to so many runs are permuted; of more the studentised sum is normal, with a variance known in closed form."""
+"""Up to so many runs are permuted; the sum over more is normal, with the variance that is known in closed form."""
 NO_TABLE = pd.DataFrame(columns=list(PANEL_COLUMNS))
 
 COLUMNS = ("claim", "y", "effect", "seeds", "runs", "simulations", "share", "low", "high", "fixed", "enough")
