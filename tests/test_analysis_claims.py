@@ -126,7 +126,14 @@ def moving(sign: float, count: int = 80, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("prs", "robust", "expected"),
-    [(-1, 1, SUPPORTED), (-1, -1, CONTRADICTED), (1, 1, CONTRADICTED), (-1, 0, UNDECIDED), (-1, None, NOT_MEASURABLE)],
+    [
+        (-1, 1, SUPPORTED),
+        (-1, -1, CONTRADICTED),
+        (1, 1, CONTRADICTED),
+        (-1, 0, UNDECIDED),
+        (-1, None, NOT_MEASURABLE),
+        (1, None, CONTRADICTED),
+    ],
 )
 def test_the_claim_of_epochs_needs_both_parts(prs: float, robust: float | None, expected: str) -> None:
     told = np.nan if robust is None else moving(robust, seed=1)

@@ -225,5 +225,11 @@ def test_where_there_is_nothing_to_compare_there_is_no_answer() -> None:
     constant["x"] = constant["stratum"] * 0.1 + constant["epoch"] * 0.3
     for statistic in (between_runs, between_epochs, between_models):
         assert np.isnan(statistic(blocks(constant), draws=10, rng=rng()).value)
+    equal = study()
+    equal["x"] = equal.groupby(["stratum", "epoch"])["x"].transform("first")  # runs that differ in nothing
+    for statistic in (between_runs, between_epochs, between_models):
+        found = statistic(blocks(equal), draws=10, rng=rng())
+        assert np.isnan([found.value, found.p]).all()
+        assert not as_estimate(found).known
     slope, spread = fixed_slope([], draws=10, rng=rng())
     assert np.isnan([slope.value, spread]).all()

@@ -67,7 +67,7 @@ def relation_claim(
     whole = pooled([panel.association for panel in used], level)
     association = _answer(whole.summary, level)
     if not with_interval:
-        association = Answer(-float(np.mean([np.tanh(panel.association.value) for panel in used])))
+        association = Answer(-float(np.mean([panel.spearman for panel in used])))
     between, epochs = (
         _permuted_answer([getattr(panel, name) for panel in used], level) for name in ("between_runs", "between_epochs")
     )
@@ -141,7 +141,7 @@ def _panel_answers(panel: Panel, level: float) -> PanelAnswers:
 
 def _explained_by(panels: Sequence[Panel]) -> str:
     """Which of batch size and epoch, held fixed alone, takes half of the association or more."""
-    whole = float(np.mean([np.tanh(panel.association.value) for panel in panels]))
+    whole = float(np.mean([panel.spearman for panel in panels]))
     left = {
         "batch size": np.nan_to_num([panel.fixed_batch for panel in panels]).mean(),
         "the epoch": np.nan_to_num([panel.fixed_epoch for panel in panels]).mean(),

@@ -94,18 +94,17 @@ def epochs_claim(rows: pd.DataFrame, level: float) -> Claim:
     ]
     data = f"{plural(rows['run'].nunique(), 'run')}, all epochs"
     note = "; ".join(part.note for part in parts)
-    missing = next((part for part in parts if part.outcome == NOT_MEASURABLE), None)
-    if missing:
-        return told(outcome=NOT_MEASURABLE, verdict=missing.verdict, data=data, note=note)
-    outcomes = [part.outcome for part in parts]
-    outcome = CONTRADICTED if CONTRADICTED in outcomes else UNDECIDED if UNDECIDED in outcomes else SUPPORTED
+    told = partial(told, data=data, note=note)
+    if against := [part for part in parts if part.outcome == CONTRADICTED]:  # one is enough, of two that were tried
+        worst = min(against, key=lambda part: part.p)
+        p = min(1.0, len(parts) * worst.p)
+        return told(outcome=CONTRADICTED, verdict=CONTRADICTED, association=worst.association, p=p)
+    if missing := [part for part in parts if part.outcome == NOT_MEASURABLE]:
+        return told(outcome=NOT_MEASURABLE, verdict=missing[0].verdict)
+    outcome = UNDECIDED if UNDECIDED in [part.outcome for part in parts] else SUPPORTED
     weaker = min(parts, key=lambda part: part.association.effect)
-    p = (
-        min(part.p for part in parts if part.outcome == CONTRADICTED)
-        if outcome == CONTRADICTED
-        else max(part.p for part in parts)
-    )
-    return told(outcome=outcome, verdict=outcome, association=weaker.association, p=p, data=data, note=note)
+    p = max(part.p for part in parts)
+    return told(outcome=outcome, verdict=outcome, association=weaker.association, p=p)
 
 
 def _trend(rows: pd.DataFrame, column: str, way: str, sign: int, level: float) -> Claim:

@@ -80,7 +80,8 @@ class Panel:
         excluded: why it does not count; empty if it does.
         edge: 0 or 1 where y lies there and is excluded for it; NaN elsewhere.
         bound: then, of the largest share of samples, the exact upper bound.
-        association: on Fisher's z; Spearman, partial where there are controls.
+        spearman: of all models, partial where there are controls.
+        association: the same on Fisher's z.
         change, fixed_change: of y in its unit, over the middle 80% of x: of all models, and of those of one cell.
         fixed_batch, fixed_epoch: the correlation of ranks with one of them held fixed alone.
         slope: of least squares, with its draws' variance.
@@ -94,6 +95,7 @@ class Panel:
     excluded: str = ""
     edge: float = NAN
     bound: float = NAN
+    spearman: float = NAN
     association: Estimate = UNKNOWN
     between_runs: Permuted = field(default_factory=Permuted, repr=False)
     between_epochs: Permuted = field(default_factory=Permuted, repr=False)
@@ -120,6 +122,7 @@ def association(models: Models, weights: Array, covariances: Array) -> dict[str,
     slopes = resampling.resampled_slopes(x, y, models.runs, weights)
     slope = resampling.estimate(least_squares(x, y), slopes, strata, controls)
     return {
+        "spearman": value,
         "association": resampling.fishers_z(value, draws, strata, len(x), controls),
         "slope": slope,
         "change": times(slope, float(np.subtract(*np.quantile(x, MIDDLE[::-1])))),

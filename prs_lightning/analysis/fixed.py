@@ -115,8 +115,10 @@ def fixed_slope(
 
 
 def _centred(block: Block) -> Block:
-    """Less the mean of each cell."""
-    return block - np.nanmean(block, axis=1, keepdims=True)
+    """Less the mean of each cell; 0, and not what rounding leaves, where all runs are equal."""
+    left = block - np.nanmean(block, axis=1, keepdims=True)
+    largest = np.nanmax(np.abs(block), axis=(1, 2), keepdims=True)
+    return np.where(np.abs(left) <= 1e-12 * largest, 0.0, left)
 
 
 def _two_way(block: Block, passes: int = 50) -> Block:
@@ -185,6 +187,8 @@ def _permuted(
         volatile = float((scores**2).sum()) / of_residuals
         if crossed and len({*map(len, residuals)}) == 1:
             alike = _variance(np.sum(residuals, axis=0)) / of_residuals
+    if plain <= 0:  # runs are equal in x or in y but for some that no permutation pairs
+        return Permuted()
     # Permuted residuals leave the space that the controls leave: their products are too small (Freedman & Lane 1983).
     wider = (freedom + len(blocks[0]) - 2) / freedom
     return Permuted(value / scale, plain * wider / scale**2, volatile, alike, freedom, null * np.sqrt(wider) / scale)

@@ -202,7 +202,7 @@ def group_claim(
     name, measure, paper, nobody = MATCHINGS[matching]
     claim = Claim(name, "9", measure, NOT_MEASURABLE, "not measured", margin=margin, paper=paper)
     if groups is None:
-        return replace(claim, data="no pair of networks", note="figure 9 was not made")
+        return replace(claim, data="no network", note="figure 9 was not made")
     groups = groups[(groups["matching"] == matching) & (groups["n"] > 0)]
     kept, excluded = kept_by_groups(groups) if len(groups) else ({}, [nobody])
     if not kept:
@@ -252,7 +252,7 @@ def failures_claim(failures: pd.DataFrame | None, level: float = 0.95, *, margin
         "not measured", margin=margin, paper="figure 6a: most of B's failures",
     )  # fmt: skip
     if failures is None:
-        return replace(claim, data="no pair of networks", note="figure 6a was not made")
+        return replace(claim, data="no network", note="figure 6a was not made")
     counts = failures.groupby(["network", "seed", "outcome"])["count"].sum().unstack(fill_value=0)
     zero, moving = (
         counts.get(f"failure_{how}", pd.Series(0, counts.index)).astype(float)

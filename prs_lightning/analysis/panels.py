@@ -202,7 +202,7 @@ def _paper_fit(known: pd.DataFrame, models: Models) -> dict[str, Any]:
 
 def _answers(panel: Panel, level: float) -> dict[str, Any]:
     """The answers of a panel as cells of the table."""
-    row: dict[str, Any] = {"degenerate_draws": panel.degenerate, "spearman": np.tanh(panel.association.value)}
+    row: dict[str, Any] = {"degenerate_draws": panel.degenerate, "spearman": panel.spearman}
     row["slope_low"], row["slope_high"] = panel.slope.interval(level)
     row["spearman_low"], row["spearman_high"] = np.tanh(panel.association.interval(level))
     for name, permuted in (("between", panel.between_runs), ("within", panel.between_epochs)):

@@ -36,7 +36,7 @@ from prs_lightning.measures import PRS_RATIO
 DRAWS = 100
 """Of the bootstrap of each panel of each study: with more the intervals would be steadier, not shorter."""
 PERMUTED = 60
-"""Up to so many runs are permuted; of more the studentised sum is normal, with a variance known in closed form."""
+"""Up to so many runs are permuted; the sum over more is normal, with the variance that is known in closed form."""
 NO_TABLE = pd.DataFrame(columns=list(PANEL_COLUMNS))
 
 COLUMNS = ("claim", "y", "effect", "seeds", "runs", "simulations", "share", "low", "high", "fixed", "enough")
@@ -99,13 +99,13 @@ def pilots_of(models: pd.DataFrame, y: str) -> list[Pilot]:
             why_not(each, of, drawn=name in DRAWN) for (name, each), of in zip(values.items(), samples, strict=True)
         ):
             continue
-        further = [group[name].to_numpy(float) for name in ("batch_size", "epoch")]
+        sizes, epochs = (group[name].to_numpy(float) for name in ("batch_size", "epoch"))
         runs = pd.factorize(group["run"])[0]
-        blocks = Models(values[PRS_RATIO], values[y], runs, *further).blocks(*further)
+        blocks = Models(values[PRS_RATIO], values[y], runs, sizes, epochs).blocks(sizes, epochs)
         x, its_y = (_sides([block[side] for block in blocks], of) for side, of in enumerate(samples))
         strata = [
-            Stratum(float(np.nanmax(batch_sizes)), np.nanmax(epochs, axis=0), *sides)
-            for (_, _, batch_sizes, epochs), *sides in zip(blocks, x, its_y, strict=True)
+            Stratum(float(np.nanmax(of_runs)), np.nanmax(of_epochs, axis=0), *sides)
+            for (_, _, of_runs, of_epochs), *sides in zip(blocks, x, its_y, strict=True)
         ]
         if strata:
             found.append(Pilot(str(model), str(data), tuple(strata)))
