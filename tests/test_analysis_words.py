@@ -41,9 +41,9 @@ TOLD = {
     "corrected": f"With 20 runs the data cannot say {WHETHER} (0.56 [0.41, 0.68]; between runs 0.40 [0.20, 0.60]; "
     "between the epochs of a run 0.02 [-0.10, 0.14]; corrected p 0.03).",
     "undecided": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; between runs 0.40 [0.20, 0.60]).",
-    "fixed alone": f"With 20 runs the data cannot say {WHETHER} (0.02 [-0.10, 0.14]; a relation at fixed batch size "
-    "and epoch alone; between runs 0.40 [0.20, 0.60]).",
-    "few": f"With 20 runs the data cannot say {WHETHER} (0.30; too few runs for an interval).",
+    "fixed alone": f"With 20 runs the data cannot say {WHETHER} (a relation at fixed batch size and epoch alone; "
+    "0.02 [-0.10, 0.14]; between runs 0.40 [0.20, 0.60]).",
+    "few": f"With 20 runs the data cannot say {WHETHER} (too few runs for an interval; 0.30).",
     "vanishes": f"W{WHETHER[1:]} cannot be asked: the robustness vanishes under the audit (no network keeps more than "
     "0.003 of the test samples).",
     "strong": f"Not measurable was {WHETHER} (too strong an attack to tell these networks apart; use a smaller "
@@ -77,8 +77,16 @@ def test_claims_about_networks_a_and_b_keep_the_words_of_their_verdict() -> None
     alone = other_form("undecided", verdict="undecided: describes these networks only", association=Answer(0.1))
     first, last, _ = in_plain_words([small, apart, alone], runs=6, seeds=3)
     assert first.endswith("group” is supported but small (network A alone): 0.08 [0.02, 0.14], 6 networks.")
-    assert "whether “A above B” holds (0.08 [0.02, 0.14]; networks A and B disagree)" in last
-    assert "holds (0.10; describes these networks only)" in last
+    assert "whether “A above B” holds (networks A and B disagree; 0.08 [0.02, 0.14])" in last
+    assert "holds (describes these networks only; 0.10)" in last
+
+
+def test_a_reason_that_claims_share_is_told_once() -> None:
+    claims = [made(name, f"low PRS ratio → high {name}") for name in ("fixed alone", "undecided", "fixed alone")]
+    _, plain, shared, _ = in_plain_words(claims, runs=20, seeds=5)
+    assert plain.startswith("With 20 runs the data cannot say whether a low PRS ratio goes with a high undecided (0.02")
+    assert shared.startswith("A relation at fixed batch size and epoch alone: this leaves open whether a low PRS ratio")
+    assert "goes with a high fixed alone or with a high fixed alone (0.02 [-0.10, 0.14]; between runs 0.40" in shared
 
 
 def test_the_paper_s_claims_come_first_and_are_counted() -> None:

@@ -150,10 +150,16 @@ SENTENCES: dict[str, Callable[[Claim], str]] = {
 
 def _cannot(claims: Sequence[Claim], runs: int, seeds: int, pair: bool) -> list[str]:
     """What is open, what could not be measured, and what no such data could say."""
+    undecided = [claim for claim in claims if kind(claim) == UNDECIDED]
+    reasons = [_reason(claim) for claim in undecided]
+    by_reason: dict[str, list[Claim]] = {}
+    for claim, why in zip(undecided, reasons, strict=True):
+        by_reason.setdefault(why if reasons.count(why) > 1 else "", []).append(claim)
     told = []
-    if undecided := [claim for claim in claims if kind(claim) == UNDECIDED]:
+    for why, some in sorted(by_reason.items(), key=lambda item: item[0] != ""):
         few = f"With {plural(runs, 'run')} the data cannot say" if runs else "The data cannot say"
-        told.append(f"{few} {_whether(undecided, _why_open)}.")
+        start = f"{_capital(why)}: this leaves open" if why else few
+        told.append(f"{start} {_whether(some, _numbers if why else _why_open)}.")
     for each in (NOT_MEASURABLE, NOT_MEASURED):
         if unknown := [claim for claim in claims if kind(claim) == each]:
             told.append(f"{_capital(each)} was {_whether(unknown, _because)}.")
@@ -197,15 +203,22 @@ def _whether(claims: Sequence[Claim], detail: Callable[[Claim], str]) -> str:
 def _why_open(claim: Claim) -> str:
     """The numbers of an undecided claim, and why it is, where these do not say so."""
     if np.isnan(claim.association.effect):
-        return claim.note or "not measured"
-    told, found = [interval(claim.association)], _found(claim.association)
+        return claim.note or NOT_MEASURED
+    return "; ".join(filter(None, [_reason(claim), _numbers(claim)]))
+
+
+def _reason(claim: Claim) -> str:
+    """Why a claim is undecided, where its numbers do not say so."""
     word, behind = in_two(claim.verdict)
     if not word.startswith(UNDECIDED):
-        told.append(word)
-    elif word == UNDECIDED and behind:
-        told.append(behind)
-    elif not has_interval(claim.association):
-        told.append("no interval")
+        return word
+    return behind if word == UNDECIDED else "" if has_interval(claim.association) else "no interval"
+
+
+def _numbers(claim: Claim) -> str:
+    """The association, and what else leaves it open."""
+    found = _found(claim.association)
+    told = [] if np.isnan(claim.association.effect) else [interval(claim.association)]
     told += [f"{name} {interval(answer)}" for name, answer in _at_fixed(claim) if found or _found(answer)]
     told += [f"corrected p {p_value(claim.p_holm)}"] * (found and not np.isnan(claim.p_holm))
     return "; ".join(told)
