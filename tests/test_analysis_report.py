@@ -270,4 +270,5 @@ def test_the_command_line_logs_to_wandb_offline_and_prints_the_path(tmp_path: Pa
     media = [path.name for path in (offline / "files" / "media").rglob("*.*")]
     assert sum(name.endswith(".png") for name in media) == 1
     tables = [json.loads(path.read_text()) for path in (offline / "files" / "media" / "table").rglob("*.table.json")]
-    assert sorted(len(table["data"]) for table in tables) == [2, 4, 12, 14]  # runs, models, scoreboard, statistics
+    # Runs, models, scoreboard, statistics, and four factors of seven claims.
+    assert sorted(len(table["data"]) for table in tables) == [2, 4, 12, 14, 28]

@@ -218,6 +218,8 @@ def publish(evidence: Evidence, folder: Path) -> None:
         "statistics": evidence.statistics.table,
         "models": evidence.selection.models,
         "runs": evidence.table.runs,
+        "coupled_pairs": evidence.coupled,
+        "power": evidence.power,
     }
     try:
         with wandb.init(
@@ -226,8 +228,11 @@ def publish(evidence: Evidence, folder: Path) -> None:
         ) as run:  # fmt: skip
             logged: dict[str, Any] = {}
             for name, table in tables.items():
+                if table is None or table.empty:
+                    continue
                 # Text and numbers only: W&B infers a column's type from its values and refuses mixtures.
-                plain = table.apply(lambda each: each if pd.api.types.is_numeric_dtype(each) else each.astype(str))
+                whole = table.astype(dict.fromkeys(table.columns[table.dtypes == "Int64"], float))
+                plain = whole.apply(lambda each: each if pd.api.types.is_numeric_dtype(each) else each.astype(str))
                 logged[f"tables/{name}"] = wandb.Table(dataframe=plain)
             for made in evidence.figures:
                 if made.png:
