@@ -47,7 +47,7 @@ def by_attack(findings: Findings) -> Drawn:
     axes = grid[0, 0]
     for place, (_, accuracy, family) in enumerate(rows):
         axes.barh(place, accuracy, height=0.7, color=style.GREY if family is None else style.BLUE)
-        axes.text(1.02, place, f"{accuracy:.3f}", va="center", fontsize=6)
+        axes.text(1.02, place, f"{accuracy:.3f}", va="center")
     axes.axvline(findings.robust_accuracy, color=style.GREY, linewidth=0.8, linestyle="--")
     axes.axvline(findings.audited_accuracy, color=style.VERMILION, linewidth=1)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
