@@ -26,7 +26,7 @@ from prs_lightning.analysis.claims import RELATION_CLAIMS, scoreboard
 from prs_lightning.analysis.panels import panel_statistics
 from prs_lightning.analysis.relations import Relation
 from prs_lightning.measures import PRS_RATIO, ROBUST_ACCURACY
-from tests.worlds import CENTRES, EFFECT, HALF, LINEAR, RA_CLAIM, SUPPORTED, WORLDS, World, grid
+from tests.worlds import CENTRES, CONFOUNDED, EFFECT, HALF, LINEAR, NULL, RA_CLAIM, SUPPORTED, WORLDS, World, grid
 
 HERE = Path(__file__).parent.parent
 SECTION = "Verdicts on worlds of which the truth is known"
@@ -188,6 +188,23 @@ def row(name: str, said: Sequence[Told], before: Sequence[Told]) -> list[str]:
     ]  # fmt: skip
 
 
+def altogether(said: dict[str, list[Told]]) -> str:
+    """The error rate over all worlds in which *supported* is wrong, in words."""
+    kinds = {
+        kind: [name for name in said if name in WORLDS and WORLDS[name].kind == kind] for kind in (NULL, CONFOUNDED)
+    }
+    words = []
+    for kind, names in kinds.items():
+        claims = [told[WORLDS[name].claim] for name in names for told in said[name]]
+        if claims:
+            words.append(f"{exact(sum(map(supported, claims)), len(claims))} of {len(claims)} {kind} studies")
+    families = [told for name in said if name in WORLDS and WORLDS[name].family for told in said[name]]
+    if families:
+        wrong = sum(any(map(supported, told.values())) for told in families)
+        words.append(f"{exact(wrong, len(families))} of {len(families)} in which all five relation claims are judged")
+    return f"*Supported* wrongly, of all worlds together: {', '.join(words)}."
+
+
 def truth(plan: str) -> float:
     """The association of a panel of 4,000 runs, positive where it agrees with the claim; mean on Fisher's z."""
     found = []
@@ -247,10 +264,12 @@ def main() -> None:
     worlds = [row(name, said[name], before.get(name, ())) for name in said if name in WORLDS]
     text = (
         f"{chosen.worlds} studies of each world, of 9 panels, 4 batch sizes, 5 seeds and 6 epochs unless said "
-        f"otherwise; {chosen.draws} bootstrap draws instead of 2,000."
+        f"otherwise; {chosen.draws} bootstrap draws instead of 2,000. *any of five*: of the paper's relations and "
+        "audited RA, after Holm's correction. Shares stand with exact 95% intervals; *before* is 74f1f1f, in 60 studies. The "
+        "target is at most 0.05 *supported* wrongly, and at least 0.90 right where an effect is there."
     )
     intervals = table(INTERVAL_HEAD, [*interval_rows(said, before)])
-    body = f"{text}\n\n{table(HEAD, worlds)}\n\n{intervals}"
+    body = f"{text} {altogether(said)}\n\n{table(HEAD, worlds)}\n\n{intervals}"
     if chosen.only == [*EVERY_WORLD]:
         write_section(
             SECTION, body, command="python -m benchmarks.worlds --before CHECKOUT",

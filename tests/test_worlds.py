@@ -116,6 +116,7 @@ def claims(models: pd.DataFrame, *asked: str) -> dict[str, Claim]:
 IN_THE_BENCHMARK_ALONE = (
     "null, random walks", "null, own trends", "batch size, curved", "epochs, own trends", "between runs, batch size",
     "between epochs, epochs", "two seeds", "thirty epochs", "heavy tails", "ties", "volatile runs", "unequal sizes",
+    "seeds",
 )  # fmt: skip
 
 

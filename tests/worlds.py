@@ -213,15 +213,6 @@ def of_unequal_size(rng: Generator, **plan: Any) -> pd.DataFrame:
     return models[(models["seed"] < np.array([8, 5, 3, 2])[place]) & ~small].reset_index(drop=True)
 
 
-def with_outliers(rng: Generator, **plan: Any) -> pd.DataFrame:
-    """One run of each panel collapsed: a PRS ratio near 0 and the largest RA at every epoch."""
-    models = grid(rng, **plan)
-    odd = (models["batch_size"] == 512) & (models["seed"] == 1)
-    chance = rng.random(len(models))
-    changed = {PRS_RATIO: 0.001 + 0.001 * chance} | {name: np.round(0.97 + 0.02 * chance, 4) for name in CENTRES}
-    return models.assign(**{name: models[name].where(~odd, value) for name, value in changed.items()})
-
-
 LINEAR, STEP, HUMP = (-1.8, -0.6, 0.6, 1.8), (-1.2, -1.2, 1.2, 1.2), (-1.4, 1.2, 1.6, -1.4)
 SATURATING, LATE = (-2.0, 0.3, 0.8, 0.9), (-1.6, -1.0, 0.4, 1.6)
 
@@ -321,6 +312,17 @@ WORLDS: dict[str, World] = {
     "ties": world("batch size alone; 100 test samples", CONFOUNDED, ASSOCIATION, batch=LINEAR, samples=100),
     "volatile runs": world(
         "epochs alone; some runs swing, in both", CONFOUNDED, ASSOCIATION, epoch=1.8, share=0.2, volatility=0.8
+    ),
+    "seeds": world(
+        "batch size alone; half of a level is of the seed",
+        CONFOUNDED,
+        ASSOCIATION,
+        batch=LINEAR,
+        share=0.8,
+        of_seed=0.5,
+    ),
+    "opposite": world(
+        "Spearman 0.7 between runs, -0.7 between epochs", OTHER, UNDECIDED, between=0.7, within=-0.7, share=0.7
     ),
     "models missing": World(
         "both alone; half of the runs start late",
