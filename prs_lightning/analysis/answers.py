@@ -13,7 +13,7 @@ from prs_lightning.analysis.evidence import Panel, as_estimate
 from prs_lightning.analysis.excluded import left_out, name_of, not_measurable
 from prs_lightning.analysis.fixed import Permuted
 from prs_lightning.analysis.panels import Statistics
-from prs_lightning.analysis.pooling import Estimate, Pooled, pooled
+from prs_lightning.analysis.pooling import PANELS, Estimate, Pooled, pooled
 from prs_lightning.analysis.relations import (
     MARGINS,
     PAPER_SLOPES,
@@ -48,12 +48,12 @@ def relation_claim(
     if slopes:
         falling = sum(slope < 0 for slope in slopes)
         paper = f"OLS slopes {min(slopes):.2f} to {max(slopes):.2f}; {falling} of {len(slopes)} negative"
-    measure = "Spearman with the PRS ratio, sign reversed, random effects of panels"
+    measure = "Spearman with the PRS ratio, sign reversed"
     if relation.controls:
         measure = f"partial {measure}; fixed: {in_words([label(name) for name in relation.controls])}"
     told = partial(
-        Claim, claim, relation.figure, measure, paper=paper, margin=margin_of(relation.y, margins), y=relation.y,
-        panels=tuple(_panel_answers(panel, level) for panel in panels),
+        Claim, claim, relation.figure, measure=measure, paper=paper, y=relation.y,
+        margin=margin_of(relation.y, margins), panels=tuple(_panel_answers(panel, level) for panel in panels),
     )  # fmt: skip
     if not panels:
         why = "; ".join(filter(None, table["note"].unique())) or "not measured"
@@ -72,8 +72,10 @@ def relation_claim(
         _permuted_answer([getattr(panel, name) for panel in used], level) for name in ("between_runs", "between_epochs")
     )
     agreeing = [answer.p for answer in (between, epochs) if answer.effect * association.effect > 0]
+    if len(used) > 1:
+        measure += ", random effects of panels" if len(used) >= PANELS else ", mean of these panels"
     return told(
-        association=association, between_runs=between, between_epochs=epochs,
+        measure=measure, association=association, between_runs=between, between_epochs=epochs,
         change=_change([panel.change for panel in used], level),
         fixed_change=_change([panel.fixed_change for panel in used], level),
         p=max(association.p, min(1.0, 2 * min(agreeing, default=1.0))),

@@ -139,4 +139,7 @@ def _trend(rows: pd.DataFrame, column: str, way: str, sign: int, level: float) -
     apart = outcome == UNDECIDED and disagree([each.interval(level) for each in panels], whole.q_p)
     shown = f"{effect:.2f}{interval} ({plural(len(panels), 'panel')}), {'panels disagree' if apart else outcome}"
     note = "; ".join([words + shown, *left_out(excluded)])
-    return told(outcome=outcome, association=Answer(effect, low, high, whole.summary.p), p=whole.summary.p, note=note)
+    return told(
+        outcome=outcome, verdict=outcome, association=Answer(effect, low, high, whole.summary.p), p=whole.summary.p,
+        note=note,
+    )  # fmt: skip

@@ -18,7 +18,8 @@ OUTCOMES = (SUPPORTED, CONTRADICTED, NEGLIGIBLE, UNDECIDED, NOT_MEASURABLE)
 
 RULE = (
     "Supported: over all models the association has the claimed sign, and so has the relation between runs or between "
-    "the epochs of a run at fixed batch size and epoch; its p is below 0.05 after correction for all claims. "
+    "the epochs of a run at fixed batch size and epoch; its p is below 0.05 (with 95% "
+    "intervals) after correction for all claims. "
     "Contradicted: the same with the other sign. Negligible: two one-sided tests place both changes within the margin. "
     "Not measurable: the values do not tell these networks apart. Undecided: anything else; where an association is "
     "there but nothing of it is left at fixed batch size and epoch, or where panels disagree, the verdict says so. "
