@@ -150,10 +150,11 @@ def test_every_claim_has_an_outcome_and_none_is_supported_against_its_answers(
 
 
 def test_panels_disagree_only_if_both_signs_are_sure_and_q_says_so() -> None:
-    assert disagree([(0.1, 0.2), (-0.2, -0.1)], 0.01)
-    assert not disagree([(0.1, 0.2), (-0.2, -0.1)], 0.06)
-    assert not disagree([(0.1, 0.2), (-0.2, 0.1)], 0.01)
-    assert not disagree([(0.1, 0.2), (-0.2, -0.1)], float("nan"))
+    assert disagree([(0.1, 0.01), (-0.2, 0.01)], 0.01, 0.95)
+    assert not disagree([(0.1, 0.01), (-0.2, 0.01)], 0.06, 0.95)
+    assert not disagree([(0.1, 0.01), (-0.2, 0.03)], 0.01, 0.95)  # of two panels each p counts twice
+    assert not disagree([(0.1, 0.01), (0.2, 0.01), (-0.2, float("nan"))], 0.01, 0.95)
+    assert not disagree([(0.1, 0.01), (-0.2, 0.01)], float("nan"), 0.95)
 
 
 def test_the_table_has_a_column_for_each_number_of_each_answer() -> None:

@@ -136,7 +136,7 @@ def _trend(rows: pd.DataFrame, column: str, way: str, sign: int, level: float) -
     effect = float(np.clip(whole.summary.value, -1, 1))
     outcome = SUPPORTED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
     interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    apart = outcome == UNDECIDED and disagree([each.interval(level) for each in panels], whole.q_p)
+    apart = outcome == UNDECIDED and disagree([(each.value, each.p) for each in panels], whole.q_p, level)
     shown = f"{effect:.2f}{interval} ({plural(len(panels), 'panel')}), {'panels disagree' if apart else outcome}"
     note = "; ".join([words + shown, *left_out(excluded)])
     return told(

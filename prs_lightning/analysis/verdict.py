@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -106,10 +106,14 @@ class Claim:
     panels: tuple[PanelAnswers, ...] = field(default=(), repr=False)
 
 
-def disagree(intervals: Iterable[tuple[float, float]], q_p: float) -> bool:
-    """Whether one panel's interval lies above 0 and another's below, and Cochran's Q says that panels differ."""
-    intervals = list(intervals)
-    return q_p < 0.05 and any(low > 0 for low, _ in intervals) and any(high < 0 for _, high in intervals)
+def disagree(panels: Sequence[tuple[float, float]], q_p: float, level: float) -> bool:
+    """Whether one panel says the opposite of another, each for certain, and Cochran's Q that panels differ.
+
+    Args:
+        panels: effect and p of each; p counts as many times as there are panels (Bonferroni).
+    """
+    sure = {np.sign(effect) for effect, p in panels if p * len(panels) < 1 - level}
+    return q_p < 1 - level and len(sure) > 1
 
 
 def judged(claim: Claim, level: float = 0.95) -> Claim:
@@ -126,8 +130,8 @@ def judged(claim: Claim, level: float = 0.95) -> Claim:
     effect, low, high = claim.association.effect, claim.association.low, claim.association.high
     if np.isnan(low):
         return replace(claim, verdict="undecided: too few runs for an interval")
-    intervals = [(each.association.low, each.association.high) for each in claim.panels if not each.excluded]
-    if disagree(intervals, claim.q_p):
+    panels = [(each.association.effect, each.association.p) for each in claim.panels if not each.excluded]
+    if disagree(panels, claim.q_p, level):
         return replace(claim, verdict="panels disagree")
     found = low * high > 0
     fixed = [claim.between_runs, claim.between_epochs]
