@@ -10,7 +10,7 @@ quickstart: .venv/.base  ## train two small networks on real digits, measure the
 	$(BIN)/python analyze.py runs=runs/quickstart sizes.plane=48 sizes.layers=500 sizes.curve=10 sizes.attacked=100 sizes.group=30 sizes.embedded=500 sizes.audited=40
 
 test: .venv/.dev  ## the whole suite: no network, under 10 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
