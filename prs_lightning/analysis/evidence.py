@@ -16,8 +16,6 @@ from prs_lightning.analysis.statistics import NAN, Array, held_fixed, partial_sp
 
 UNKNOWN = Estimate()
 PERMUTATIONS = 2000
-MIDDLE = (0.1, 0.9)
-"""The percentiles of x between which a change of y is told."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def association(models: Models, weights: Array, covariances: Array) -> dict[str,
         "spearman": value,
         "association": resampling.fishers_z(value, draws, strata, len(x), controls),
         "slope": slope,
-        "change": times(slope, float(np.subtract(*np.quantile(x, MIDDLE[::-1])))),
+        "change": times(slope, fixed.middle(x)),
         "degenerate": float(np.isnan(draws).mean()),
     }
 

@@ -110,8 +110,12 @@ def fixed_slope(
     if not centred:
         return Permuted(), NAN
     known = np.concatenate([block[0][~np.isnan(block[0])] for block in centred])
-    spread = float(np.subtract(*np.quantile(known, [0.9, 0.1])))
-    return _permuted(centred, draws, rng, crossed, lambda x, y: x), spread
+    return _permuted(centred, draws, rng, crossed, lambda x, y: x), middle(known)
+
+
+def middle(values: Array) -> float:
+    """How far the 90th percentile lies above the 10th."""
+    return float(np.subtract(*np.quantile(values, [0.9, 0.1])))
 
 
 def _centred(block: Block) -> Block:
