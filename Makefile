@@ -10,7 +10,7 @@ quickstart: .venv/.base  ## train two small networks on real digits, measure the
 	$(BIN)/python analyze.py runs=runs/quickstart sizes.plane=48 sizes.layers=500 sizes.curve=10 sizes.attacked=100 sizes.group=30 sizes.embedded=500 sizes.audited=40
 
 test: .venv/.dev  ## the whole suite: no network, under 10 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -18,7 +18,7 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.bench  ## side-by-side timings, kept in docs/benchmarks.md
-	for part in data regions measures attacks distance sweep analysis many_runs worlds; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+	for part in data regions measures attacks distance sweep analysis many_runs worlds plan; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 soak: .venv/.dev  ## the long tests: kills at random moments
 	$(BIN)/pytest -m slow

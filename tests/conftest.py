@@ -16,17 +16,7 @@ from prs_lightning.data import ImageData, Split, balanced_subset, load
 from prs_lightning.models import CNN6
 
 PROJECT = Path(__file__).parent.parent
-SLOWEST = (
-    "test_golden.py", "test_sweep_training.py", "test_install.py", "test_ends_processes.py", "test_sweep.py",
-    "test_processes.py",
-)  # fmt: skip
-"""Files of a minute or more. A worker that took one of them last would leave the others without work."""
 DIGITS = {"name": "mnist5k", "channels": 1, "classes": 10, "mean": [0.13], "std": [0.31], "epsilon": 0.3}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest files first; `make test` keeps xdist from ordering them by their number of tests."""
-    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 @pytest.fixture(scope="session")

@@ -194,18 +194,29 @@ def test_figure_6a_tells_failures_without_a_gradient_apart(networks: NetworkPair
     assert [tick.get_text()[0] for tick in figure.figure.axes[0].get_yticklabels()] == ["A", "B"]
 
 
+def one_class(label: int) -> CNN6:
+    """A network that names one class whatever it sees."""
+    network = CNN6(channels=1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.final.bias[label] = 1
+    return network
+
+
+def keep(network: CNN6, path: Path) -> None:
+    """A checkpoint of it."""
+    kept = {"architecture": "CNN6", "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+    torch.save(kept, path)
+
+
 def test_figure_6a_attacks_the_other_seeds(networks: NetworkPair, tmp_path: Path) -> None:
     """Of a network that names one class whatever it sees, all attacks fail without a gradient."""
     paths = []
     for seed, always in ((3, 0), (5, 1)):
-        network = CNN6(channels=1)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.zero_()
-            network.final.bias[always] = 1
-        kept = {"architecture": "CNN6", "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+        network = one_class(always)
         paths.append((seed, tmp_path / f"{seed}.ckpt"))
-        torch.save(kept, paths[-1][1])
+        keep(network, paths[-1][1])
     siblings = (paths[0], (4, tmp_path / "its-own.ckpt"), paths[1])
     pair = replace(networks, a=replace(networks.a, siblings=siblings, seed=4))
     figure = robustness.figure_6a(pair, sizes=SIZES)
@@ -403,15 +414,10 @@ def test_figure_9_loads_the_other_seeds(networks: NetworkPair, tmp_path: Path) -
     four = Split(networks.test.images[chosen], networks.test.labels[chosen])
     paths = []
     for seed, always in ((3, 0), (4, 1)):
-        network = CNN6(channels=1)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.zero_()
-            network.final.bias[always] = 1
-        kept = {"architecture": "CNN6", "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+        network = one_class(always)
         paths.append((seed, tmp_path / f"{seed}.ckpt"))
         if seed == 4:  # the other is the named network itself, which is not loaded once more
-            torch.save(kept, paths[-1][1])
+            keep(network, paths[-1][1])
         else:
             own = network.eval()
     pair = replace(networks, a=Named("A", own, "A", siblings=tuple(paths), seed=3), train=four, test=four)

@@ -89,7 +89,7 @@ def test_the_fixed_slope_is_that_of_dummies_of_cells() -> None:
     dummies = pd.get_dummies(frame["stratum"].astype(str) + "@" + frame["epoch"].astype(str)).astype(float)
     for controls in ([], ["z"]):
         fit = sm.OLS(frame["y"], pd.concat([frame[["x", *controls]], dummies], axis=1)).fit()
-        slope, spread = fixed_slope(blocks(frame, *controls), draws=10, rng=rng())
+        slope, spread = fixed_slope(blocks(frame, *controls))
         assert slope.value == pytest.approx(fit.params["x"])
     inside = frame["x"] - frame.groupby(["stratum", "epoch"])["x"].transform("mean")
     assert spread == pytest.approx(inside.quantile(0.9) - inside.quantile(0.1))
@@ -119,7 +119,7 @@ def test_runs_of_one_seed_are_permuted_alike_in_closed_form() -> None:
     mine = [block - block.mean(axis=1, keepdims=True) for block in mine]
     (x, y) = (np.concatenate([block[side] for block in mine])[:, 0] for side in (0, 1))
     left = y - (x @ y) / (x @ x) * x
-    slope, _ = fixed_slope(mine, draws=10, rng=rng(), crossed=True)
+    slope, _ = fixed_slope(mine, crossed=True)
     parts_x, parts_left = x.reshape(3, 4), left.reshape(3, 4)
     orders = [list(order) for order in permutations(range(4))]
     alike = [float((parts_x * parts_left[:, order]).sum()) for order in orders]
@@ -231,5 +231,5 @@ def test_where_there_is_nothing_to_compare_there_is_no_answer() -> None:
         found = statistic(blocks(equal), draws=10, rng=rng())
         assert np.isnan([found.value, found.p]).all()
         assert not as_estimate(found).known
-    slope, spread = fixed_slope([], draws=10, rng=rng())
+    slope, spread = fixed_slope([])
     assert np.isnan([slope.value, spread]).all()

@@ -13,7 +13,7 @@ from prs_lightning.analysis.evidence import Panel, as_estimate
 from prs_lightning.analysis.excluded import left_out, name_of, not_measurable
 from prs_lightning.analysis.fixed import Permuted
 from prs_lightning.analysis.panels import Statistics
-from prs_lightning.analysis.pooling import PANELS, Estimate, Pooled, pooled
+from prs_lightning.analysis.pooling import Estimate, Pooled, pooled, put_together
 from prs_lightning.analysis.relations import (
     MARGINS,
     PAPER_SLOPES,
@@ -23,6 +23,7 @@ from prs_lightning.analysis.relations import (
     margin_of,
     plural,
 )
+from prs_lightning.analysis.shown import interval
 from prs_lightning.analysis.statistics import MINIMUM_RUNS
 from prs_lightning.analysis.verdict import NOT_IN_THE_PAPER, NOT_MEASURABLE, Answer, Claim, PanelAnswers
 from prs_lightning.measures import ROBUST_ACCURACY
@@ -72,16 +73,16 @@ def relation_claim(
         _permuted_answer([getattr(panel, name) for panel in used], level) for name in ("between_runs", "between_epochs")
     )
     agreeing = [answer.p for answer in (between, epochs) if answer.effect * association.effect > 0]
-    if len(used) > 1:
-        measure += ", random effects of panels" if len(used) >= PANELS else ", mean of these panels"
+    measure += put_together(len(used))
+    new_low, new_high = _reversed(*np.tanh([whole.new_low, whole.new_high]).tolist())
     return told(
         measure=measure, association=association, between_runs=between, between_epochs=epochs,
         change=_change([panel.change for panel in used], level),
         fixed_change=_change([panel.fixed_change for panel in used], level),
         p=max(association.p, min(1.0, 2 * min(agreeing, default=1.0))),
         explained_by=_explained_by(used), i2=whole.i2, q_p=whole.q_p,
-        new_low=-float(np.tanh(whole.new_high)), new_high=-float(np.tanh(whole.new_low)),
-        heterogeneity=_heterogeneity(whole, used),
+        new_low=new_low, new_high=new_high,
+        heterogeneity=_heterogeneity(whole, used, Answer(low=new_low, high=new_high)),
         data=f"{plural(len(used), 'panel')}, {plural(sum(panel.models for panel in used), 'model')}, "
         f"{plural(sum(panel.runs for panel in used), 'run')}",
         note="; ".join(_notes(panels, used, table)),
@@ -116,11 +117,8 @@ def together(panels: Sequence[Permuted]) -> Permuted:
 
 def _permuted_answer(panels: Sequence[Permuted], level: float) -> Answer:
     """The summary of what permuted runs leave, with the p of the permutations of all panels."""
-    known = [panel for panel in panels if as_estimate(panel).known]
-    if not known:
-        return Answer()
-    summary = pooled([as_estimate(panel, correlation=True) for panel in known], level).summary
-    return replace(_answer(summary, level), p=together(known).p)
+    summary = pooled([as_estimate(panel, correlation=True) for panel in panels], level).summary
+    return replace(_answer(summary, level), p=together(panels).p)
 
 
 def _change(panels: Sequence[Estimate], level: float) -> Answer:
@@ -135,10 +133,7 @@ def _panel_answers(panel: Panel, level: float) -> PanelAnswers:
         replace(_answer(as_estimate(permuted, correlation=True), level), p=permuted.p)
         for permuted in (panel.between_runs, panel.between_epochs)
     )
-    excluded = panel.excluded
-    if not excluded and not panel.association.known:
-        excluded = f"no interval: {plural(panel.runs, 'run')}"
-    return PanelAnswers(name_of(panel), _answer(panel.association, level), between, epochs, excluded)
+    return PanelAnswers(name_of(panel), _answer(panel.association, level), between, epochs, panel.left_out)
 
 
 def _explained_by(panels: Sequence[Panel]) -> str:
@@ -151,13 +146,12 @@ def _explained_by(panels: Sequence[Panel]) -> str:
     return in_words([name for name, value in left.items() if abs(value) < abs(whole) / 2] or list(left))
 
 
-def _heterogeneity(whole: Pooled, panels: Sequence[Panel]) -> str:
+def _heterogeneity(whole: Pooled, panels: Sequence[Panel], new: Answer) -> str:
     if np.isnan(whole.i2):
         return ""
     told = [f"I² {whole.i2:.0%}, Cochran's Q p {whole.q_p:.2g}"]
     if whole.without:
-        low, high = _reversed(*np.tanh([whole.new_low, whole.new_high]).tolist())
-        told.append(f"a new panel is expected in [{low:.2f}, {high:.2f}]")
+        told.append(f"a new panel is expected in {interval(new)}")
         each = [-float(np.tanh(summary.value)) for summary in whole.without]
         low_panel, high_panel = (panels[place] for place in (int(np.argmin(each)), int(np.argmax(each))))
         told.append(

@@ -16,8 +16,9 @@ from prs_lightning.analysis.excluded import left_out, smaller_epsilon
 from prs_lightning.analysis.measurable import why_not
 from prs_lightning.analysis.network_claims import failures_claim, group_claim
 from prs_lightning.analysis.panels import Statistics, samples_behind
-from prs_lightning.analysis.pooling import Estimate, pooled
+from prs_lightning.analysis.pooling import Estimate, pooled, put_together
 from prs_lightning.analysis.relations import BEYOND_RIVALS, DRAWN, MARGINS, MATCHED, Relation, label, margin_of, plural
+from prs_lightning.analysis.shown import interval
 from prs_lightning.analysis.statistics import holm, trends
 from prs_lightning.analysis.verdict import (
     CONTRADICTED,
@@ -83,18 +84,16 @@ def scoreboard(
 
 def epochs_claim(rows: pd.DataFrame, level: float) -> Claim:
     """PRS falls and RA rises with epochs; the weaker part stands in the row: the claim is no better than it."""
-    told = partial(
-        Claim, "PRS ratio falls and RA rises with epochs", "2b, 5",
-        "Spearman with the epoch within runs, for the PRS ratio with its sign reversed, random effects of panels; the "
-        "weaker of the two", paper="figure 5: falls, rises",
-    )  # fmt: skip
     parts = [
         _trend(rows, *part, level)
         for part in ((measures.PRS_RATIO, "falls", -1), (measures.ROBUST_ACCURACY, "rises", 1))
     ]
-    data = f"{plural(rows['run'].nunique(), 'run')}, all epochs"
-    note = "; ".join(part.note for part in parts)
-    told = partial(told, data=data, note=note)
+    told = partial(
+        Claim, "PRS ratio falls and RA rises with epochs", "2b, 5",
+        "Spearman with the epoch within runs, for the PRS ratio with its sign reversed; the weaker of the two",
+        data=f"{plural(rows['run'].nunique(), 'run')}, all epochs", paper="figure 5: falls, rises",
+        note="; ".join(part.note for part in parts),
+    )  # fmt: skip
     if against := [part for part in parts if part.outcome == CONTRADICTED]:  # one is enough, of two that were tried
         worst = min(against, key=lambda part: part.p)
         p = min(1.0, len(parts) * worst.p)
@@ -135,11 +134,9 @@ def _trend(rows: pd.DataFrame, column: str, way: str, sign: int, level: float) -
     low, high = np.clip(whole.summary.interval(level), -1, 1).tolist()
     effect = float(np.clip(whole.summary.value, -1, 1))
     outcome = SUPPORTED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
-    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    answer = Answer(effect, low, high, whole.summary.p)
     apart = outcome == UNDECIDED and disagree([(each.value, each.p) for each in panels], whole.q_p, level)
-    shown = f"{effect:.2f}{interval} ({plural(len(panels), 'panel')}), {'panels disagree' if apart else outcome}"
+    how = f"{plural(len(panels), 'panel')}{put_together(len(panels))}"
+    shown = f"{interval(answer)} ({how}), {'panels disagree' if apart else outcome}"
     note = "; ".join([words + shown, *left_out(excluded)])
-    return told(
-        outcome=outcome, verdict=outcome, association=Answer(effect, low, high, whole.summary.p), p=whole.summary.p,
-        note=note,
-    )  # fmt: skip
+    return told(outcome=outcome, verdict=outcome, association=answer, p=answer.p, note=note)

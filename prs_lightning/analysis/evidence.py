@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from prs_lightning.analysis import fixed, resampling
 from prs_lightning.analysis.fixed import Permuted
 from prs_lightning.analysis.pooling import Estimate
-from prs_lightning.analysis.statistics import NAN, Array, held_fixed, partial_spearman, residual
+from prs_lightning.analysis.relations import plural
+from prs_lightning.analysis.statistics import NAN, Array, held_fixed, ols, partial_spearman, residual
 
 UNKNOWN = Estimate()
 PERMUTATIONS = 2000
@@ -37,7 +39,7 @@ class Models:
     controls: Sequence[Array] = ()
     seeds: Array | None = None
 
-    @property
+    @cached_property
     def crossed(self) -> bool:
         """Whether all strata have one run of each of the same seeds."""
         if self.seeds is None or np.isnan(self.seeds).any():
@@ -48,12 +50,12 @@ class Models:
         ]
         return len({*of_strata}) == 1 and len({*of_strata[0]}) == len(of_strata[0])
 
-    @property
+    @cached_property
     def strata(self) -> NDArray[np.intp]:
         """Of each run (G,)."""
         return resampling.strata_of(self.batch_sizes[np.unique(self.runs, return_index=True)[1]])
 
-    @property
+    @cached_property
     def plain(self) -> tuple[Array, Array]:
         """x and y less what is linear in the controls."""
         if not self.controls:
@@ -75,7 +77,7 @@ class Panel:
     """What one panel says of a relation; effects have the sign of y on x.
 
     Attributes:
-        excluded: why it does not count; empty if it does.
+        excluded: why nothing can be told of it; empty if something can.
         edge: 0 or 1 where y lies there and is excluded for it; NaN elsewhere.
         bound: then, of the largest share of samples, the exact upper bound.
         spearman: of all models, partial where there are controls.
@@ -104,6 +106,20 @@ class Panel:
     slope: Estimate = UNKNOWN
     degenerate: float = NAN
 
+    @property
+    def without_interval(self) -> str:
+        """Why its association has no interval; empty if it has one."""
+        if self.association.known:
+            return ""
+        if self.degenerate > 1 - resampling.KNOWN:
+            return f"no interval: x or y is constant in {self.degenerate:.0%} of the draws"
+        return f"no interval ({plural(self.runs, 'run')})"
+
+    @property
+    def left_out(self) -> str:
+        """Why it does not count; empty if it does."""
+        return self.excluded or self.without_interval
+
 
 def association(models: Models, weights: Array, covariances: Array) -> dict[str, Any]:
     """The answers over all models, for ``Panel``; x and y must vary.
@@ -118,7 +134,7 @@ def association(models: Models, weights: Array, covariances: Array) -> dict[str,
     strata = models.strata
     controls = len(models.controls)
     slopes = resampling.resampled_slopes(x, y, models.runs, weights)
-    slope = resampling.estimate(least_squares(x, y), slopes, strata, controls)
+    slope = resampling.estimate(ols(x, y)[0], slopes, strata, controls)
     return {
         "spearman": value,
         "association": resampling.fishers_z(value, draws, strata, len(x), controls),
@@ -136,7 +152,7 @@ def at_fixed_batch_and_epoch(models: Models, seed: Sequence[int]) -> dict[str, A
     """
     blocks = models.blocks()
     rng = np.random.default_rng([*seed, 1])
-    slope, spread = fixed.fixed_slope(blocks, draws=0, rng=rng, crossed=models.crossed)
+    slope, spread = fixed.fixed_slope(blocks, crossed=models.crossed)
     permuted: dict[str, Any] = {"draws": PERMUTATIONS, "rng": rng, "crossed": models.crossed}
     codes = [np.unique(each, return_inverse=True)[1] for each in (models.batch_sizes, models.epochs)]
     return {
@@ -146,13 +162,6 @@ def at_fixed_batch_and_epoch(models: Models, seed: Sequence[int]) -> dict[str, A
         "fixed_batch": held_fixed(*models.plain, codes[0]),
         "fixed_epoch": held_fixed(*models.plain, codes[1]),
     }
-
-
-def least_squares(x: Array, y: Array) -> float:
-    """The slope of y on x; NaN where x does not vary."""
-    centred = x - x.mean()
-    squares = float(centred @ centred)
-    return float(centred @ (y - y.mean())) / squares if squares > 0 else NAN
 
 
 def as_estimate(permuted: Permuted, *, correlation: bool = False) -> Estimate:

@@ -30,8 +30,7 @@ def left_out(panels: Sequence[Panel]) -> list[str]:
     """The panels that do not count, by their reason."""
     reasons: dict[str, list[str]] = {}
     for panel in panels:
-        few = f"no interval ({plural(panel.runs, 'run')})"
-        reasons.setdefault(panel.excluded or few, []).append(name_of(panel))
+        reasons.setdefault(panel.left_out, []).append(name_of(panel))
     return [f"left out: {in_words(names)}: {why}" for why, names in reasons.items()]
 
 

@@ -99,18 +99,17 @@ def between_models(blocks: Sequence[Block], *, draws: int, rng: np.random.Genera
     return _correlation([_centred(_normal_scores(block)) for block in blocks], draws, rng, crossed)
 
 
-def fixed_slope(
-    blocks: Sequence[Block], *, draws: int, rng: np.random.Generator, crossed: bool = False
-) -> tuple[Permuted, float]:
+def fixed_slope(blocks: Sequence[Block], *, crossed: bool = False) -> tuple[Permuted, float]:
     """The least-squares slope of y on x among models of one cell, and how far apart their x lie.
 
-    The distance is that of the 10th and the 90th percentile of x about the means of cells.
+    The distance is that of the 10th and the 90th percentile of x about the means of cells. The slope has the variance
+    of permutations, and no draws of them.
     """
     centred = [_centred(block) for block in blocks]
     if not centred:
         return Permuted(), NAN
     known = np.concatenate([block[0][~np.isnan(block[0])] for block in centred])
-    return _permuted(centred, draws, rng, crossed, lambda x, y: x), middle(known)
+    return _permuted(centred, 0, np.random.default_rng(0), crossed, lambda x, y: x), middle(known)
 
 
 def middle(values: Array) -> float:

@@ -165,7 +165,7 @@ def _panel(
     if np.isnan(row["spearman"]):
         notes.append("Spearman: the controls leave nothing of x or y")
     if panel.degenerate > 1 - resampling.KNOWN:
-        notes.append(f"no interval: x or y is constant in {panel.degenerate:.0%} of the draws")
+        notes.append(panel.without_interval)
     if panel.between_runs.freedom < 3:
         notes.append("too few runs of one batch size to compare at fixed batch size")
     return row | {"reading": reading(row), "note": "; ".join(filter(None, notes))}, panel

@@ -80,6 +80,17 @@ def pooled(panels: Sequence[Estimate], level: float = 0.95) -> Pooled:
     return Pooled(summary, q_p, i2, summary.value - half, summary.value + half, without)
 
 
+def put_together(panels: int) -> str:
+    """How so many panels are put together, behind the words of a measure; nothing for one.
+
+    >>> put_together(9), put_together(2), put_together(1)
+    (', random effects of panels', ', mean of these panels', '')
+    """
+    if panels < 2:
+        return ""
+    return ", random effects of panels" if panels >= PANELS else ", mean of these panels"
+
+
 def _summary(known: Sequence[Estimate]) -> tuple[Estimate, float, float]:
     """The summary, the variance between panels and Cochran's Q."""
     if len(known) < 2:
