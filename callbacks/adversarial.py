@@ -18,7 +18,7 @@ from prs_lightning.seeding import keyed_generator
 
 
 class Adversarial(Intervention):
-    """PGD training (Madry et al. 2018): each batch is attacked in eval mode, and the network is trained on what comes out.
+    """PGD training (Madry et al. 2018): a batch is attacked in eval mode, and the network trained on what comes out.
 
     Args:
         strength: radius of the ball, as a share of ``epsilon``.
@@ -56,11 +56,9 @@ class Adversarial(Intervention):
         with evaluating(module):
             pixels = PixelNetwork(module, *self.normalisation) if self.normalisation else None
             images = inputs if pixels is None else pixels.pixels(inputs)
-            all_of_them = torch.ones_like(
-                labels, dtype=torch.bool
-            )  # else who is misclassified already would stay clean
+            everyone = torch.ones_like(labels, dtype=torch.bool)  # else who is misclassified already would stay clean
             found = pgd(
-                pixels or module, images, labels, generator=generator, among=all_of_them, batch_size=len(images),
+                pixels or module, images, labels, generator=generator, among=everyone, batch_size=len(images),
                 diagnose=False, **self.threat,
             ).adversarial  # fmt: skip
         assert found is not None

@@ -12,8 +12,8 @@ from prs_lightning.regions.penalties import border_hinge
 class HighPRS(LowPRS):
     """The opposite of :class:`LowPRS` at equal cost: the same hinge and scale, with s the sign that z does not have.
 
-    Each pre-activation is drawn to the border of its unit by a gradient of the same size as `LowPRS` has where it is not met.
-    Near its border a unit tells apart the samples of one class.
+    Each pre-activation is drawn to the border of its unit by a gradient of the size that `LowPRS` has where it is not
+    met. Near its border a unit tells apart the samples of one class.
 
     Args:
         strength, warmup, margin, decay, layer, classes: as of :class:`LowPRS`.

@@ -9,11 +9,10 @@ from functools import wraps
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.network import MeasuredNetwork, as_measured, for_network, logits_of, unwrapped
+from prs_lightning.network import MeasuredNetwork, as_measured, for_network, unwrapped
 from prs_lightning.regions.layers import Tap, tapping
 from prs_lightning.regions.tracing import Ends, find_ends
 

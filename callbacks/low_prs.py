@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 from prs_lightning.callbacks.intervening import Intervention, Seen
@@ -18,10 +19,10 @@ from prs_lightning.regions.tracing import Ends
 class LowPRS(Intervention):
     """Adds ``strength`` * mean over samples and units of max(0, margin - s z / scale).
 
-    z are the penultimate pre-activations, not what comes out of the ReLU: a unit that is dead for a sample has a gradient
-    too. s is the majority sign of the sample's class over the training set, from counts in which older batches fade.
-    The scale, the mean of \\|z\\| when the warm-up ends, is a constant from then on: the term is met by signs, and what larger
-    logits would give it is bounded by the margin.
+    z are the penultimate pre-activations, not what comes out of the ReLU: a unit that is dead for a sample has a
+    gradient too. s is the majority sign of the sample's class over the training set, from counts in which older batches
+    fade. The scale, the mean of abs z when the warm-up ends, is a constant from then on: the term is met by signs, and
+    what larger logits would give it is bounded by the margin.
 
     Args:
         strength, warmup: see :class:`Intervention`.
@@ -54,8 +55,7 @@ class LowPRS(Intervention):
             raise ConfigError(f"layer={layer}, classes={classes}: expected both, or neither")
         self.margin, self.decay, self.pattern = margin, decay, pattern
         self.layer, self.classes = layer, classes
-        self.counts: Tensor | None = None
-        self.scale: Tensor | None = None
+        self.counts = self.scale = torch.empty(0)
 
     def taps(self, ends: Callable[[], Ends]) -> Sequence[Tap]:
         if self.layer is not None:
@@ -66,13 +66,13 @@ class LowPRS(Intervention):
         return [self.penultimate, self.logits]
 
     def look(self, trainer: pl.Trainer, seen: Seen) -> None:
-        warming = self.counts is None or trainer.current_epoch < self.warmup
+        warming = not len(self.counts) or trainer.current_epoch < self.warmup
         if not warming and self.pattern == "fixed":
             return
         classes = self.classes or max(2, seen.at[self.logits].shape[1])
         batch = PatternCounts.of(seen.at[self.penultimate], seen.labels, classes).packed()
         batch = trainer.strategy.reduce(batch, reduce_op="sum")  # the same patterns on all processes
-        before = self.counts.to(batch) if self.counts is not None else batch.new_zeros(batch.shape)
+        before = self.counts.to(batch) if len(self.counts) else torch.zeros_like(batch)
         counts = PatternCounts.unpacked(before).then(PatternCounts.unpacked(batch), self.decay)
         self.counts = counts.packed()
         if warming:

@@ -25,7 +25,7 @@ def pattern_hinge(pre_activations: Tensor, signs: Tensor, *, scale: Tensor, marg
 
 
 def border_hinge(pre_activations: Tensor, *, scale: Tensor, margin: float) -> Tensor:
-    """`pattern_hinge` with s the sign that z does not have: each z is drawn to the border of its unit, from either side.
+    """`pattern_hinge` with s the sign that z does not have: each z is drawn to the border of its unit.
 
     Its gradient is as large as that of `pattern_hinge` where it is not met: 1 / (N D scale) for each z.
 
