@@ -28,7 +28,7 @@ from prs_lightning.analysis.matching import matched_epochs
 from prs_lightning.analysis.mediation import MEDIATION_COLUMNS, mediation_table
 from prs_lightning.analysis.pairing import COMPARED, Pair, Run, paired
 from prs_lightning.analysis.relations import MARGINS, in_words
-from prs_lightning.analysis.selection import select
+from prs_lightning.analysis.selection import on_grid
 from prs_lightning.measures import LOGIT_GAP, TEST_ACCURACY
 from prs_lightning.runs.naming import NO_ARM
 
@@ -60,7 +60,7 @@ def causal_study(
     if (rows["arm"] == NO_ARM).all():
         tables = (pd.DataFrame(columns=[*names]) for names in (COLUMNS, MEDIATION_COLUMNS, DOSE_COLUMNS))
         return Causes(UNDECIDED, "no run has an intervention", (), *tables, factorial) if len(factorial) else None
-    grid = select(rows, grid_epochs).models
+    grid = rows[on_grid(rows, grid_epochs)]
     pairs, messages = paired(grid if scaled is None else pd.concat([grid, scaled], ignore_index=True))
     names = sorted({pair.treated.arm for pair in pairs}, key=_place)
     accuracy_tolerance, gap_tolerance = tolerances

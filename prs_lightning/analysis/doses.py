@@ -71,7 +71,7 @@ def _rows(
         whole = pooled(estimates, level).summary
         low, high = whole.interval(level)
         rows.append({
-            "intervention": intervention, "measure": measure, "slope": whole.value, "low": low, "high": high, "p": whole.p,
-            "pairs": counted, "doses": ", ".join(f"{strength:g}" for strength in strengths),
+            "intervention": intervention, "measure": measure, "slope": whole.value, "low": low, "high": high,
+            "p": whole.p, "pairs": counted, "doses": ", ".join(f"{strength:g}" for strength in strengths),
         })  # fmt: skip
     return rows

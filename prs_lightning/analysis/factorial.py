@@ -37,10 +37,10 @@ def factors_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def factorial_table(rows: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """``FACTORIAL_COLUMNS``, of the last epochs of the runs that were left alone; empty where factors cannot be parted.
+    """``FACTORIAL_COLUMNS``, of the last epochs of the runs that were left alone; empty where nothing can be parted.
 
-    A constant for each panel (network and data set) and seed; errors are clustered by seed, with Student's t of seeds - 1
-    degrees of freedom. Factors that do not vary are left out; batch size must be parted from at least one of the others.
+    A constant for each panel (network and data set) and seed; errors are clustered by seed, with Student's t of
+    seeds - 1 degrees of freedom. Factors that do not vary are left out, but batch size must and one more.
     """
     empty = pd.DataFrame(columns=[*FACTORIAL_COLUMNS])
     alone = rows[rows["arm"] == NO_ARM] if "arm" in rows else rows

@@ -40,8 +40,8 @@ def seeded(seed: int) -> Iterator[None]:
 def mediated(gaps: Array, outcomes: Array, *, seed: int, draws: int = DRAWS, level: float = 0.95) -> pd.DataFrame:
     """The effect of an arm on an outcome: in all, direct, and through the gap; ``effect, value, low, high, p``.
 
-    Least squares of the outcome on arm and gap, and of the gap on the arm, each with a constant for each pair; values are
-    those of parameters drawn from their normal distribution, so with few pairs the intervals are too narrow.
+    Least squares of the outcome on arm and gap, and of the gap on the arm, each with a constant for each pair. Values
+    are of parameters drawn from their normal distribution, so with few pairs the intervals are too narrow.
 
     Args:
         gaps, outcomes: (pairs, 2), of the run that was left alone and of the arm's.
