@@ -91,7 +91,7 @@ def select(
 
 
 def on_grid(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.Series:
-    """Which rows are at an epoch of the grid: of the one given, else of each run's own."""
+    """Whether each row is at an epoch of the grid, as of `select`."""
     if grid_epochs is not None:
         return rows["epoch"].isin(list(grid_epochs))
     own = rows.get("config.grid_epochs", pd.Series(None, rows.index)).astype(object)
