@@ -12,9 +12,6 @@ from prs_lightning.runs.naming import NO_ARM
 SCALED = "scaled x1000"
 """The arm of the negative control: networks that were left alone, and whose logits were multiplied afterwards."""
 
-PANEL = ("model", "data", "batch_size")
-"""In a panel runs of one seed are alike but for their arm."""
-
 
 def left_alone(table: pd.DataFrame) -> pd.DataFrame:
     """Rows or runs without an intervention: those that correlations, candidate models and networks A and B are of."""

@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 
 from prs_lightning.analysis import networks
-from prs_lightning.analysis.arms import PANEL, SCALED, left_alone
+from prs_lightning.analysis.arms import SCALED
 from prs_lightning.analysis.measured import IDENTITY
+from prs_lightning.analysis.pairing import paired
 from prs_lightning.analysis.selection import Network, on_grid
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import ConfigError, RunError, in_one_line
@@ -45,10 +46,10 @@ def scaled_rows(
     force: bool = False,
     progress: Callable[[str], object] = print,
 ) -> tuple[pd.DataFrame | None, list[str]]:
-    """Rows of the control, one for each run of ``none`` in a panel with interventions, at its last grid epoch.
+    """Rows of the control, one for each run of ``none`` that has a twin with an intervention, at its last grid epoch.
 
     Args:
-        rows: ``RunTable.rows``.
+        rows: ``RunTable.rows``; some with an intervention.
         runs: folder of the runs.
         folder: keeps what was measured, in ``scaled.csv``, until a checkpoint, the attacks or their code change.
         data_root: as for the figures of two networks.
@@ -91,11 +92,11 @@ def scaled_rows(
 
 
 def _ends(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.DataFrame:
-    """The last grid epoch of each run that was left alone in a panel where others were not."""
-    interfered = rows.loc[rows["arm"] != "none", list(PANEL)].drop_duplicates()
-    alone = left_alone(rows)
-    alone = alone[on_grid(alone, grid_epochs)].merge(interfered, on=list(PANEL))
-    return alone.loc[alone.groupby("run", sort=False)["epoch"].idxmax()].reset_index(drop=True)
+    """The last grid epoch of each run that was left alone and has a twin that was not."""
+    grid = rows[on_grid(rows, grid_epochs)]
+    pairs, _ = paired(grid)
+    twins = grid[grid["run"].isin([pair.none.name for pair in pairs])]
+    return twins.loc[twins.groupby("run")["epoch"].idxmax()].reset_index(drop=True)
 
 
 def _as_rows(ends: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
