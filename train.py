@@ -120,6 +120,7 @@ def make_trainer(cfg: DictConfig, config: dict[str, Any], run: RunDirectory, mod
     callbacks = [
         OneEnd(),
         Limits(chosen["max_time"]),
+        *(made(f"intervention.{key}", each) for key, each in cfg.intervention.items() if each),
         *(made(f"callbacks.{key}", each) for key, each in cfg.callbacks.items() if each),
     ]
     check_stopping(callbacks, chosen["check_val_every_n_epoch"])

@@ -25,7 +25,7 @@ of a command, `python train.py --help` the options of each group.
 
 This page is made by `python -m prs_lightning.schema > docs/config.md`.
 """
-OPTIONS: dict[str, type[Part]] = {"data": parts.ImageData, "model": parts.ResNet18}
+OPTIONS: dict[str, type[Part]] = {"data": parts.ImageData, "model": parts.AnyNetwork}
 """Groups of which one part describes all options."""
 
 

@@ -136,6 +136,7 @@ Natural = Annotated[int, Field(ge=0, le=LARGEST), Expected("an integer of 0 or m
 Seed = Annotated[int, Field(ge=0, lt=2**32), Expected("an integer from 0 to 4294967295")]
 Workers = Annotated[int, Field(ge=0, le=1024), Expected("an integer from 0 to 1024")]
 Pixels = Annotated[int, Field(ge=1, le=2**14), Expected("an integer from 1 to 16384")]
+Multiplier = Annotated[float, Field(gt=0, le=16), Expected("a number above 0, 16 at most")]
 Positive = Annotated[float, Field(gt=0), Expected("a number above 0")]
 NotNegative = Annotated[float, Field(ge=0), Expected("a number of 0 or more")]
 Number = Annotated[float, Expected("a number")]
