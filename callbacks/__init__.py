@@ -3,10 +3,14 @@
 trainer = Trainer(callbacks=[Scores(), Regions(), CosineSimilarity(), Sparsity(), Robustness(epsilon=8/255, test=...)])
 """
 
+from prs_lightning.callbacks.adversarial import Adversarial
 from prs_lightning.callbacks.collapse import Collapse
 from prs_lightning.callbacks.cosine_similarity import CosineSimilarity
+from prs_lightning.callbacks.high_prs import HighPRS
 from prs_lightning.callbacks.local_complexity import LocalComplexity
+from prs_lightning.callbacks.logit_penalty import LogitPenalty
 from prs_lightning.callbacks.logits import Logits
+from prs_lightning.callbacks.low_prs import LowPRS
 from prs_lightning.callbacks.records import Records
 from prs_lightning.callbacks.regions import Regions
 from prs_lightning.callbacks.robustness import Robustness
@@ -15,10 +19,14 @@ from prs_lightning.callbacks.sparsity import Sparsity
 from prs_lightning.callbacks.weight_norms import WeightNorms
 
 __all__ = [
+    "Adversarial",
     "Collapse",
     "CosineSimilarity",
+    "HighPRS",
     "LocalComplexity",
+    "LogitPenalty",
     "Logits",
+    "LowPRS",
     "Records",
     "Regions",
     "Robustness",

@@ -190,6 +190,10 @@ class PixelNetwork(nn.Module):
         rounded = images.clamp(0, 1)
         return torch.where((images - rounded).abs() < 1e-5, rounded, images)
 
-    def forward(self, images: Tensor) -> Any:
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network takes for images in [0, 1]."""
         mean, std = self._per_channel(images)
-        return self.network((images - mean) / std)
+        return (images - mean) / std
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(self.inputs(images))
