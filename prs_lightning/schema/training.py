@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from prs_lightning.errors import nearest
-from prs_lightning.schema import parts
+from prs_lightning.schema import interventions, parts
 from prs_lightning.schema.attacks import Entry
 from prs_lightning.schema.lines import expected, problems
 from prs_lightning.schema.relations import relations
@@ -37,6 +37,7 @@ TARGETS: dict[str, type[Part]] = {
     "lightning.pytorch.loggers.TensorBoardLogger": parts.TensorboardLogger,
     "lightning.pytorch.loggers.MLFlowLogger": parts.MlflowLogger,
     "lightning.pytorch.loggers.WandbLogger": WandbLogger,
+    **interventions.TARGETS,
 }
 """What conf/ names, and its keys: so that nothing of it needs to be imported to be checked."""
 GROUPS = {

@@ -138,6 +138,7 @@ Workers = Annotated[int, Field(ge=0, le=1024), Expected("an integer from 0 to 10
 Pixels = Annotated[int, Field(ge=1, le=2**14), Expected("an integer from 1 to 16384")]
 Multiplier = Annotated[float, Field(gt=0, le=16), Expected("a number above 0, 16 at most")]
 Positive = Annotated[float, Field(gt=0), Expected("a number above 0")]
+Fraction = Annotated[float, Field(gt=0, lt=1), Expected("a number between 0 and 1, neither of them")]
 NotNegative = Annotated[float, Field(ge=0), Expected("a number of 0 or more")]
 Number = Annotated[float, Expected("a number")]
 Share = Annotated[float, Field(ge=0, le=1), Expected("a number from 0 to 1")]
