@@ -42,6 +42,7 @@ def analyze(cfg: DictConfig) -> None:
     import pandas as pd
 
     from prs_lightning.analysis import (
+        arms,
         boards,
         claims,
         coupled,
@@ -67,11 +68,12 @@ def analyze(cfg: DictConfig) -> None:
     table.save(read, folder)
     selected = selection.select(read.rows, config["grid_epochs"], config["thresholds"])
     models = selected.models
-    print(f"{selected.counts['models'].iloc[1]} candidate models, {len(models)} kept", flush=True)
+    print(f"{selected.counts['models'].iloc[-3]} candidate models, {len(models)} kept", flush=True)
     if config["plan"]:
         power.check(models)
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     written.write_csv(folder / "statistics.csv", statistics.table)
+    alone = arms.left_alone(read.rows)
     pair, why = named, "named by the user"
     if not named:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
@@ -87,7 +89,7 @@ def analyze(cfg: DictConfig) -> None:
         from prs_lightning.analysis import figures
 
         made = figures.make_all(
-            read.rows, models, load_pair if pair else None,
+            alone, models, load_pair if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
             sizes={name: size for name, size in config["sizes"].items() if size is not None and name != "audited"},
             only=wanted,
@@ -99,7 +101,7 @@ def analyze(cfg: DictConfig) -> None:
         figure.number: pd.read_csv(figure.csv) for figure in made if figure.number in ("3", "6a", "9") and figure.csv
     }
     judged = claims.scoreboard(
-        statistics, read.rows[read.rows["run"].isin(models["run"])],
+        statistics, alone[alone["run"].isin(models["run"])],
         groups=numbers.get("9"), failures=numbers.get("6a"), curve=numbers.get("3"), margins=config["margins"],
         level=config["bootstrap"]["level"],
     )  # fmt: skip

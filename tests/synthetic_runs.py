@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,18 @@ def write_run(
     status: str = "finished",
     reason: str | None = None,
     epochs: int | None = None,
+    interventions: Mapping[str, float] | None = None,
 ) -> RunDirectory:
-    """One run directory that holds ``columns``, an array per measure with a value per epoch (NaN: not taken)."""
+    """One run directory that holds ``columns``, an array per measure with a value per epoch (NaN: not taken).
+
+    ``interventions`` are names with strengths.
+    """
     length = len(next(iter(columns.values())))
-    run = RunDirectory(Path(folder) / f"{data}-{model}-bs{batch_size}-seed{seed}")
+    done = "".join(f"-{name}-{strength:g}" for name, strength in (interventions or {}).items())
+    run = RunDirectory(Path(folder) / f"{data}-{model}-bs{batch_size}-seed{seed}{done}")
     kept = config(model, data, batch_size, seed, epochs or length, grid)
+    if interventions:
+        kept["intervention"] = {name: {"strength": strength} for name, strength in interventions.items()}
     write_text(run.config_file, yaml.safe_dump(kept, sort_keys=False))
     values = {name: [f"{v:.7g}" if v == v else "" for v in column.tolist()] for name, column in columns.items()}
     rows = [
@@ -155,6 +162,7 @@ def write_grid(
     run_noise: float = 0.05,
     noise: float = 0.02,
     collapsed: Iterable[int] = (),
+    interventions: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> list[RunDirectory]:
     """Run directories of the whole product; larger batches have larger PRS ratios, as in the paper.
@@ -176,7 +184,23 @@ def write_grid(
         columns |= {name: np.where(off, np.nan, columns[name]) for name in AT_THE_GRID}
         if position in set(collapsed):
             columns["test/accuracy"] = np.full(epochs, 0.1)
-        made.append(write_run(folder, columns, model=model, data=name, batch_size=batch, seed=run_seed, grid=grid))
+        identity = {"model": model, "data": name, "batch_size": batch, "seed": run_seed}
+        made.append(write_run(folder, columns, **identity, grid=grid, interventions=interventions))
+    return made
+
+
+ARMS: tuple[dict[str, float], ...] = (
+    {"low_prs": 1.0}, {"low_prs": 5.0}, {"high_prs": 1.0}, {"adversarial": 1.0},
+    {"low_prs": 1.0, "logit_penalty": 0.01},
+)  # fmt: skip
+"""A small experiment: two doses, the opposite, the positive control, and one that holds the logits."""
+
+
+def write_arms(folder: str | Path, arms: Iterable[Mapping[str, float]] = ARMS, **arguments: Any) -> list[RunDirectory]:
+    """A grid of runs for each of ``arms``, which names interventions with strengths; the more, the fewer regions."""
+    made = []
+    for place, interventions in enumerate(arms, start=1):
+        made += write_grid(folder, interventions=interventions, **{"seed": 100 + place, **arguments})
     return made
 
 

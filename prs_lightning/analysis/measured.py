@@ -13,7 +13,9 @@ import pyarrow.csv as arrow_csv
 
 from prs_lightning.runs import RunDirectory
 
-IDENTITY = ("run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch")
+IDENTITY = (
+    "run", "data", "model", "batch_size", "seed", "epochs", "status", "git_commit", "torch", "arm", "strength",
+)  # fmt: skip
 """Columns of the tables that say which run a row is of; no measure is called so."""
 NO_ROWS = pa.table({"epoch": pa.array([], pa.int64())})
 UNUSUAL = (b'"', b"\r", b"\0", b"\xef\xbb\xbf")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from prs_lightning.analysis.arms import left_alone
 from prs_lightning.analysis.statistics import Array
 from prs_lightning.errors import ConfigError
 from prs_lightning.measures import LOGIT_GAP, PRS_RATIO, TEST_ACCURACY
@@ -22,7 +23,8 @@ class Selection:
 
     Attributes:
         models: the rows that were kept, one per model: a run at an epoch of the grid.
-        counts: a row per step: ``step``, ``models`` and ``runs`` that are left after it.
+        counts: a row per step: ``step``, ``models`` and ``runs`` that are left after it; the last three are candidates,
+            measured and kept.
         collapsed: a row per run that lost models to the threshold: ``run``, ``lost`` and ``candidates`` (models),
             ``lowest`` and ``threshold`` (test accuracy).
         thresholds: data set -> the threshold that was applied.
@@ -41,6 +43,8 @@ def select(
 ) -> Selection:
     """Keep the rows at the grid's epochs whose test accuracy reaches the threshold of their data set.
 
+    Runs with an intervention are no candidates: of these the causal section tells.
+
     Args:
         rows: ``RunTable.rows``.
         grid_epochs: epochs, counted from 1; None takes each run's own ``grid_epochs``, the epochs whose weights it
@@ -55,6 +59,7 @@ def select(
         raise ConfigError(f"thresholds={bad}: expected test accuracies in [0, 1]")
     if grid_epochs is not None and any(epoch < 1 for epoch in grid_epochs):
         raise ConfigError(f"grid_epochs={list(grid_epochs)}: epochs are counted from 1")
+    read, rows = rows, left_alone(rows)
     names = sorted(rows["data"].unique())
     limits = {name: float(thresholds.get(name, thresholds.get("default", 0.0))) for name in names}
     if TEST_ACCURACY not in rows:
@@ -65,7 +70,8 @@ def select(
     lost = measured[TEST_ACCURACY] < threshold
     models = measured[~lost].reset_index(drop=True)
     steps = {
-        "rows read, one per run and epoch": rows,
+        "rows read, one per run and epoch": read,
+        **({"of runs without an intervention": rows} if len(rows) < len(read) else {}),
         "at an epoch of the grid: the candidate models": candidates,
         "with a test accuracy": measured,
         "that reach the threshold on test accuracy": models,

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pandas as pd
 
+from prs_lightning.analysis.arms import left_alone, others_in_words
 from prs_lightning.analysis.relations import in_words, label, plural, rank
 from prs_lightning.analysis.selection import Selection
 from prs_lightning.measures import ROBUST_ACCURACY
@@ -35,7 +36,8 @@ def what_was_measured(selection: Selection, runs: pd.DataFrame) -> str:
         told += f"({plural(panels, 'panel')})"
         told += f", with {in_words([*filter(None, settings)])}" if any(settings) else ""
         told += f": {plural(len(models), 'model')} at {numbers(models['epoch'], 'epoch')}."
-    return " ".join(filter(None, [told, _attack(models), _left_out(selection), _unfinished(runs)]))
+    alone = left_alone(runs)
+    return " ".join(filter(None, [told, _attack(models), _left_out(selection), _unfinished(alone), _interfered(runs)]))
 
 
 def numbers(values: pd.Series, noun: str) -> str:
@@ -92,7 +94,7 @@ def in_pixels(epsilon: object) -> str:
 
 def _left_out(selection: Selection) -> str:
     """How many candidate models do not count, and why."""
-    candidates, measured, kept = (int(count) for count in selection.counts["models"].iloc[1:4])
+    candidates, measured, kept = (int(count) for count in selection.counts["models"].iloc[-3:])
     limits = where_the_same([(f"{limit:g}", data) for data, limit in selection.thresholds.items() if limit])
     why = [
         (candidates - measured, "without a test accuracy"),
@@ -109,3 +111,9 @@ def _unfinished(runs: pd.DataFrame) -> str:
         return ""
     kinds = in_words([f"{count} {status}" for status, count in others.items()])
     return f"Not all runs finished: {kinds} of {len(runs):,}."
+
+
+def _interfered(runs: pd.DataFrame) -> str:
+    """Runs that do not count here as something was done to them."""
+    others = others_in_words(runs)
+    return f"Not counted here, but in the section on causes: {others}." if others else ""

@@ -22,7 +22,7 @@ from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import RunError, in_one_line, printable
 from prs_lightning.runs import RunDirectory, Status, write_atomically
 from prs_lightning.runs.finding import Found, survey
-from prs_lightning.runs.naming import architecture, flatten
+from prs_lightning.runs.naming import architecture, arm, flatten, strength, strengths_text
 
 NUMBERS = ("batch_size", "seed", "epochs")
 SAY_SECONDS = 5.0
@@ -125,7 +125,8 @@ def _in_utf8(name: str, told: list[str]) -> str:
 
 def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
     """The run's row among the runs, and the rest of its config as text."""
-    config = flatten(_told_instead(run.config, run.config_file, told))
+    whole = _told_instead(run.config, run.config_file, told)
+    config = flatten(whole)
     record = _told_instead(run.record, run.record_file, told)
     versions = record.get("versions") or {}
     if not isinstance(versions, Mapping):
@@ -143,6 +144,8 @@ def _read_entry(run: RunDirectory, name: str, told: list[str]) -> tuple[dict[str
         "status": str(_status(run, record)),
         "git_commit": texts.pop("git_commit"),
         "torch": versions.get("torch"),
+        "arm": in_one_line(arm(whole)),
+        "strength": _strength(whole, told),
         **texts,
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
@@ -172,6 +175,18 @@ def _number(key: str, value: object, told: list[str]) -> float | None:
         return value
     told.append(f"config.yaml: {key}={in_one_line(value)[:40]} is no number")
     return None
+
+
+def _strength(config: Mapping[str, Any], told: list[str]) -> str:
+    """Those of the run's interventions, as in the name of its arm; 0 without any."""
+    try:
+        given = strength(config)
+    except (TypeError, ValueError):
+        told.append(
+            f"config.yaml: intervention={in_one_line(config['intervention'])[:40]} has strengths that are no numbers"
+        )
+        return "unknown"
+    return given if isinstance(given, str) else strengths_text([given])
 
 
 def model_name(target: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from prs_lightning.schema.targets import without_usual
 
 PART = "base"
 """The file of a group that its others include, and which is no option."""
+
+NO_ARM = "none"
+"""The arm of a run without an intervention."""
 
 # Keys that may differ when a run is taken up again, because they do not change what is computed.
 BOOKKEEPING = (
@@ -247,6 +250,41 @@ def strength(config: Mapping[str, Any]) -> float | str:
 def model_name(config: Mapping[str, Any]) -> str:
     """The model's class, in lower case."""
     return config["model"]["_target_"].rsplit(".", 1)[-1].lower()
+
+
+def interventions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Each intervention of a config by its name, with its strength."""
+    found = config.get("intervention")
+    nodes = found if isinstance(found, Mapping) else {}
+    return {str(name): node.get("strength", 1) for name, node in nodes.items() if isinstance(node, Mapping)}
+
+
+def arm(config: Mapping[str, Any]) -> str:
+    """The names of a run's interventions, in the order of the config; ``none`` for a run that is left alone.
+
+    >>> arm({"intervention": {"low_prs": {"strength": 1}, "logit_penalty": {"strength": 0.01}}}), arm({})
+    ('low_prs+logit_penalty', 'none')
+    """
+    return "+".join(interventions(config)) or NO_ARM
+
+
+def strength(config: Mapping[str, Any]) -> float | str:
+    """That of a single intervention, several as one text, in the order of `arm`; 0 without any.
+
+    >>> strength({"intervention": {"low_prs": {"strength": 1.0}, "logit_penalty": {"strength": 0.01}}}), strength({})
+    ('1+0.01', 0.0)
+    """
+    values = list(interventions(config).values())
+    return strengths_text(values) if len(values) > 1 else float(values[0]) if values else 0.0
+
+
+def strengths_text(values: Sequence[float]) -> str:
+    """Numbers between plus signs, without one in a number.
+
+    >>> strengths_text([1.0, 1e-05, 2e6])
+    '1+1e-05+2e06'
+    """
+    return "+".join(f"{float(value):g}".replace("e+", "e") for value in values)
 
 
 def architecture(model: Mapping[str, Any]) -> str:
