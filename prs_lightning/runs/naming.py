@@ -225,28 +225,6 @@ def run_name(config: Mapping[str, Any]) -> str:
     return f"{config['data']['name']}-{model_name(config)}-bs{config['batch_size']}-seed{config['seed']}"
 
 
-def arm(config: Mapping[str, Any]) -> str:
-    """What a run's training was interfered with: the names of its interventions, in their order; or ``none``.
-
-    >>> arm({}), arm({"intervention": {"low_prs": {"strength": 5}, "logit_penalty": {"strength": 0.01}}})
-    ('none', 'low_prs+logit_penalty')
-    """
-    return "+".join(name for name, node in (config.get("intervention") or {}).items() if node) or "none"
-
-
-def strength(config: Mapping[str, Any]) -> float | str:
-    """How strongly: the number of a single intervention (1 where it says none), of several a text; 0 for none.
-
-    >>> strength({}), strength({"intervention": {"low_prs": {"strength": 5}}})
-    (0.0, 5.0)
-    >>> strength({"intervention": {"low_prs": {"strength": 1.0}, "logit_penalty": {"strength": 0.01}}})
-    '1+0.01'
-    """
-    nodes = [node for node in (config.get("intervention") or {}).values() if node]
-    numbers = [float(node.get("strength", 1)) for node in nodes]
-    return numbers[0] if len(numbers) == 1 else "+".join(f"{number:g}" for number in numbers) or 0.0
-
-
 def model_name(config: Mapping[str, Any]) -> str:
     """The model's class, in lower case."""
     return config["model"]["_target_"].rsplit(".", 1)[-1].lower()

@@ -17,6 +17,7 @@ from prs_lightning.schema.values import (
     Positive,
     Radius,
     Seed,
+    Share,
     Text,
     key,
     only,
@@ -70,10 +71,52 @@ class Adversarial(Part):
     precision: Annotated[Any, only("float32", "bfloat16")] = key("of the gradients", "float32")
 
 
+class WeightNorm(Part):
+    """Bounded weights."""
+
+    strength: NotNegative = key("1: no layer's norm grows; 2: each is halved; 0: no bound", 1.0)
+    warmup: Natural = key("epochs in which it only looks on", 0)
+
+
+class WeightDecay(Part):
+    """Decoupled weight decay."""
+
+    strength: NotNegative = key("times the learning rate: what each step takes away", 0.01)
+    warmup: Natural = key("epochs in which it only looks on", 0)
+
+
+class LabelSmoothing(Part):
+    """Smoothed labels."""
+
+    strength: Share = key("of a label, which is spread over all classes", 0.1)
+    warmup: Natural = key("epochs in which it only looks on", 0)
+
+
+class Width(Part):
+    """Penultimate units."""
+
+    strength: Natural = key("their number, which is handed to `model.width`", 32)
+    warmup: Natural = key("epochs in which it only looks on", 0)
+
+
+class Published(Part):
+    """The regulariser of the paper's authors."""
+
+    strength: NotNegative = key("of both terms; 0: nothing is touched", 1.0)
+    warmup: Count = key("epochs of the loss alone", 50)
+    mean_weight: NotNegative = key("of the pull to the mean of the major region", 0.8)
+    sign_weight: NotNegative = key("of the pull to its signs", 1.0)
+
+
 HOME = "prs_lightning.callbacks"
 TARGETS: dict[str, type[Part]] = {
     f"{HOME}.low_prs.LowPRS": LowPRS,
     f"{HOME}.high_prs.HighPRS": HighPRS,
     f"{HOME}.logit_penalty.LogitPenalty": LogitPenalty,
     f"{HOME}.adversarial.Adversarial": Adversarial,
+    f"{HOME}.weight_norm.WeightNorm": WeightNorm,
+    f"{HOME}.weight_decay.WeightDecay": WeightDecay,
+    f"{HOME}.label_smoothing.LabelSmoothing": LabelSmoothing,
+    f"{HOME}.width.Width": Width,
+    f"{HOME}.published.Published": Published,
 }
