@@ -94,7 +94,7 @@ def analyze(cfg: DictConfig) -> None:
             alone, models, load_pair if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
             sizes={name: size for name, size in config["sizes"].items() if size is not None and name != "audited"},
-            only=wanted,
+            only=wanted, arms=of_arms,
             progress=say, why=None if pair else why,
         )  # fmt: skip
     else:

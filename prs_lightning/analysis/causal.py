@@ -10,14 +10,11 @@ import pandas as pd
 
 from prs_lightning.analysis.arms import SCALED
 from prs_lightning.analysis.causes import (
-    HIGH,
-    LOW,
     NEGATIVE,
-    POSITIVE,
     UNDECIDED,
     Causes,
     Contrasts,
-    aim_of,
+    in_order,
     judged,
     judged_arm,
 )
@@ -58,28 +55,32 @@ def causal_study(
     """
     factorial = factorial_table(rows, level=level)
     if (rows["arm"] == NO_ARM).all():
-        tables = (pd.DataFrame(columns=[*names]) for names in (COLUMNS, MEDIATION_COLUMNS, DOSE_COLUMNS))
-        return Causes(UNDECIDED, "no run has an intervention", (), *tables, factorial) if len(factorial) else None
+        none, mediation, doses = (
+            pd.DataFrame(columns=[*names]) for names in (COLUMNS, MEDIATION_COLUMNS, DOSE_COLUMNS)
+        )
+        told = Causes(UNDECIDED, "no run has an intervention", (), none, mediation, doses, factorial)
+        return told if len(factorial) else None
     grid = rows[on_grid(rows, grid_epochs)]
     pairs, messages = paired(grid if scaled is None else pd.concat([grid, scaled], ignore_index=True))
-    names = sorted({pair.treated.arm for pair in pairs}, key=_place)
-    accuracy_tolerance, gap_tolerance = tolerances
-    match = partial(_match, accuracy_tolerance=accuracy_tolerance, gap_tolerance=gap_tolerance)
+    contrasts = compared(pairs, margins, tolerances, level)
+    arms = tuple(judged_arm(name, contrasts) for name in contrasts.arms)
+    verdict, reason = judged(arms, contrasts)
+    mediation = mediation_table(pairs, [arm.name for arm in arms if arm.aim != NEGATIVE], seed=seed, level=level)
+    doses = dose_table(pairs, level=level)
+    return Causes(verdict, reason, arms, contrasts.table, mediation, doses, factorial, (*messages, *_early(pairs)))
+
+
+def compared(
+    pairs: Sequence[Pair], margins: Mapping[str, float], tolerances: tuple[float, float], level: float
+) -> Contrasts:
+    """All arms against ``none``, at the end and at the match."""
+    names = in_order({pair.treated.arm for pair in pairs})
+    match = partial(_match, accuracy_tolerance=tolerances[0], gap_tolerance=tolerances[1])
     table = contrast_table(
         pairs, _gates(pairs), {END: lambda pair: pair.end, MATCHED: match}, {name: _family(name) for name in names},
         margins=margins, level=level,
     )  # fmt: skip
-    contrasts = Contrasts(table, margins, level)
-    arms = tuple(judged_arm(name, contrasts) for name in names)
-    verdict, reason = judged(arms, contrasts)
-    mediation = mediation_table(pairs, names, seed=seed, level=level)
-    doses = dose_table(pairs, level=level)
-    return Causes(verdict, reason, arms, table, mediation, doses, factorial, (*messages, *_early(pairs)))
-
-
-def _place(name: str) -> tuple[int, str]:
-    """The order of the tables: arms that aim low, high, those that do not aim, and the controls."""
-    return (LOW, HIGH, "", POSITIVE, NEGATIVE).index(aim_of(name)), name
+    return Contrasts(table, margins, level)
 
 
 def _family(name: str) -> str:

@@ -16,6 +16,7 @@ from prs_lightning.analysis.causal import causal_study
 from prs_lightning.analysis.causal_tables import MARKS, STAR, console_tables
 from prs_lightning.analysis.causes import Causes
 from prs_lightning.analysis.scaled import scaled_rows
+from prs_lightning.analysis.selection import on_grid
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import printable
 
@@ -30,7 +31,7 @@ FILES = {
 
 def study(
     rows: pd.DataFrame, runs: Path, folder: Path, config: Mapping[str, Any], *, progress: Callable[[str], object]
-) -> tuple[Causes | None, pd.DataFrame]:
+) -> tuple[Causes | None, pd.DataFrame | None]:
     """What the interventions say, written into ``folder``; None where there are none and no factorial.
 
     Args:
@@ -39,13 +40,13 @@ def study(
         config: of the analysis.
 
     Returns:
-        The study, and the rows that it is of: those given and those of the negative control.
+        The study, and the rows at grid epochs that it is of, those of the negative control among them; None for none.
     """
-    scaled, whole, told = None, rows, list[str]()
+    scaled, grid, told = None, None, list[str]()
     if len(left_alone(rows)) < len(rows):
         options = {"grid_epochs": config["grid_epochs"], "data_root": config["data_root"], "force": config["force"]}
         scaled, told = scaled_rows(rows, runs, folder, **options, progress=progress)
-        whole = rows if scaled is None else pd.concat([rows, scaled], ignore_index=True)
+        grid = pd.concat([rows[on_grid(rows, config["grid_epochs"])], scaled], ignore_index=True)
     tolerances = config["pair"]["accuracy_tolerance"], config["pair"]["gap_tolerance"]
     causes = causal_study(
         rows, grid_epochs=config["grid_epochs"], scaled=scaled, margins=config["margins"], tolerances=tolerances,
@@ -57,7 +58,7 @@ def study(
             (folder / file).unlink(missing_ok=True)
         else:
             write_csv(folder / file, table)
-    return causes and replace(causes, messages=(*causes.messages, *told)), whole
+    return causes and replace(causes, messages=(*causes.messages, *told)), grid
 
 
 def show(console: Console, causes: Causes, level: float) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,22 @@ def aim_of(name: str) -> str:
     return aims.pop() if len(aims) == 1 else ""
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Arms as tables have them: those that aim low, high, those that do not aim, and the controls; smaller doses first.
+
+    >>> in_order(["adversarial 1", "low_prs 10", "high_prs 1", "low_prs 5"])
+    ['low_prs 5', 'low_prs 10', 'high_prs 1', 'adversarial 1']
+    """
+
+    def place(name: str) -> tuple[int, list[str], list[float]]:
+        words = name.split()
+        strengths = [word for word in words if word[:1].isdigit()]
+        aims = (LOW, HIGH, "", POSITIVE, NEGATIVE).index(aim_of(name))
+        return aims, [word for word in words if word not in strengths], [float(each) for each in strengths]
+
+    return sorted(names, key=place)
+
+
 @dataclass(frozen=True)
 class Contrasts:
     """The table of contrasts as the rule asks it."""
@@ -102,23 +119,25 @@ class Contrasts:
     margins: Mapping[str, float]
     level: float = 0.95
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def rows(self) -> dict[tuple[str, str, str], dict[Hashable, Any]]:
+        """The rows of all panels together, by arm, ``at`` and measure."""
         rows = self.table[self.table["panel"] == TOGETHER].to_dict("records")
-        object.__setattr__(self, "_rows", {(row["arm"], row["at"], row["measure"]): row for row in rows})
+        return {(row["arm"], row["at"], row["measure"]): row for row in rows}
 
-    def of(self, arm: str, at: str, measure: str) -> dict[str, Any]:
-        """The row of all panels."""
-        rows: dict[tuple[str, str, str], dict[str, Any]] = self._rows  # type: ignore[attr-defined]
-        return rows[arm, at, measure]
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """In the order of the table."""
+        return tuple(self.table["arm"].unique())
 
     def moves(self, arm: str, at: str, measure: str, way: int) -> bool:
         """Whether it moves up (``way`` 1) or down (-1)."""
-        row = self.of(arm, at, measure)
+        row = self.rows[arm, at, measure]
         return bool(row["p_holm"] < 1 - self.level and way * row["effect"] > 0)
 
     def still(self, arm: str, measure: str, way: int) -> bool:
         """Whether at the end it is shown not to move that way, by the margin."""
-        row = self.of(arm, END, measure)
+        row = self.rows[arm, END, measure]
         return bool((row["high90"] if way > 0 else -row["low90"]) < margin_of(measure, self.margins))
 
     def disagree(self, arm: str, at: str) -> bool:
@@ -126,12 +145,12 @@ class Contrasts:
         table = self.table
         own = table[(table["arm"] == arm) & (table["at"] == at) & (table["measure"] == measures.AUDITED_ACCURACY)]
         panels = own[(own["panel"] != TOGETHER) & own["p"].notna()]
-        q_p = self.of(arm, at, measures.AUDITED_ACCURACY)["q_p"]
+        q_p = self.rows[arm, at, measures.AUDITED_ACCURACY]["q_p"]
         return disagree([*panels[["effect", "p"]].itertuples(index=False, name=None)], q_p, self.level)
 
     def told(self, arm: str, at: str, measure: str) -> str:
         """A contrast in words."""
-        row = self.of(arm, at, measure)
+        row = self.rows[arm, at, measure]
         if np.isnan(row["p"]):
             return f"{label(measure)} unknown ({row['note']})"
         shown = change(Answer(row["effect"], row["low"], row["high"]))
@@ -151,7 +170,7 @@ def judged_arm(name: str, contrasts: Contrasts) -> Arm:
     way = -1 if aim == HIGH else 1
     at_the_end = "; ".join(told(name, END, measure) for measure in (measures.ROBUST_ACCURACY, *REAL))
     if aim != NEGATIVE:
-        moved = contrasts.of(name, END, measures.PRS_RATIO)
+        moved = contrasts.rows[name, END, measures.PRS_RATIO]
         if not contrasts.moves(name, END, measures.PRS_RATIO, -way) or abs(moved["effect"]) < MOVED:
             return replace(arm, shows=NOT_MOVED, why=told(name, END, measures.PRS_RATIO))
         follows = contrasts.moves(name, MATCHED, measures.PRS_RATIO, -way)

@@ -14,7 +14,7 @@ from prs_lightning import measures
 from prs_lightning.analysis.measurable import why_not
 from prs_lightning.analysis.pairing import COMPARED, Pair, Run
 from prs_lightning.analysis.panels import samples_behind
-from prs_lightning.analysis.pooling import Estimate, Pooled, pooled, put_together
+from prs_lightning.analysis.pooling import Estimate, pooled, put_together
 from prs_lightning.analysis.relations import DRAWN, margin_of, plural
 from prs_lightning.analysis.statistics import NAN, Array, holm
 
@@ -148,27 +148,37 @@ def _rows(
     level: float,
 ) -> list[dict[str, Any]]:
     """The rows of one arm, time and measure."""
-    name, rows, counted = COMPARED[column], [], []
+    name, rows = COMPARED[column], []
+    estimates: list[Estimate] = []
+    counted: list[tuple[Array, Array]] = []
     for panel, (none, treated, first, second) in sides.items():
         known = ~np.isnan(none[:, column] + treated[:, column])
         one, other = none[known, column], treated[known, column]
         gate = panel_gates[panel][name]
-        ceiling = float(np.nanmean([none[known, 1], treated[known, 1]])) if known.any() else NAN
-        why = gate.why_not or (no_room(one, other, name, margin, ceiling) if len(one) else "")
         found = difference(one, other, gate.samples)
+        why = gate.why_not or (no_room(one, other, name, margin, _ceiling(none, treated)) if len(one) else "")
         if why:
             found, why = Estimate(found.value), f"not measurable: {why}"
         elif not found.known:
             why = f"{plural(len(one), 'pair')}: no interval below {MINIMUM_PAIRS}"
-        if found.known:
-            counted.append((found, one, other))
+        else:
+            estimates.append(found)
+            counted.append((one, other))
         row = _row(panel, found, one, other, level)
         rows.append(row | {"note": "; ".join(filter(None, [why, _epochs(first[known], second[known])]))})
-    whole = pooled([found for found, *_ in counted], level)
-    one, other = (np.array([float(each[side].mean()) for each in counted]) for side in (1, 2))
-    together = _row(TOGETHER, whole.summary, one, other, level)
-    together |= {"pairs": sum(len(each[1]) for each in counted), "q_p": whole.q_p, "note": _of(whole, counted, sides)}
-    return [*rows, together]
+    whole = pooled(estimates, level)
+    means = [np.array([each[side].mean() for each in counted]) for side in (0, 1)]
+    together = _row(TOGETHER, whole.summary, means[0], means[1], level)
+    note = plural(len(sides), "panel")
+    if len(counted) < len(sides):
+        note = f"{len(counted)} of {note}" if counted else "no panel counts"
+    note += put_together(len(counted)) if sides else ": no pairs"
+    return [*rows, together | {"pairs": sum(len(one) for one, _ in counted), "q_p": whole.q_p, "note": note}]
+
+
+def _ceiling(none: Array, treated: Array) -> float:
+    """The clean accuracy of both sides."""
+    return float(np.concatenate([none, treated])[:, COMPARED.index(measures.TEST_ACCURACY)].mean())
 
 
 def _row(panel: str, found: Estimate, none: Array, treated: Array, level: float) -> dict[str, Any]:
@@ -185,14 +195,5 @@ def _epochs(first: Array, second: Array) -> str:
     """The epochs of both sides, where they are not the same."""
     if not len(first) or (first == second).all():
         return ""
-    spans = [f"{min(each):.0f}" + f" to {max(each):.0f}" * (min(each) < max(each)) for each in (first, second)]
+    spans = [" to ".join(f"{epoch:.0f}" for epoch in sorted({min(each), max(each)})) for each in (first, second)]
     return f"epochs {spans[0]} of none, {spans[1]} of the arm"
-
-
-def _of(whole: Pooled, counted: Sequence[Any], sides: Mapping[str, Sides]) -> str:
-    if not counted:
-        return "no panel counts" if sides else "no pairs"
-    told = (
-        f"{len(counted)} of {plural(len(sides), 'panel')}" if len(counted) < len(sides) else plural(len(sides), "panel")
-    )
-    return told + put_together(len(counted))

@@ -37,7 +37,9 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)  # noqa: NPY002
 
 
-def mediated(gaps: Array, outcomes: Array, *, seed: int, draws: int = DRAWS, level: float = 0.95) -> pd.DataFrame:
+def mediated(
+    gaps: Array, outcomes: Array, *, seed: int, draws: int = DRAWS, level: float = 0.95
+) -> list[dict[str, Any]]:
     """The effect of an arm on an outcome: in all, direct, and through the gap; ``effect, value, low, high, p``.
 
     Least squares of the outcome on arm and gap, and of the gap on the arm, each with a constant for each pair. Values
@@ -56,12 +58,15 @@ def mediated(gaps: Array, outcomes: Array, *, seed: int, draws: int = DRAWS, lev
     with seeded(seed):
         found = Mediation(outcome, mediator, "arm", "gap").fit("parametric", n_rep=draws)
     table = found.summary(1 - level)
-    rows = [[effect, *map(float, table.loc[theirs])] for effect, theirs in EFFECTS.items()]
-    return pd.DataFrame(rows, columns=["effect", "value", "low", "high", "p"])
+    names_of = ("value", "low", "high", "p")
+    return [
+        {"effect": ours} | dict(zip(names_of, map(float, table.loc[theirs]), strict=True))
+        for ours, theirs in EFFECTS.items()
+    ]
 
 
 def mediation_table(pairs: Sequence[Pair], arms: Sequence[str], *, seed: int, level: float = 0.95) -> pd.DataFrame:
-    """``MEDIATION_COLUMNS`` of each arm that has enough pairs whose gap and outcome move."""
+    """``MEDIATION_COLUMNS`` of each of the arms that has enough pairs whose gap and outcome move."""
     columns = [COMPARED.index(name) for name in (LOGIT_GAP, ROBUST_ACCURACY)]
     rows: list[dict[str, Any]] = []
     for arm in arms:
@@ -76,5 +81,5 @@ def mediation_table(pairs: Sequence[Pair], arms: Sequence[str], *, seed: int, le
         if len(values) < MINIMUM_PAIRS or any(is_constant(side) for side in apart.T):
             continue
         found = mediated(values[..., 0], values[..., 1], seed=seed, level=level)
-        rows += [{"arm": arm, "pairs": len(values)} | row for row in found.to_dict("records")]
+        rows += [{"arm": arm, "pairs": len(values)} | row for row in found]
     return pd.DataFrame(rows, columns=[*MEDIATION_COLUMNS])

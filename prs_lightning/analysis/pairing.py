@@ -68,11 +68,11 @@ def paired(grid: pd.DataFrame) -> tuple[list[Pair], list[str]]:
     found: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
     groups = dict(tuple(grid.groupby(["run", "arm_name"], sort=False)))
     unseeded = first["seed"].isna()
-    for row in first[~unseeded].itertuples():
-        own = groups[row.run, row.arm_name]
+    for run, panel, arm, seed in first.loc[~unseeded, ["run", "panel", "arm_name", "seed"]].to_numpy(object):
+        own = groups[run, arm]
         values = own.reindex(columns=[*COMPARED]).to_numpy(float)
-        key = (str(row.panel), str(row.arm_name), int(row.seed))
-        found[key].append(Run(str(row.run), *key, own["epoch"].to_numpy(float), values))
+        key = (str(panel), str(arm), int(seed))
+        found[key].append(Run(str(run), *key, own["epoch"].to_numpy(float), values))
     if unseeded.any():
         messages.append(f"{plural(int(unseeded.sum()), 'run')} without a seed: no pairs")
     alone = {key: runs[0] for key, runs in found.items() if len(runs) == 1}
@@ -113,7 +113,7 @@ def panels_of(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
         places[name].append(place)
     for name, inside in places.items():
         own = settings.iloc[inside]
-        differing = [key for key in own if own[key].nunique(dropna=False) > 1]
+        differing = [str(key) for key in own if own[key].nunique(dropna=False) > 1]
         if differing:
             messages.append(f"{name}: the runs differ in {in_words(differing)}: only those that are alike are pairs")
             for place, values in zip(inside, own[differing].itertuples(index=False, name=None), strict=True):
@@ -127,4 +127,4 @@ def _is_setting(key: str) -> bool:
 
 
 def _short(value: object) -> str:
-    return "default" if pd.isna(value) else str(value)  # type: ignore[call-overload]
+    return "default" if value is None or value != value else str(value)

@@ -66,7 +66,7 @@ class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none.
 
     ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it. ``coupled`` and
-    ``power`` are tables of ``analysis.coupled`` and ``analysis.power``, None where they were not made; so is ``causes``.
+    ``power`` are tables of ``analysis.coupled`` and ``analysis.power``, None where not made, as ``causes`` may be.
     """
 
     config: dict[str, Any]
