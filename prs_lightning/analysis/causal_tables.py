@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,13 @@ from prs_lightning.analysis.contrasts import END, MATCHED, TOGETHER
 from prs_lightning.analysis.relations import label
 from prs_lightning.analysis.shown import NOTHING, Mark, change, corrected, number, p_value
 from prs_lightning.analysis.verdict import Answer
-from prs_lightning.measures import PRS_RATIO
+from prs_lightning.measures import (
+    AUDITED_ACCURACY,
+    PRS_RATIO,
+    ROBUST_ACCURACY,
+    TEMPERATURE,
+    TEST_ACCURACY,
+)
 
 MARKS = {
     CAUSAL: Mark("supported", "✓", "green"),
@@ -96,6 +102,7 @@ def effects(
     table = [
         (arm.name, *(told(row) + f" {STAR}" * moves(row, level) for name in names if (row := rows[arm.name, at, name])))
         for arm in causes.arms
+        if (at, arm.aim) != (MATCHED, NEGATIVE)  # whose gap is another by design
     ]
     return pd.DataFrame(table, columns=["arm", *map(label, names)])
 
@@ -166,20 +173,26 @@ def _value(row: Mapping[str, Any], name: str) -> str:
     return NOTHING if np.isnan(row[name]) else change(Answer(row[name], row["low"], row["high"]))
 
 
+SHORT = {
+    TEST_ACCURACY: "test acc.", ROBUST_ACCURACY: "RA, PGD", AUDITED_ACCURACY: "RA, audit", TEMPERATURE: "RA, any T",
+}  # fmt: skip
+"""Heads of narrow columns."""
+
+
 def console_tables(causes: Causes, level: float) -> list[Table]:
     """The manipulation check, and arm by measure at the end and at the match, for a terminal of 100 columns."""
-    check = checks(causes)[["arm", "aims at", "PRS ratio", "change", "shows"]]
-    told = [_console("did the PRS ratio move?", check, {"arm": 18, "shows": 12})]
+    told = [_console("did the PRS ratio move?", checks(causes)[["arm", "aims at", "PRS ratio", "change", "shows"]])]
     for at, words in TIMES.items():
         table = effects(causes, at, level, cell=lambda row: change(Answer(row["effect"])))
-        told.append(_console(f"arm minus none, {words}", table, {"arm": 18}))
+        table.columns = ["arm", *(SHORT.get(name, label(name)) for name in measures_of(causes))]
+        told.append(_console(f"arm minus none, {words}", table.replace(f" \\{STAR}$", STAR, regex=True)))
     return told
 
 
-def _console(title: str, table: pd.DataFrame, least: Mapping[str, int]) -> Table:
+def _console(title: str, table: pd.DataFrame) -> Table:
     board = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
     for name in table.columns:
-        board.add_column(str(name), overflow="fold", min_width=least.get(name, 8))
+        board.add_column(str(name), overflow="fold")
     for row in table.itertuples(index=False):
         board.add_row(*map(Text, row))
     return board
@@ -192,8 +205,3 @@ def controls(causes: Causes) -> list[str]:
         for arm in causes.arms
         if arm.aim in (POSITIVE, NEGATIVE)
     ]
-
-
-def aimed(arms: Sequence[Arm]) -> list[Arm]:
-    """Those that aim at regions."""
-    return [arm for arm in arms if arm.aim in (LOW, HIGH)]

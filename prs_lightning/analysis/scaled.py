@@ -20,10 +20,9 @@ from prs_lightning.analysis.arms import SCALED
 from prs_lightning.analysis.measured import IDENTITY
 from prs_lightning.analysis.pairing import paired
 from prs_lightning.analysis.selection import Network, on_grid
-from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import ConfigError, RunError, in_one_line
 from prs_lightning.measures import DISTANCE, TEMPERATURE
-from prs_lightning.runs import RunDirectory
+from prs_lightning.runs import RunDirectory, write_text
 
 FACTOR = 1000
 OBSERVERS = ("Regions", "Logits", "Scores", "Robustness")
@@ -33,7 +32,7 @@ TRAINER = {
     "_target_": "lightning.pytorch.Trainer", "accelerator": "auto", "devices": 1, "inference_mode": False,
     "enable_progress_bar": False, "enable_model_summary": False,
 }  # fmt: skip
-FILE = "scaled.csv"
+FILE = "scaled.json"
 
 
 def scaled_rows(
@@ -51,7 +50,7 @@ def scaled_rows(
     Args:
         rows: ``RunTable.rows``; some with an intervention.
         runs: folder of the runs.
-        folder: keeps what was measured, in ``scaled.csv``, until a checkpoint, the attacks or their code change.
+        folder: keeps what was measured, in ``scaled.json``, until a checkpoint, the attacks or their code change.
         data_root: as for the figures of two networks.
         force: measure what is there already.
         progress: is given a line per run.
@@ -66,7 +65,7 @@ def scaled_rows(
     told = []
     if lacking := len(ends) - sum(there):
         told.append(f"negative control: {lacking} of {len(ends)} runs have no checkpoint of their last grid epoch")
-    kept, found = {} if force else _kept(folder / FILE), {}
+    kept, found, measured_of = {} if force else _kept(folder / FILE), {}, {}
     data: dict[str, Any] = {}
     for place, (index, row) in enumerate(ends[there].iterrows(), start=1):
         name, epoch = str(row["run"]), int(row["epoch"])
@@ -79,7 +78,8 @@ def scaled_rows(
             else:
                 values = measured(runs, name, epoch, config, data_root=data_root, datas=data)
                 state = f"{time.perf_counter() - start:.1f} s"
-            found[index] = {"key": key} | values
+            found[index], measured_of[key] = values, values
+            write_text(folder / FILE, json.dumps(measured_of, indent=2) + "\n")
         except (ConfigError, RunError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
             state = f"not made, {in_one_line(error)}"
             told.append(f"negative control: {name}: {in_one_line(error)}")
@@ -87,8 +87,7 @@ def scaled_rows(
     if not found:
         return None, told
     table = pd.DataFrame.from_dict(found, orient="index")
-    write_csv(folder / FILE, pd.concat([ends.loc[table.index, ["run", "epoch"]], table], axis=1))
-    return _as_rows(ends.loc[table.index], table.drop(columns="key")), told
+    return _as_rows(ends.loc[table.index], table), told
 
 
 def _ends(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.DataFrame:
@@ -111,9 +110,9 @@ def _as_rows(ends: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def _kept(file: Path) -> dict[str, dict[str, float]]:
     """What was measured before, by what it was measured of."""
-    with suppress(OSError, ValueError, KeyError):
-        table = pd.read_csv(file, float_precision="round_trip").drop(columns=["run", "epoch"])
-        return {str(row.pop("key")): row for row in map(dict, table.to_dict("records"))}  # type: ignore[misc]
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found: dict[str, dict[str, float]] = json.loads(file.read_text())
+        return {key: {name: float(value) for name, value in each.items()} for key, each in found.items()}
     return {}
 
 

@@ -21,7 +21,6 @@ from prs_lightning.runs.naming import NO_ARM
 
 RA = (AUDITED_ACCURACY, ROBUST_ACCURACY)
 COLUMNS = [PRS_RATIO, *RA]
-FILLED, HOLLOW = f"filled: {label(AUDITED_ACCURACY)}", f"hollow: {label(ROBUST_ACCURACY)}"
 
 
 def ends(pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -61,15 +60,17 @@ def figure_17(rows: pd.DataFrame) -> Drawing:
         axes.set_title(f"{panel}, {plural(alone['seed'].nunique(), 'seed')}")
         style.ratio_limits(axes, own[PRS_RATIO].to_numpy(float), which="x")
         style.ratio_limits(axes, own[[*RA]].to_numpy(float).ravel())
+    for name, inside in zip(RA, (style.GREY, "white"), strict=True):
+        grid[0, 0].plot([], [], "o", color=style.GREY, markerfacecolor=inside, label=label(name))
     if not panels:
         style.say(grid[0, 0], "no run of an arm has a twin that was left alone")
     style.legend(canvas)
     caption = (
         f"Each thin line leads from a run that was left alone to the run of the same seed with an intervention, "
-        f"at the last grid epoch of both; large markers are the means over seeds. {FILLED.capitalize()}; {HOLLOW}, on "
-        "dashed lines. To see: whether arms that were moved to the left, to fewer regions, rise with their filled "
-        "markers, and those moved to the right fall. Where the hollow marker rises alone, the attack lost its "
-        f"gradient: as in {SCALED}, the same networks with larger logits."
+        f"at the last grid epoch of both; large markers are the means over seeds. Filled: {label(AUDITED_ACCURACY)}; "
+        f"hollow, on dashed lines: {label(ROBUST_ACCURACY)}. To see: whether arms that were moved to the left, to "
+        "fewer regions, rise with their filled markers, and those moved to the right fall. Where the hollow marker "
+        f"rises alone, the attack lost its gradient: as in {SCALED}, the same networks with larger logits."
     )
     return caption, canvas, table
 
@@ -110,16 +111,16 @@ def doses(pairs: Sequence[Pair]) -> pd.DataFrame:
 
 @figure("18", "Dose and response", needs="arms")
 def figure_18(rows: pd.DataFrame) -> Drawing:
-    """A row per data set and network, a column per intervention at several strengths: both RAs over the dose."""
+    """A column per data set and network, a row per intervention at several strengths: both RAs over the dose."""
     table = doses(paired(rows)[0])
     panels, interventions = list(dict.fromkeys(table["panel"])), list(dict.fromkeys(table["intervention"]))
-    shape = max(len(panels), 1), max(len(interventions), 1)
-    canvas, grid = style.panels(*shape, height=2.1, sharey="row")
+    shape = max(len(interventions), 1), max(len(panels), 1)
+    canvas, grid = style.panels(*shape, height=2.1, sharey="col")
     summaries = []
-    for line, panel in zip(grid, panels, strict=False):
+    for line, panel in zip(grid.T, panels, strict=False):
         for axes, intervention in zip(line, interventions, strict=True):
             own = table[(table["panel"] == panel) & (table["intervention"] == intervention)]
-            axes.set(xlabel=f"strength of {intervention}", ylabel="RA" if axes is line[0] else "")
+            axes.set(xlabel=f"strength of {intervention}", ylabel="RA" if panel == panels[0] else "")
             axes.set_title(panel)
             if own.empty:
                 style.say(axes, "not run here")
@@ -143,7 +144,7 @@ def figure_18(rows: pd.DataFrame) -> Drawing:
 
 
 def over_doses(own: pd.DataFrame, name: str, level: float = 0.95) -> pd.DataFrame:
-    """``dose, measure, mean, low, high``: the mean over seeds; the interval is of the paired differences from dose 0."""
+    """``dose, measure, mean, low, high``: the mean over seeds; the interval is of paired differences from dose 0."""
     wide = own.pivot_table(name, "seed", "dose")
     rows = []
     for dose in wide:
