@@ -89,10 +89,13 @@ def _family(name: str) -> str:
 
 
 def _match(pair: Pair, **tolerances: float) -> tuple[int, int] | None:
-    if pair.treated.arm == SCALED:
+    if pair.treated.arm == SCALED or pair.end is None:
         return None
     columns = [COMPARED.index(TEST_ACCURACY), COMPARED.index(LOGIT_GAP)]
-    return matched_epochs(pair.none.values[:, columns], pair.treated.values[:, columns], **tolerances)
+    none, treated = (
+        run.values[: end + 1, columns] for run, end in zip((pair.none, pair.treated), pair.end, strict=True)
+    )
+    return matched_epochs(none, treated, **tolerances)
 
 
 def _gates(pairs: Sequence[Pair]) -> dict[str, dict[str, Gate]]:
