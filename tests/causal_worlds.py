@@ -152,8 +152,8 @@ def experiment(
         "arm": [names[place][0] for place in places[1]], "strength": [names[place][1] for place in places[1]],
         "epoch": np.asarray(epochs)[places[3]], "config.grid_epochs": str([*epochs]),
     })  # fmt: skip
-    identity = frame[["data", "model", "arm", "strength", "seed"]].astype(str)
-    frame.insert(0, "run", identity.agg("-".join, axis=1))
+    run = frame["data"] + "-" + frame["model"] + "-" + frame["arm"] + "-" + frame["strength"].astype(str)
+    frame.insert(0, "run", run + "-seed" + frame["seed"].astype(str))
     rows = frame.assign(**{name: value.ravel() for name, value in attacked(values, gap).items()})
     alone = (frame["arm"] == "none") & (frame["epoch"] == max(epochs))
     audit = values | {AUDITED_ACCURACY: np.minimum(values[AUDITED_ACCURACY] + fooled, values[TEST_ACCURACY])}
@@ -216,6 +216,11 @@ WORLDS: dict[str, World] = {
     "warm-up": world("causal; nothing acts up to epoch 4, of 12", CAUSAL, UNDECIDED, arms=REAL, warmup=4),
     "rising": world("causal; audited RA rises late by 0.1, distance by 0.01", CAUSAL, UNDECIDED, arms=REAL, course=-0.1),
     "course": world("masked; audited RA falls late by 0.1, distance by 0.01", MASKING, course=0.1),
+    "costly": world(
+        "masked; low costs accuracy and audited RA 0.03, distance 0.003", MASKING, UNDECIDED,
+        arms={a: replace(m, accuracy=-0.03, robust=-0.03, distance=-0.003) if a in (LOW, STRONG, HELD) else m
+              for a, m in ARMS.items()},
+    ),
     "course, null": world("null, the same course", NEITHER, UNDECIDED, arms=NO_GAP, course=0.1),
     "accuracy": world(
         "null; low raises accuracy by 0.015, RA by as much, distance by 0.0015; high the opposite", NEITHER, UNDECIDED,

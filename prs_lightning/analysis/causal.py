@@ -14,6 +14,7 @@ from prs_lightning.analysis.causes import (
     UNDECIDED,
     Causes,
     Contrasts,
+    aim_of,
     in_order,
     judged,
     judged_arm,
@@ -77,15 +78,10 @@ def compared(
     names = in_order({pair.treated.arm for pair in pairs})
     match = partial(_match, accuracy_tolerance=tolerances[0], gap_tolerance=tolerances[1])
     table = contrast_table(
-        pairs, _gates(pairs), {END: lambda pair: pair.end, MATCHED: match}, {name: _family(name) for name in names},
+        pairs, _gates(pairs), {END: lambda pair: pair.end, MATCHED: match}, {name: aim_of(name) for name in names},
         margins=margins, level=level,
     )  # fmt: skip
     return Contrasts(table, margins, level)
-
-
-def _family(name: str) -> str:
-    """The arms that one arm's p-values are corrected with; the negative control stands alone."""
-    return name if name == SCALED else "arms"
 
 
 def _match(pair: Pair, **tolerances: float) -> tuple[int, int] | None:
