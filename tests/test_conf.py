@@ -48,9 +48,11 @@ def test_a_choice_is_instantiated(override: str, tmp_path: Path) -> None:
     assert [type(each).__name__ for each in made] == [node["_target_"].rsplit(".", 1)[-1] for node in nodes]
 
 
-@pytest.mark.parametrize("name", choices("callbacks"))
-def test_the_callbacks_are_instantiated(name: str) -> None:
-    for key, callback in composed(f"callbacks={name}").callbacks.items():
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in ("callbacks", "intervention") for name in choices(group)]
+)
+def test_the_callbacks_and_interventions_are_instantiated(group: str, name: str) -> None:
+    for key, callback in composed(f"{group}={name}")[group].items():
         assert type(instantiate(callback)).__name__ == callback["_target_"].rsplit(".", 1)[-1], key
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -9,12 +12,17 @@ from torch import nn
 
 from prs_lightning.analysis.figures.inference import outputs
 from prs_lightning.errors import ConfigError
-from prs_lightning.models import CNN6, VGG16, ImageClassifier, ResNet18
+from prs_lightning.models import CNN6, VGG16, ImageClassifier, ResNet18, network_of
+from prs_lightning.runs.checkpoints import AtomicCheckpointIO, load_network
 from tests.networks import logits_and_pre_activations
 
 
 def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
 
 
 def test_cnn6_has_the_parameters_of_the_paper() -> None:
@@ -23,8 +31,49 @@ def test_cnn6_has_the_parameters_of_the_paper() -> None:
 
 def test_vgg16_has_torchvisions_convolutions_and_the_small_classifier() -> None:
     convolutions = parameters(torchvision.models.vgg16(weights=None).features)
-    linear = sum(inputs * outputs + outputs for inputs, outputs in [(512, 4096), (4096, 4096), (4096, 10)])
-    assert parameters(VGG16()) == convolutions + linear
+    assert parameters(VGG16()) == convolutions + linear(512, 4096) + linear(4096, 4096) + linear(4096, 10)
+
+
+def test_a_width_is_that_of_the_penultimate_layer_alone() -> None:
+    by_hand = parameters(CNN6()) - linear(512, 128) - linear(128, 10) + linear(512, 24) + linear(24, 10)
+    assert parameters(CNN6(width=24)) == by_hand
+    narrow = VGG16(width=8, width_multiplier=1 / 64)
+    assert logits_and_pre_activations(narrow.eval(), torch.rand(2, 3, 32, 32))[1].shape == (2, 8)
+    assert narrow.hidden[-1].in_features == 64
+
+
+def test_a_width_multiplier_is_of_all_other_layers() -> None:
+    network = CNN6(channels=1, width_multiplier=0.25)
+    widths = [layer.out_channels for layer in network.convolutions if isinstance(layer, nn.Conv2d)]
+    assert widths == [8, 16, 32, 32, 16, 16]
+    assert [layer.out_features for layer in network.hidden if isinstance(layer, nn.Linear)] == [128, 128]
+    thin = VGG16(width_multiplier=1e-6)
+    assert {layer.out_channels for layer in thin.convolutions if isinstance(layer, nn.Conv2d)} == {1}
+
+
+@pytest.mark.parametrize(("architecture", "width"), [(CNN6, 128), (VGG16, 4096)])
+def test_the_usual_widths_change_no_weight(architecture: type[ImageClassifier], width: int) -> None:
+    states = []
+    for arguments in ({}, {"width": width, "width_multiplier": 1.0}):
+        torch.manual_seed(1)
+        states.append(architecture(**arguments).state_dict())
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+def test_a_checkpoint_builds_a_network_of_its_widths_again(tmp_path: Path) -> None:
+    model = {"_target_": "prs_lightning.models.CNN6", "channels": 1, "width": 24, "width_multiplier": 0.25}
+    network = network_of(model).eval()
+    path, images = tmp_path / "a.ckpt", torch.rand(2, 1, 32, 32)
+    AtomicCheckpointIO(model).save_checkpoint({"state_dict": network.state_dict()}, path)
+    assert torch.equal(load_network(path)(images), network(images))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"width": 0}, {"width_multiplier": 0.0}, {"width_multiplier": -1.0}, {"schedule": "step"}]
+)
+def test_widths_and_schedules_that_cannot_be_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"model.{next(iter(arguments))}=\S+( is unknown)?: expected "):
+        CNN6(**arguments)
 
 
 def test_resnet18_has_torchvisions_parameters() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from prs_lightning.errors import ConfigError
-from prs_lightning.runs.naming import RECORDED, place
+from prs_lightning.runs.naming import RECORDED, arm, flatten, place, strength
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 
@@ -116,6 +117,40 @@ def test_a_record_is_as_it_was_before_the_config_listed_every_argument() -> None
     recorded = placed("trainer.gradient_clip_val=1.0")[1]
     assert list(recorded["trainer"]) == [*RECORDED, "gradient_clip_val"]
     assert directory("trainer.gradient_clip_val=1.0").name == "cifar10-cnn6-bs128-seed0-1c3dd9"
+
+
+def test_a_record_is_as_it_was_before_there_were_interventions_and_networks_of_other_widths() -> None:
+    usual = ("model.width=null", "model.width_multiplier=1", "model.schedule=constant", "intervention=none")
+    recorded = placed(*usual)[1]
+    assert placed(*usual) == placed() == placed("intervention=low_prs", "intervention.low_prs=null")
+    assert "intervention" not in recorded
+    assert [*recorded["model"]] == ["channels", "classes", "mean", "std", "seed", "learning_rate", "_target_"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "recorded"),
+    [
+        (("intervention=low_prs",), "intervention.low_prs.strength"),
+        (("model.width=64",), "model.width"),
+        (("model=vgg16", "model.width_multiplier=0.5"), "model.width_multiplier"),
+        (("model=resnet18", "model.schedule=cosine"), "model.schedule"),
+    ],
+)
+def test_what_is_new_in_a_record_changes_the_name(overrides: tuple[str, ...], recorded: str) -> None:
+    path, config = placed(*overrides)
+    assert recorded in flatten(config)
+    assert re.fullmatch(r"cifar10-\w+-bs128-seed0-[0-9a-f]{6}", path.name)
+
+
+def test_each_arm_and_strength_has_a_directory_of_its_own() -> None:
+    arms = [
+        ("none", 0.0, []), ("low_prs", 1.0, ["intervention=low_prs"]),
+        ("low_prs", 5.0, ["intervention=low_prs", "intervention.low_prs.strength=5"]),
+        ("low_prs+logit_penalty", "1+0.01", ["intervention=[low_prs,logit_penalty]"]),
+    ]  # fmt: skip
+    found = [placed(*overrides) for _, _, overrides in arms]
+    assert [(arm(config), strength(config)) for _, config in found] == [each[:2] for each in arms]
+    assert len({path for path, _ in found}) == len(arms)
 
 
 def test_the_hash_follows_from_the_values_and_not_from_who_set_them() -> None:

@@ -33,10 +33,11 @@ from tests.test_training import compose
 
 NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 BEHIND = {"Robustness": ThreatModel, "ImageData": DataChoice, "ResNet18": ImageClassifier, "CNN6": ImageClassifier,
-          "VGG16": ImageClassifier}  # fmt: skip
+          "VGG16": ImageClassifier, "Adversarial": ThreatModel}  # fmt: skip
 """What takes the keywords that a constructor hands on."""
 EXCEPTIONS = {
     ("ImageData", "name"): "runs are named after it",
+    ("Adversarial", "early_exit"): "to the last step, unlike other attacks",
     ("RichProgressBar", "theme"): "an object",
     ("CSVLogger", "save_dir"): "in the run directory",
 }

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import train as train_script
 from prs_lightning.errors import ConfigError, RunError
+from prs_lightning.models import network_of
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from prs_lightning.sweep.cli import CONFIG_FOLDER
@@ -101,7 +102,7 @@ def test_validating_the_checkpoint_gives_the_same_numbers_again(undisturbed: Run
     trainer = instantiate(
         cfg.trainer, callbacks=each, logger=False, plugins=[architecture], default_root_dir=str(undisturbed.path)
     )
-    data, network = instantiate(cfg.data), instantiate(cfg.model)
+    data, network = instantiate(cfg.data), network_of(cfg.model)
     trainer.validate(network, data, ckpt_path=undisturbed.last_checkpoint, weights_only=True, verbose=False)
     again = trainer.callback_metrics
     recorded = undisturbed.rows()[-1]
@@ -143,6 +144,42 @@ def test_a_cut_run_ends_as_if_never_interrupted(undisturbed: RunDirectory, tmp_p
     resumed = fit(tmp_path, "epochs=4", *MEASURES)
     assert_same_weights(undisturbed, resumed)
     assert measures(resumed) == measures(undisturbed)
+
+
+class Rates(Callback):
+    """The learning rate with which each step was taken, and a cut in the third epoch."""
+
+    def __init__(self, cut: bool = False) -> None:
+        self.cut, self.seen = cut, list[float]()
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.seen.append(optimizer.param_groups[0]["lr"])
+        if self.cut and len(self.seen) == 13:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_learning_rate_falls_to_0_step_by_step_and_a_cut_run_ends_as_an_uncut_one(
+    tmp_path: Path, schedule: str
+) -> None:
+    given, before = ("epochs=4", "callbacks=none", f"model.schedule={schedule}"), signal.getsignal(signal.SIGINT)
+    rates = Rates()
+    uncut = fit(tmp_path / "uncut", *given, extra=rates)
+    done = torch.arange(20, dtype=torch.float64) / 20
+    share = 1 - done if schedule == "linear" else (1 + torch.cos(torch.pi * done)) / 2
+    assert rates.seen == pytest.approx((1e-3 * share).tolist())
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "cut", *given, extra=Rates(cut=True))
+    signal.signal(signal.SIGINT, before)
+    again = Rates()
+    assert_same_weights(uncut, fit(tmp_path / "cut", *given, extra=again))
+    assert again.seen == rates.seen[10:]
+
+
+def test_a_schedule_follows_the_steps_of_the_run(tmp_path: Path) -> None:
+    rates = Rates()
+    fit(tmp_path, "epochs=4", "callbacks=none", "model.schedule=linear", "trainer.max_steps=10", extra=rates)
+    assert rates.seen == pytest.approx([1e-3 * (1 - step / 10) for step in range(10)])
 
 
 def test_rows_beyond_the_checkpoint_are_written_anew(undisturbed: RunDirectory, tmp_path: Path) -> None:

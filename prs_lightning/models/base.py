@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.network import logits_of
 from prs_lightning.seeding import mixed_seed
+
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 class ImageClassifier(LightningModule):
@@ -30,9 +33,12 @@ class ImageClassifier(LightningModule):
         learning_rate: of Adam.
         seed: of the run. The random state is set from (seed, epoch, rank) at the start of each training epoch,
             so that a resumed run draws the same dropout masks as one that was never interrupted.
+        schedule: of the learning rate: ``constant``, or ``linear`` or ``cosine``, by which it falls to 0 over all
+            steps of the run.
 
     Raises:
-        ConfigError: sizes below 1, a learning rate that is not positive, or statistics that do not fit the channels.
+        ConfigError: sizes below 1, a learning rate that is not positive, an unknown schedule, or statistics that do
+            not fit the channels.
         RunError: a loss that is not finite (checked every ``CHECK_EVERY`` steps and at the end of each epoch).
     """
 
@@ -51,18 +57,22 @@ class ImageClassifier(LightningModule):
         std: Sequence[float] = (1.0,),
         learning_rate: float = 1e-3,
         seed: int = 0,
+        schedule: str = "constant",
     ) -> None:
         super().__init__()
         if channels < 1 or classes < 1:
             raise ConfigError(f"model: channels={channels} and classes={classes} must be 1 or more")
         if not learning_rate > 0:
             raise ConfigError(f"model.learning_rate={learning_rate} must be positive")
+        if schedule not in SCHEDULES:
+            raise ConfigError(f"model.schedule={schedule} is unknown: expected one of {', '.join(SCHEDULES)}")
         if len(mean) not in (1, channels) or len(std) != len(mean) or min(std) <= 0:
             raise ConfigError(f"model: mean={list(mean)}, std={list(std)} do not fit {channels} channel(s)")
         # Plain values only, so that a checkpoint loads with weights_only=True.
         self.hparams.update(
-            channels=channels, classes=classes, mean=list(mean), std=list(std), learning_rate=learning_rate, seed=seed
-        )
+            channels=channels, classes=classes, mean=list(mean), std=list(std), learning_rate=learning_rate, seed=seed,
+            schedule=schedule,
+        )  # fmt: skip
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.loaded_epoch = -1
@@ -85,8 +95,16 @@ class ImageClassifier(LightningModule):
         if self.trainer.strategy.root_device.type == "cpu":
             self.to(memory_format=torch.channels_last)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
+        if self.hparams["schedule"] == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        if self.hparams["schedule"] == "linear":
+            scheduler: Any = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
+        else:
+            scheduler = CosineAnnealingLR(optimizer, T_max=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(mixed_seed(self.hparams["seed"], self.current_epoch, self.global_rank))

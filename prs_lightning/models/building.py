@@ -18,7 +18,7 @@ from prs_lightning.measuring import evaluating, random_states_kept
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.models.wrapped import Wrapped
 from prs_lightning.network import logits_of, refuse_probabilities
-from prs_lightning.schema.targets import SHARED, SIZES, located
+from prs_lightning.schema.targets import SHARED, SIZES, located, without_usual
 
 
 def network_of(model: Mapping[str, Any]) -> LightningModule:
@@ -31,7 +31,7 @@ def network_of(model: Mapping[str, Any]) -> LightningModule:
         ConfigError: what is named cannot be imported, does not take the keys, or gives no module.
     """
     name = model["_target_"]
-    values = {key: value for key, value in model.items() if key != "_target_"}
+    values = {key: value for key, value in without_usual(model).items() if key != "_target_"}
     factory = network_class(name)
     if isinstance(factory, type) and issubclass(factory, ImageClassifier):
         return _called(name, factory, values)
@@ -56,6 +56,10 @@ def network_of(model: Mapping[str, Any]) -> LightningModule:
     if any(isinstance(module, torch.jit.ScriptModule) for module in made.modules()):
         raise ConfigError(f"{name} is scripted, which hides its layers: give the module that it was scripted from")
     if isinstance(made, LightningModule) and is_overridden("training_step", made):
+        if (schedule := values.get("schedule", "constant")) != "constant" and "schedule" not in parameters:
+            raise ConfigError(
+                f"model.schedule={schedule}: {name} makes its optimizers itself, with a schedule of its own"
+            )
         return made
     shared = {key: values[key] for key in SHARED if key in values}
     if "mean" in arguments or "std" in arguments:

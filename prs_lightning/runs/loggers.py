@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from prs_lightning.errors import ConfigError, Interrupted, in_one_line
 from prs_lightning.online import check_wandb
 from prs_lightning.runs.directory import RunDirectory
-from prs_lightning.runs.naming import run_name
+from prs_lightning.runs.naming import arm, run_name, strength
 
 WRITING = ("log_metrics", "log_hyperparams", "log_image", "log_graph", "save", "after_save_checkpoint", "finalize")
 """What the Trainer and our callbacks call of a logger."""
@@ -55,7 +55,7 @@ def make_logger(name: str, node: DictConfig, config: Mapping[str, Any], run: Run
 
 
 def begin(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
-    """Let the loggers begin, with the config; from here on none of them can end the run.
+    """Let the loggers begin, with the config, ``arm`` and ``strength``; from here on none of them can end the run.
 
     Raises:
         Interrupted: one cannot, for example because its server cannot be reached or refuses its key.
@@ -64,7 +64,7 @@ def begin(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
         name = type(logger).__name__
         try:
             _ = getattr(logger, "experiment", None)  # made when it is first asked for
-            logger.log_hyperparams(config)  # type: ignore[arg-type]
+            logger.log_hyperparams({**config, "arm": arm(config), "strength": strength(config)})
         except Exception as error:  # of all kinds: it is other people's code
             raise Interrupted(
                 f"{name} cannot begin ({in_one_line(error)}): mend that, or train with logger=none"

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.schema import CONFIG_FOLDER
+from prs_lightning.schema.targets import without_usual
 
 PART = "base"
 """The file of a group that its others include, and which is no option."""
@@ -62,8 +63,8 @@ def place(composed: DictConfig, hydra_config: HydraConf) -> tuple[Path, dict[str
     data_says = data_name(config["data"])
     if config["data"]["name"] is None:  # then the name says which data set it is
         defaults["data"] |= {"name": data_says, "dataset": config["data"].get("dataset")}
-    config["data"] = recorded_data(config["data"] | {"name": data_says})
-    defaults["data"] = recorded_data(defaults["data"])
+    config["data"] |= {"name": data_says}
+    config, defaults = as_first_recorded(config), as_first_recorded(defaults)
     recorded = with_named_attacks(with_changed_arguments(config, defaults), defaults["grid_attacks"])
     if config["run_dir"]:
         return Path(config["run_dir"]), recorded
@@ -101,6 +102,17 @@ def with_changed_arguments(config: Mapping[str, Any], usual: Mapping[str, Any]) 
         if name in RECORDED or name not in there or value != there[name]
     }
     return {**config, "trainer": kept}
+
+
+def as_first_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what the first records did not know, where it is as it was then.
+
+    >>> as_first_recorded({"model": {"width": None}, "data": {"size": 32}, "intervention": {"low_prs": None}})
+    {'model': {}, 'data': {}}
+    """
+    kept = {**config, "model": without_usual(config["model"]), "data": recorded_data(config["data"])}
+    interventions = {name: node for name, node in kept.pop("intervention", {}).items() if node}
+    return kept | ({"intervention": interventions} if interventions else {})
 
 
 def recorded_data(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ of a command, `python train.py --help` the options of each group.
 
 This page is made by `python -m prs_lightning.schema > docs/config.md`.
 """
-OPTIONS: dict[str, type[Part]] = {"data": parts.ImageData, "model": parts.ResNet18}
+OPTIONS: dict[str, type[Part]] = {"data": parts.ImageData, "model": parts.AnyNetwork}
 """Groups of which one part describes all options."""
 
 
@@ -62,9 +62,11 @@ def _sections() -> Iterator[str]:
         "grid_attacks.NAME.",
         "as callbacks.robustness",
     )
-    for file in sorted((CONFIG_FOLDER / "logger").glob("*.yaml")):
-        for name, node in (yaml.safe_load(file.read_text()) or {}).items():
-            yield from _section(f"logger={name}", TARGETS[node["_target_"]], node, f"logger.{name}.")
+    for group in ("intervention", "logger"):
+        for file in sorted((CONFIG_FOLDER / group).glob("*.yaml")):
+            values = yaml.safe_load(file.read_text())
+            for name, node in values.get(group, values).items():  # the first where a file sets more than its group
+                yield from _section(f"{group}={name}", TARGETS[node["_target_"]], node, f"{group}.{name}.")
     yield from _section("trainer", Trainer, _file("trainer/default"), "trainer.")
     known: dict[str, type[Part]] = {
         "processes": launching.Processes,

@@ -16,6 +16,7 @@ from prs_lightning.schema.values import (
     FreeText,
     Inside,
     Keys,
+    Multiplier,
     Natural,
     NotNegative,
     Part,
@@ -36,7 +37,7 @@ Samples = Annotated[Any, only(None, why="a data set is given in Python, to callb
 
 
 class Network(Part):
-    """CNN-6, VGG-16."""
+    """What all networks take."""
 
     channels: Count | None = key("of the images; null: as in the data", 3)
     classes: Count | None = key("number of outputs; null: as in the data", 10)
@@ -44,12 +45,26 @@ class Network(Part):
     std: Deviations | None = key("divided into the images, per channel; null: as in the data", (1.0,))
     learning_rate: Positive = key("of Adam", 1e-3)
     seed: Seed = key("of the weights, dropout and so on", 0)
+    schedule: Annotated[Any, only("constant", "linear", "cosine")] = key(
+        "of the learning rate, which falls to 0 over the steps of the run unless constant", "constant"
+    )
+
+
+class Scaled(Network):
+    """CNN-6, VGG-16."""
+
+    width: Count | None = key("penultimate units (CNN-6, VGG-16); null: 128, 4096", None)
+    width_multiplier: Multiplier = key("of the channels and the units of all other layers (CNN-6, VGG-16)", 1.0)
 
 
 class ResNet18(Network):
     """ResNet-18."""
 
     stem: Annotated[Any, only("imagenet", "cifar")] = key("how it begins: see `ResNet18`", "imagenet")
+
+
+class AnyNetwork(Scaled, ResNet18):
+    """All that a network of ours may take, for the page of all keys."""
 
 
 class ImageData(Part):

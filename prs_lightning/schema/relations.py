@@ -38,6 +38,7 @@ def relations(config: Mapping[str, Any]) -> Iterator[str]:
     """What does not fit together in a composed config whose values are each what they should be."""
     yield from _environment()
     yield from _epochs(config)
+    yield from _interventions(config.get("intervention") or {}, config["epochs"])
     yield from _trainer(config["trainer"], config["epochs"])
     yield from _devices(config)
     data, model = config["data"], config["model"]
@@ -82,6 +83,13 @@ def _epochs(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={in_yaml(epochs)}: epoch {beyond[0]} is never reached: the run has epochs={last}"
     if (every := config["trainer"]["check_val_every_n_epoch"]) > last:
         yield f"trainer.check_val_every_n_epoch={every}: nothing would be measured: the run has epochs={last}"
+
+
+def _interventions(nodes: Mapping[str, Any], epochs: int) -> Iterator[str]:
+    for name, node in nodes.items():
+        warmup = node.get("warmup") if node else None
+        if isinstance(warmup, int) and warmup >= epochs:
+            yield f"intervention.{name}.warmup={warmup}: it would only look on: the run has epochs={epochs}"
 
 
 def _trainer(trainer: Mapping[str, Any], epochs: int) -> Iterator[str]:

@@ -13,8 +13,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from prs_lightning.errors import ConfigError, in_one_line, nearest
 
-SHARED = ("channels", "classes", "mean", "std", "seed", "learning_rate")
+SHARED = ("channels", "classes", "mean", "std", "seed", "learning_rate", "schedule")
 """What every network's config holds: of a foreign network only what its signature names is handed to it."""
+LATER = {"schedule": "constant", "width": None, "width_multiplier": 1.0}
+"""Keys of networks that the first records did not know, with what they did."""
 SIZES = {
     **dict.fromkeys(("num_classes", "n_classes"), "classes"),
     **dict.fromkeys(("in_channels", "in_chans"), "channels"),
@@ -24,10 +26,20 @@ HYDRAS = ("_target_", "_args_", "_recursive_", "_convert_")
 """Keys that Hydra reads itself where it makes something."""
 KINDS = {
     "callbacks": "lightning.pytorch.callbacks.callback.Callback",
+    "intervention": "lightning.pytorch.callbacks.callback.Callback",
     "logger": "lightning.pytorch.loggers.logger.Logger",
     "data": "prs_lightning.data.module.ImageData",
 }
 """Of what a class under a group has to be one."""
+
+
+def without_usual(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A config ``model`` with those keys of ``LATER`` only that differ from them.
+
+    >>> without_usual({"seed": 0, "schedule": "linear", "width": None, "width_multiplier": 1})
+    {'seed': 0, 'schedule': 'linear'}
+    """
+    return {key: value for key, value in model.items() if key not in LATER or value != LATER[key]}
 
 
 def located(name: str, key: str = "model._target_") -> Any:
@@ -79,7 +91,7 @@ def foreign(group: str, name: str, node: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with an entry whose ``_target_`` is not ours.
 
     Args:
-        group: ``model``, ``data``, ``callbacks`` or ``logger``.
+        group: ``model``, ``data``, ``intervention``, ``callbacks`` or ``logger``.
         name: its dotted key.
         node: plain values, with ``_target_``.
     """
@@ -98,6 +110,7 @@ def foreign(group: str, name: str, node: Mapping[str, Any]) -> Iterator[str]:
         return
     filled: set[str] = {*given, *(SIZES if group == "model" else ())}
     if group == "model":
+        given = without_usual(given)
         given = {key: value for key, value in given.items() if key in parameters or key not in SHARED}
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     known = {

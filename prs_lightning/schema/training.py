@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from prs_lightning.errors import nearest
-from prs_lightning.schema import parts
+from prs_lightning.schema import interventions, parts
 from prs_lightning.schema.attacks import Entry
 from prs_lightning.schema.lines import expected, problems
 from prs_lightning.schema.relations import relations
@@ -18,8 +18,8 @@ from prs_lightning.schema.wandb import Wandb, WandbLogger
 
 RECORDS = "prs_lightning.callbacks.records.Records"
 TARGETS: dict[str, type[Part]] = {
-    "prs_lightning.models.CNN6": parts.Network,
-    "prs_lightning.models.VGG16": parts.Network,
+    "prs_lightning.models.CNN6": parts.Scaled,
+    "prs_lightning.models.VGG16": parts.Scaled,
     "prs_lightning.models.ResNet18": parts.ResNet18,
     "prs_lightning.data.ImageData": parts.ImageData,
     "prs_lightning.callbacks.scores.Scores": parts.Measuring,
@@ -37,11 +37,13 @@ TARGETS: dict[str, type[Part]] = {
     "lightning.pytorch.loggers.TensorBoardLogger": parts.TensorboardLogger,
     "lightning.pytorch.loggers.MLFlowLogger": parts.MlflowLogger,
     "lightning.pytorch.loggers.WandbLogger": WandbLogger,
+    **interventions.TARGETS,
 }
 """What conf/ names, and its keys: so that nothing of it needs to be imported to be checked."""
 GROUPS = {
     "model": ("prs_lightning.models", "as model=cnn6 has, or model._target_=my_package.MyNet"),
     "data": ("prs_lightning.data", "as in conf/data"),
+    "intervention": ("prs_lightning.callbacks", "as in conf/intervention/low_prs.yaml, or null for none"),
     "callbacks": ("prs_lightning.callbacks", "as in conf/callbacks/default.yaml, or null for none"),
     "logger": ("lightning.pytorch.loggers", "as in conf/logger/csv.yaml"),
 }
@@ -54,6 +56,9 @@ class Training(Part):
 
     model: Node = key("the network: an option of the group, or any by `model._target_`")
     data: Node = key("the data set: an option of the group")
+    intervention: Annotated[
+        dict[str, Any], Expected("none, low_prs and so on, or several, as intervention=[low_prs,logit_penalty]")
+    ] = key("what training is interfered with: an option of the group, or several")  # fmt: skip
     callbacks: Annotated[dict[str, Any], Expected("default or none, and callbacks by name")] = key("what is measured")
     logger: Annotated[
         dict[str, Any], Expected("none, csv, mlflow, tensorboard, wandb, or several, as logger=[csv,wandb]")
@@ -94,7 +99,7 @@ def _each_value(config: Mapping[str, Any], helpers: frozenset[str]) -> Iterator[
             yield from _node(group, group, config[group])
     if isinstance(trainer := config.get("trainer"), Mapping):
         yield from _trainer(trainer)
-    for group in ("callbacks", "logger"):
+    for group in ("intervention", "callbacks", "logger"):
         if isinstance(nodes := config.get(group), Mapping):
             for name, node in nodes.items():
                 if node is not None or group == "logger":

@@ -33,8 +33,8 @@ OPTIONS = {
     "config_name": "put it into DIR/experiment/NAME.yaml, and give --config-dir DIR experiment=NAME",
     "experimental_rerun": "the command of a run, given again, goes on with it",
 }
-GROUPS = ("model", "data", "callbacks", "logger", "trainer", "experiment")
-SEVERAL = ("callbacks", "logger", "trainer", "experiment")
+GROUPS = ("model", "data", "intervention", "callbacks", "logger", "trainer", "experiment")
+SEVERAL = ("intervention", "callbacks", "logger", "trainer", "experiment")
 """Groups of which several options can be taken, one over the other."""
 INSTEAD = {
     "run": "run_dir, or runs and sweep, say where a run is kept",
