@@ -66,9 +66,11 @@ class Own(pl.LightningModule):
         return self.optimizer(self.parameters(), lr=0.1)
 
 
-def fitted(module: pl.LightningModule, callbacks: Sequence[pl.Callback], data: Any = None, **options: Any) -> Any:
+def fitted(
+    module: pl.LightningModule, callbacks: Sequence[pl.Callback], data: Any = None, batch_size: int = 16, **options: Any
+) -> Any:
     """The module after three epochs of three batches, in order."""
-    loader = DataLoader(TensorDataset(*(planted() if data is None else data)), batch_size=16)
+    loader = DataLoader(TensorDataset(*(planted() if data is None else data)), batch_size=batch_size)
     trainer = pl.Trainer(callbacks=list(callbacks), **({"max_epochs": 3, "accelerator": "cpu"} | QUIET | options))
     trainer.fit(module, loader)
     return module

@@ -167,13 +167,15 @@ def test_a_bound_is_kept(digits: tuple[Split, Split], plain: Trained) -> None:
 
 
 class Watching(pl.Callback):
-    """The final layer's weights at the end of each epoch."""
+    """At the end of each epoch the final layer's weights, and how many steps the optimizer's moments are of."""
 
     def on_train_start(self, *_: Any) -> None:
         self.final: list[Tensor] = []
+        self.steps: list[list[int]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.final.append(torch.cat([each.detach().flatten().clone() for each in pl_module.final.parameters()]))
+        self.steps.append([int(each["step"]) for each in trainer.optimizers[0].state.values()])
 
 
 def test_the_published_one_lowers_the_ratio_and_leaves_the_final_layer(
@@ -184,4 +186,5 @@ def test_the_published_one_lowers_the_ratio_and_leaves_the_final_layer(
     assert found.ratio < plain.ratio / 1.3
     assert len({tuple(each.tolist()) for each in watching.final[:3]}) == 3
     assert all(torch.equal(each, watching.final[2]) for each in watching.final[3:])
+    assert watching.steps[2:5] == [[30] * 4, [10] * 2, [20] * 2], "the optimizer begins anew, without the final layer"
     assert (found.network.final.weight - found.start["final.weight"]).abs().max() > 0.05

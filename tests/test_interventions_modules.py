@@ -83,6 +83,18 @@ def test_the_hinge_is_that_of_counts_by_hand() -> None:
     assert_same(found, fitted(Own(extra=extra), []), 1e-5)
 
 
+def test_counts_are_exact_in_a_training_of_bfloat16() -> None:
+    """bfloat16 holds no odd number above 256."""
+    low, (inputs, labels) = LowPRS(warmup=1), planted(903)
+    module = Own(lambda parameters, lr: torch.optim.SGD(parameters, lr=0.0))
+    fitted(module, [low], data=(inputs, labels), batch_size=903, precision="bf16-mixed", max_epochs=2)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        positive = module.hidden(inputs) > 0
+    counts = torch.stack([positive[labels == label].sum(0) for label in range(CLASSES)])
+    assert (counts[counts > 256] % 2 == 1).any()
+    torch.testing.assert_close(low.state_dict()["counts"][:, :UNITS], counts * 1.99)
+
+
 class Pooled(nn.Module):
     """The end of a ResNet: maps of 2 pixels, rectified, are averaged."""
 
