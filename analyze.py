@@ -44,6 +44,7 @@ def analyze(cfg: DictConfig) -> None:
     from prs_lightning.analysis import (
         arms,
         boards,
+        causal_section,
         claims,
         coupled,
         networks,
@@ -74,6 +75,7 @@ def analyze(cfg: DictConfig) -> None:
     statistics = panels.panel_statistics(models, **config["bootstrap"], progress=say)
     written.write_csv(folder / "statistics.csv", statistics.table)
     alone = arms.left_alone(read.rows)
+    causes, of_arms = causal_section.study(read.rows, runs, folder, config, progress=say)
     pair, why = named, "named by the user"
     if not named:
         pair, why = selection.choose_pair(models, config["pair"]["accuracy_tolerance"], networks.available(runs))
@@ -92,7 +94,7 @@ def analyze(cfg: DictConfig) -> None:
             alone, models, load_pair if pair else None,
             folder=folder / "figures", key=networks.pair_key(runs, pair) if pair else None, force=config["force"],
             sizes={name: size for name, size in config["sizes"].items() if size is not None and name != "audited"},
-            only=wanted,
+            only=wanted, arms=of_arms,
             progress=say, why=None if pair else why,
         )  # fmt: skip
     else:
@@ -123,7 +125,20 @@ def analyze(cfg: DictConfig) -> None:
             key=networks.pair_key(runs, pair), size=config["sizes"]["audited"], force=config["force"], progress=say,
         )  # fmt: skip
     evidence = report.Evidence(
-        config, read, selected, statistics, judged, made, pair, why, audits, matched, matched_why, pairs, planned
+        config,
+        read,
+        selected,
+        statistics,
+        judged,
+        made,
+        pair,
+        why,
+        audits,
+        matched,
+        matched_why,
+        pairs,
+        planned,
+        causes,
     )
     page = report.write_report(evidence, folder)
     from rich.console import Console
@@ -133,6 +148,8 @@ def analyze(cfg: DictConfig) -> None:
     console.print(boards.console_board(judged, console.width))
     for paragraph in evidence.words:
         console.print(Text(printable(paragraph)), end="\n\n")
+    if causes:
+        causal_section.show(console, causes, config["bootstrap"]["level"])
     if planned is not None:
         title = power.planned(config["power"]["effect"], config["power"]["target"])
         console.print(boards.console_plan(planned, title))

@@ -48,7 +48,7 @@ class Adversarial(Intervention):
         self.seed, self.normalisation = seed, normalisation(mean, std)
         radius = strength * epsilon
         self.threat = {"early_exit": False, "epsilon": radius, "steps": steps} | threat
-        self.threat["step_size"] = 2.5 * radius / steps if step_size is None else step_size
+        self.threat["step_size"] = 2.5 * radius / max(1, steps) if step_size is None else step_size
         ThreatModel(**self.threat)  # refuses what cannot be
 
     def changed(self, trainer: pl.Trainer, module: pl.LightningModule, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ class HighPRS(LowPRS):
         strength, warmup, margin, decay, layer, classes: as of :class:`LowPRS`.
     """
 
+    aim = "high"
+
     def __init__(
         self,
         *,

@@ -35,6 +35,8 @@ class LowPRS(Intervention):
         ConfigError: values that cannot be.
     """
 
+    aim = "low"
+
     def __init__(
         self,
         *,

@@ -37,6 +37,8 @@ class Published(Intervention):
         mean_weight, sign_weight: ``lambda_mrv`` and ``lambda_hamming`` there.
     """
 
+    aim = "low"
+
     def __init__(
         self, *, strength: float = 1.0, warmup: int = 50, mean_weight: float = 0.8, sign_weight: float = 1.0
     ) -> None:

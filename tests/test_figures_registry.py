@@ -103,7 +103,7 @@ def test_an_unknown_number_is_refused(tmp_path: Path) -> None:
 def test_the_numbers_are_the_papers_and_ours_in_order() -> None:
     assert figures.NUMBERS == (
         "1", "2a", "2b", "3", "4", "4b", "5", "6a", "6b", "7a", "7b", "8", "9", "10", "11", "12", "13", "14", "15",
-        "16",
+        "16", "17", "18",
     )  # fmt: skip
 
 

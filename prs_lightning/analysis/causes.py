@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from prs_lightning import measures
+from prs_lightning.analysis.arms import SCALED
+from prs_lightning.analysis.contrasts import END, MATCHED, TOGETHER
+from prs_lightning.analysis.relations import in_words, label, margin_of
+from prs_lightning.analysis.shown import change, p_value
+from prs_lightning.analysis.verdict import Answer, disagree
 
 CAUSAL, MASKING, NEITHER, UNDECIDED, FAILED = "causal", "masking", "neither", "undecided", "the instrument failed"
 VERDICTS = (CAUSAL, MASKING, NEITHER, UNDECIDED, FAILED)
@@ -13,6 +25,14 @@ FOLLOWS, ALONE, NOTHING, OPEN, NOT_MOVED = (
     "robustness follows", "cross-entropy alone", "nothing follows", "open", "not moved"
 )  # fmt: skip
 SHOWS = (FOLLOWS, ALONE, NOTHING, OPEN, NOT_MOVED)
+
+LOW, HIGH, POSITIVE, NEGATIVE = "low", "high", "positive", "negative"
+AIMS = {"low_prs": LOW, "published": LOW, "high_prs": HIGH}
+"""Interventions that aim at regions, and which way."""
+MOVED = 0.05
+"""The least change of the PRS ratio of an arm that is moved."""
+REAL = (measures.AUDITED_ACCURACY, measures.DISTANCE)
+"""The measures that no vanished gradient moves."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +61,10 @@ class Causes:
         arms: in the order of the tables.
         contrasts: a row per arm, ``at`` (``"end"`` or ``"matched"``), measure and panel (``"all"``: together):
             ``arm, at, measure, panel, effect, low, high`` (interval), ``low90, high90`` (of two one-sided tests),
-            ``p, p_holm, pairs, none, treated`` (means of both sides), ``note`` (why there is none; epochs of a match).
+            ``p, p_holm, q_p`` (that panels do not differ), ``pairs, none, treated`` (means of both sides), ``note``
+            (why there is none; epochs of a match).
         mediation: rows of each arm: ``arm, effect`` (``total``, ``direct``, ``through the gap``, ``share through the
-            gap``), ``value, low, high, p``.
+            gap``), ``value, low, high, p, pairs``.
         doses: a row per intervention and measure: ``intervention, measure, slope, low, high, p, p_holm, pairs, doses``.
         factorial: a row per measure and factor: ``measure, factor, slope, low, high, p, runs``.
         messages: what was left out, and why.
@@ -57,3 +78,165 @@ class Causes:
     doses: pd.DataFrame
     factorial: pd.DataFrame
     messages: tuple[str, ...] = ()
+
+
+def aim_of(name: str) -> str:
+    """What an arm aims at, or which control it is.
+
+    >>> aim_of("low_prs 1 + logit_penalty 0.01"), aim_of("high_prs 1"), aim_of("adversarial 1"), aim_of("width 64")
+    ('low', 'high', 'positive', '')
+    """
+    if name == SCALED:
+        return NEGATIVE
+    names = {*re.split(r"[ +]+", name)}
+    aims = {aim for intervention, aim in AIMS.items() if intervention in names}
+    if not aims and "adversarial" in names:
+        return POSITIVE
+    return aims.pop() if len(aims) == 1 else ""
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Arms as tables have them: those that aim low, high, those that do not aim, and the controls; smaller doses first.
+
+    >>> in_order(["adversarial 1", "low_prs 10", "high_prs 1", "low_prs 5"])
+    ['low_prs 5', 'low_prs 10', 'high_prs 1', 'adversarial 1']
+    """
+
+    def place(name: str) -> tuple[int, list[str], list[float]]:
+        words = name.split()
+        strengths = [word for word in words if word[:1].isdigit()]
+        aims = (LOW, HIGH, "", POSITIVE, NEGATIVE).index(aim_of(name))
+        return aims, [word for word in words if word not in strengths], [float(each) for each in strengths]
+
+    return sorted(names, key=place)
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """The table of contrasts as the rule asks it."""
+
+    table: pd.DataFrame
+    margins: Mapping[str, float]
+    level: float = 0.95
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str, str], dict[Hashable, Any]]:
+        """The rows of all panels together, by arm, ``at`` and measure."""
+        rows = self.table[self.table["panel"] == TOGETHER].to_dict("records")
+        return {(row["arm"], row["at"], row["measure"]): row for row in rows}
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """In the order of the table."""
+        return tuple(self.table["arm"].unique())
+
+    def moves(self, arm: str, at: str, measure: str, way: int) -> bool:
+        """Whether it moves up (``way`` 1) or down (-1)."""
+        row = self.rows[arm, at, measure]
+        return bool(row["p_holm"] < 1 - self.level and way * row["effect"] > 0)
+
+    def still(self, arm: str, measure: str, way: int) -> bool:
+        """Whether at the end it is shown not to move that way, by the margin."""
+        row = self.rows[arm, END, measure]
+        return bool((row["high90"] if way > 0 else -row["low90"]) < margin_of(measure, self.margins))
+
+    def disagree(self, arm: str, at: str) -> bool:
+        """Whether panels disagree on audited RA."""
+        table = self.table
+        own = table[(table["arm"] == arm) & (table["at"] == at) & (table["measure"] == measures.AUDITED_ACCURACY)]
+        panels = own[(own["panel"] != TOGETHER) & own["p"].notna()]
+        q_p = self.rows[arm, at, measures.AUDITED_ACCURACY]["q_p"]
+        return disagree([*panels[["effect", "p"]].itertuples(index=False, name=None)], q_p, self.level)
+
+    def told(self, arm: str, at: str, measure: str) -> str:
+        """A contrast in words."""
+        row = self.rows[arm, at, measure]
+        if np.isnan(row["p"]):
+            return f"{label(measure)} unknown ({row['note']})"
+        shown = change(Answer(row["effect"], row["low"], row["high"]))
+        return f"{label(measure)} {shown}, p {p_value(row['p_holm'])}"
+
+
+def judged_arm(name: str, contrasts: Contrasts) -> Arm:
+    """What an arm shows, by docs/causal.md."""
+    aim = aim_of(name)
+    arm, told = Arm(name, aim), contrasts.told
+    if aim == POSITIVE:
+        right = all(contrasts.moves(name, END, measure, 1) for measure in REAL)
+        why = "; ".join(told(name, END, measure) for measure in REAL)
+        return replace(arm, shows=FOLLOWS if right else OPEN, why=why)
+    if aim == "":
+        return arm
+    way = -1 if aim == HIGH else 1
+    at_the_end = "; ".join(told(name, END, measure) for measure in (measures.ROBUST_ACCURACY, *REAL))
+    if aim != NEGATIVE:
+        moved = contrasts.rows[name, END, measures.PRS_RATIO]
+        if not contrasts.moves(name, END, measures.PRS_RATIO, -way) or abs(moved["effect"]) < MOVED:
+            return replace(arm, shows=NOT_MOVED, why=told(name, END, measures.PRS_RATIO))
+        follows = contrasts.moves(name, MATCHED, measures.PRS_RATIO, -way)
+        if follows and all(contrasts.moves(name, MATCHED, measure, way) for measure in REAL):
+            why = "; ".join(told(name, MATCHED, measure) for measure in (measures.PRS_RATIO, *REAL))
+            return replace(arm, shows=FOLLOWS, why=f"at the match {why}")
+    still = [contrasts.still(name, measure, way) for measure in REAL]
+    if all(still) and contrasts.moves(name, END, measures.ROBUST_ACCURACY, way):
+        return replace(arm, shows=ALONE, why=f"at the end {at_the_end}")
+    if all(still) and contrasts.still(name, measures.ROBUST_ACCURACY, way):
+        return replace(arm, shows=NOTHING, why=f"at the end {at_the_end}")
+    at_the_match = "" if aim == NEGATIVE else "; ".join(
+        ["", *(told(name, MATCHED, measure) for measure in (measures.PRS_RATIO, *REAL))]
+    )  # fmt: skip
+    return replace(arm, shows=OPEN, why=f"at the end {at_the_end}" + at_the_match.replace("; ", "; at the match ", 1))
+
+
+def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
+    """The verdict and its reason."""
+    if control := _controls(arms):
+        return control
+    aimed = [arm for arm in arms if arm.aim in (LOW, HIGH)]
+    moved = [arm for arm in aimed if arm.shows != NOT_MOVED]
+    if not aimed:
+        return UNDECIDED, "no arm aims at regions"
+    if not moved:
+        return UNDECIDED, "no arm moved the PRS ratio as it aims"
+    if apart := [arm.name for arm in moved if any(contrasts.disagree(arm.name, at) for at in (END, MATCHED))]:
+        return UNDECIDED, f"panels disagree on {label(measures.AUDITED_ACCURACY)} in {in_words(apart)}"
+    shown = {shows: [arm for arm in moved if arm.shows == shows] for shows in (FOLLOWS, ALONE, NOTHING, OPEN)}
+    if follows := shown[FOLLOWS]:
+        return _follows(follows, aimed, contrasts)
+    if shown[ALONE]:
+        return MASKING, f"RA under cross-entropy moves alone in {_names(shown[ALONE])}"
+    if shown[OPEN]:
+        return UNDECIDED, f"open in {_names(shown[OPEN])}"
+    if any(arm.aim == LOW for arm in moved):
+        return NEITHER, f"nothing follows in {_names(moved)}"
+    return UNDECIDED, f"nothing follows in {_names(moved)}, and no arm that aims low was moved"
+
+
+def _follows(follows: Sequence[Arm], aimed: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
+    """Robustness follows in some arm."""
+    lacking = [aim for aim in (LOW, HIGH) if aim not in {arm.aim for arm in follows}]
+    if lacking:
+        return UNDECIDED, f"robustness follows in {_names(follows)}, and in no arm that aims {lacking[0]}"
+    against = [
+        arm
+        for arm in aimed
+        if any(contrasts.moves(arm.name, MATCHED, measure, -1 if arm.aim == LOW else 1) for measure in REAL)
+    ]
+    if against:
+        return UNDECIDED, f"robustness follows in {_names(follows)}, and moves against the claim in {_names(against)}"
+    return CAUSAL, f"robustness follows in {_names(follows)}, at equal accuracy and logit gap"
+
+
+def _controls(arms: Sequence[Arm]) -> tuple[str, str] | None:
+    """What there is to say instead of a verdict, of the controls; None where both are right."""
+    for aim, right in ((POSITIVE, FOLLOWS), (NEGATIVE, ALONE)):
+        runs = [arm for arm in arms if arm.aim == aim]
+        if not runs:
+            return UNDECIDED, f"the {aim} control was not run"
+        if not any(arm.shows == right for arm in runs):
+            return FAILED, f"the {aim} control came out wrong: {'; '.join(f'{arm.name}: {arm.why}' for arm in runs)}"
+    return None
+
+
+def _names(arms: Sequence[Arm]) -> str:
+    return in_words([arm.name for arm in arms])

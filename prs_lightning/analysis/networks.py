@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -110,7 +110,7 @@ def load_pair(runs: Path, pair: Pair, data_root: str | Path | None = None) -> Ne
     configs = [RunDirectory(runs / network.run).config() for network in pair]
     a, b = (
         Named(
-            letter, _load(runs, network, config),
+            letter, loaded(runs, network, config),
             f"{letter}: batch {_known(config['batch_size'])}, seed {_known(config['seed'])}, epoch {network.epoch}, "
             f"PRS ratio {network.prs_ratio:.3g}",
             _siblings(runs, network, config),
@@ -128,7 +128,12 @@ def _known(value: object) -> object:
     return "unknown" if value is None else value  # of a network that was trained elsewhere
 
 
-def _load(runs: Path, network: Network, config: dict[str, Any]) -> nn.Module:
+def loaded(runs: Path, network: Network, config: Mapping[str, Any]) -> nn.Module:
+    """The network of a run, in eval mode on the CPU.
+
+    Raises:
+        RunError: a checkpoint that is absent, damaged, or of another architecture than the config.
+    """
     from prs_lightning.runs.checkpoints import load_network
 
     path = checkpoint_path(runs, network.run, network.epoch)

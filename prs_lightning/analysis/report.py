@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from prs_lightning.analysis import boards, shown
+from prs_lightning.analysis import boards, causal_tables, shown
+from prs_lightning.analysis.causes import Causes
 from prs_lightning.analysis.panel_tables import misleading_panels, panel_tables
 from prs_lightning.analysis.panels import Statistics
 from prs_lightning.analysis.power import planned
@@ -65,7 +66,7 @@ class Evidence:
     """Everything that the report shows; ``pair_note`` says why that pair, or why there is none.
 
     ``matched`` is the pair that is alike in logit gap as well, and ``matched_note`` the same of it. ``coupled`` and
-    ``power`` are tables of ``analysis.coupled`` and ``analysis.power``, None where they were not made.
+    ``power`` are tables of ``analysis.coupled`` and ``analysis.power``, None where not made, as ``causes`` may be.
     """
 
     config: dict[str, Any]
@@ -81,6 +82,7 @@ class Evidence:
     matched_note: str = ""
     coupled: pd.DataFrame | None = None
     power: pd.DataFrame | None = None
+    causes: Causes | None = None
 
     @property
     def words(self) -> list[str]:
@@ -149,6 +151,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "coupled": None if evidence.coupled is None else boards.coupled_table(evidence.coupled),
         "power": evidence.power,
         "planned": planned(evidence.config["power"]["effect"], evidence.config["power"]["target"]),
+        "causal": causal_tables,
         "rule": RULE,
         "misleading": misleading_panels(statistics),
         "by_figure": by_figure,
@@ -178,6 +181,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "paper_note": PAPER_NOTE,
         "minimum_runs": MINIMUM_RUNS,
         "level": level,
+        "level_of_tests": evidence.config["bootstrap"]["level"],
         "level_of_changes": f"{2 * evidence.config['bootstrap']['level'] - 1:.0%}",
     }  # fmt: skip
 

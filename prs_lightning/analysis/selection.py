@@ -64,7 +64,7 @@ def select(
     limits = {name: float(thresholds.get(name, thresholds.get("default", 0.0))) for name in names}
     if TEST_ACCURACY not in rows:
         rows = rows.assign(**{TEST_ACCURACY: np.nan})
-    candidates = rows[_on_grid(rows, grid_epochs)]
+    candidates = rows[on_grid(rows, grid_epochs)]
     measured = candidates[candidates[TEST_ACCURACY].notna()]
     threshold = measured["data"].map(limits).astype(float)
     lost = measured[TEST_ACCURACY] < threshold
@@ -90,7 +90,8 @@ def select(
     )
 
 
-def _on_grid(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.Series:
+def on_grid(rows: pd.DataFrame, grid_epochs: Sequence[int] | None) -> pd.Series:
+    """Whether each row is at an epoch of the grid, as of `select`."""
     if grid_epochs is not None:
         return rows["epoch"].isin(list(grid_epochs))
     own = rows.get("config.grid_epochs", pd.Series(None, rows.index)).astype(object)

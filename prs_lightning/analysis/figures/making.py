@@ -60,13 +60,14 @@ def make_all(
     why: str | None = None,
     force: bool = False,
     only: Sequence[str] | None = None,
+    arms: pd.DataFrame | None = None,
     sizes: Mapping[str, int] | None = None,
     progress: Callable[[str], object] = print,
 ) -> list[Made]:
     """Make every figure that is not there yet, each in turn; one that fails does not stop the others.
 
     Args:
-        rows: ``RunTable.rows``, one per run and epoch.
+        rows: ``RunTable.rows``, one per run and epoch, of runs without an intervention.
         models: ``Selection.models``.
         networks: gives the pair of networks; called once, and only if one of their figures must be made.
         folder: gets ``fig-<number>.png``, ``.pdf``, ``.csv`` and ``.json`` (caption, and what it was made from).
@@ -74,6 +75,7 @@ def make_all(
         why: there are no networks.
         force: make them all anew.
         only: numbers of the figures to make; None for all.
+        arms: rows at grid epochs, those with interventions among them; None: there are none, nor figures of them.
         sizes: of the networks' figures; what is not given is that of ``Sizes.on_this_machine``.
         progress: is given one line per figure, and one at the start of each that takes long.
 
@@ -81,7 +83,8 @@ def make_all(
         ConfigError: a number in ``only`` that is no figure.
     """
     refuse_unknown(only or ())
-    keys = _keys(rows, models, repr((key, sizes)))
+    tables = {"rows": rows, "models": models} | ({} if arms is None else {"arms": arms})
+    keys = _keys(tables, repr((key, sizes)))
 
     @cache
     def pair() -> NetworkPair | str:
@@ -93,7 +96,7 @@ def make_all(
 
     def draw(entry: Entry) -> Figure:
         if entry.needs != "networks":
-            return entry.load()(rows if entry.needs == "rows" else models)
+            return entry.load()(tables[entry.needs])
         loaded = pair()  # before the module, which loads torch: there may be none
         if isinstance(loaded, str):
             raise RunError(loaded)
@@ -102,7 +105,7 @@ def make_all(
 
     made = []
     for entry in FIGURES:
-        if only is not None and entry.number not in only:
+        if entry.needs not in keys or (only is not None and entry.number not in only):
             continue
         keep = not force and (entry.needs != "networks" or networks is not None)
         done = _make(entry, keys[entry.needs], folder, draw, keep=keep)
@@ -167,12 +170,12 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, ConfigError | RunError) else f"{type(error).__name__}: {text}"
 
 
-def _keys(rows: pd.DataFrame, models: pd.DataFrame, networks: str) -> dict[str, str]:
+def _keys(tables: Mapping[str, pd.DataFrame], networks: str) -> dict[str, str]:
     """What a figure is made from, by what it needs: digests of the data, of the figures' source and of matplotlib."""
     sources = (*sorted(Path(__file__).parent.glob("*.py")), Path(relations.__file__))
     code = [mpl.__version__.encode(), *(file.read_bytes() for file in sources)]
     data = {"networks": [networks.encode()]}
-    for name, frame in (("rows", rows), ("models", models)):
+    for name, frame in tables.items():
         hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
         data[name] = [repr(list(frame.columns)).encode(), hashes.tobytes()]
     return {name: hashlib.sha256(b"".join(code + parts)).hexdigest() for name, parts in data.items()}

@@ -38,13 +38,14 @@ class Figure:
 
 
 def figure(
-    number: str, title: str, *, needs: Literal["rows", "models", "networks"]
+    number: str, title: str, *, needs: Literal["rows", "models", "networks", "arms"]
 ) -> Callable[[Callable[..., Drawing]], Callable[..., Figure]]:
     """Make a figure of a function that returns caption, drawing and numbers; it draws under ``paper_style``.
 
     Args:
         needs: what the function is given: ``rows`` (``RunTable.rows``), ``models`` (``Selection.models``), or
-            ``networks`` (a ``NetworkPair``, and ``sizes``). ``FIGURES`` reads it, and the others, from the source.
+            ``networks`` (a ``NetworkPair``, and ``sizes``), or ``arms`` (rows at grid epochs with those of all arms).
+            ``FIGURES`` reads it, and the others, from the source.
     """
 
     def register(draw: Callable[..., Drawing]) -> Callable[..., Figure]:
