@@ -214,7 +214,7 @@ WORLDS: dict[str, World] = {
     "opposite": world("as causal, reversed", MASKING, UNDECIDED, NEITHER, arms=with_real(-0.08, -0.008)),
     "opposite panels": world("as causal in one, reversed in the other", UNDECIDED, arms=REAL, vary=(1, -1)),
     "warm-up": world("causal; nothing acts up to epoch 4, of 12", CAUSAL, UNDECIDED, arms=REAL, warmup=4),
-    "rising": world("causal; audited RA rises late by 0.1, distance by 0.01", CAUSAL, UNDECIDED, arms=REAL, course=-0.1),
+    "rising": world("causal; audited RA rises late by 0.1, distance 0.01", CAUSAL, UNDECIDED, arms=REAL, course=-0.1),
     "course": world("masked; audited RA falls late by 0.1, distance by 0.01", MASKING, course=0.1),
     "costly": world(
         "masked; low costs accuracy and audited RA 0.03, distance 0.003", MASKING, UNDECIDED,
