@@ -68,6 +68,6 @@ def show(console: Console, causes: Causes, level: float) -> None:
     mark = MARKS[causes.verdict]
     console.print(Text(f"Causes: {mark.sign} {causes.verdict}", mark.colour))
     console.print(Text(printable(f"{causes.reason}.")), end="\n\n")
-    for table in console_tables(causes, level):
+    for table in console_tables(causes, level, console.width):
         console.print(table)
     console.print(Text(f"{STAR} moves: p below {1 - level:.2g} after Holm's correction over the arms"), end="\n\n")
