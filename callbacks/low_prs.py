@@ -57,7 +57,9 @@ class LowPRS(Intervention):
             raise ConfigError(f"layer={layer}, classes={classes}: expected both, or neither")
         self.margin, self.decay, self.pattern = margin, decay, pattern
         self.layer, self.classes = layer, classes
-        self.counts = self.scale = torch.empty(0)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.counts = self.scale = torch.empty(0)  # those of a run that goes on are loaded after this
 
     def taps(self, ends: Callable[[], Ends]) -> Sequence[Tap]:
         if self.layer is not None:

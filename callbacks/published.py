@@ -47,8 +47,12 @@ class Published(Intervention):
             given = f"warmup={warmup}, mean_weight={mean_weight}, sign_weight={sign_weight}"
             raise ConfigError(f"Published: {given}: expected 1 or more (the patterns are the last epoch's), 0 or more")
         self.weights = mean_weight, sign_weight
-        self.means = torch.empty(0)
-        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.means = torch.empty(0)  # those of a run that goes on are loaded after this
+
+    def is_on(self, trainer: pl.Trainer) -> bool:
+        return super().is_on(trainer) and len(self.means) > 0
 
     def taps(self, ends: Callable[[], Ends]) -> Sequence[Tap]:
         found = ends()
@@ -56,7 +60,7 @@ class Published(Intervention):
         return [self.penultimate, self.logits]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seen = []
+        self.seen: list[tuple[Tensor, Tensor]] = []
         if self.is_on(trainer) and trainer.current_epoch == self.warmup:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()

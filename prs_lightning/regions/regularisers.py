@@ -33,7 +33,7 @@ def smoothing(logits: Tensor, labels: Tensor) -> Tensor:
 def decay_weights(optimizer: torch.optim.Optimizer, amount: float) -> None:
     """Multiply each parameter that has a gradient by 1 - lr * amount, lr the learning rate of its group.
 
-    So ``torch.optim.AdamW`` does right before its step (Loshchilov & Hutter 2019, algorithm 2), to the bit.
+    So ``torch.optim.AdamW`` begins its step (Loshchilov & Hutter 2019, algorithm 2), to the bit where it is not fused.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -49,12 +49,12 @@ def check_analysis(config: Mapping[str, Any], helpers: Collection[str] = ()) -> 
     lines.refuse(analysis.wrong(config, frozenset(helpers)))
 
 
-def check_launcher(launcher: Mapping[str, Any], params: Any = None) -> None:
-    """Refuse a launcher, or parameters of the sweeper, that cannot work.
+def check_launcher(launcher: Mapping[str, Any], sweeper: Mapping[str, Any] | None = None) -> None:
+    """Refuse a launcher, or parameters or arms of the sweeper, that cannot work.
 
     Raises:
         ConfigError: as `check_training`.
     """
     from prs_lightning.schema import launching, lines
 
-    lines.refuse([*launching.launcher(launcher), *launching.sweeper_params(params)])
+    lines.refuse([*launching.launcher(launcher), *launching.sweeper(sweeper or {})])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
+from prs_lightning.errors import in_yaml
 from prs_lightning.schema.lines import expected, problems
 from prs_lightning.schema.values import (
     Count,
@@ -131,8 +132,23 @@ def launcher(node: Mapping[str, Any]) -> Iterator[str]:
                 yield expected(f"{prefix}ray.{name}", ray[name], "a mapping, as in conf/hydra/launcher/ray.yaml")
 
 
-def sweeper_params(params: Any) -> Iterator[str]:
-    """What is wrong with ``hydra.sweeper.params``."""
+def sweeper(node: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with ``hydra.sweeper``: its ``params``, a mapping, and its ``arms``, a list of mappings."""
+    params, arms = node.get("params"), node.get("arms")
+    yield from _params(params)
+    if arms is not None and not (isinstance(arms, list) and all(isinstance(arm, Mapping) for arm in arms)):
+        yield expected("hydra.sweeper.arms", arms, "a list of mappings of overrides, as [{seed: 0}, {seed: 1}]")
+        return
+    for place, arm in enumerate(arms or ()):
+        for name, value in arm.items():
+            key = f"hydra.sweeper.arms[{place}].{name}"
+            if value == "" or isinstance(value, Mapping):
+                yield expected(key, value, "a value, as after = on the command line")
+            elif isinstance(params, Mapping) and name in params:
+                yield f"{key}={in_yaml(value)}: hydra.sweeper.params has {name} too: expected it in one of them"
+
+
+def _params(params: Any) -> Iterator[str]:
     if params is None:
         return
     if not isinstance(params, Mapping):

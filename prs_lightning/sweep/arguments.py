@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, in_yaml
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
+from prs_lightning.sweep import ranges
 from prs_lightning.sweep.ranges import RANGE
 
 SWEEPING = ("launcher", "sweeper", "mode")
@@ -265,10 +267,14 @@ def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:
             options = GlobalHydra.instance().config_loader().get_group_options(group)
             there = ", ".join(option for option in options if option != PART)
             raise ConfigError(f"{group}={PART} is a part of the others; there are: {there}")
-    if hydra.mode == RunMode.RUN and (params := plain["sweeper"].get("params")):
+    params, arms = (plain["sweeper"].get(name) for name in ("params", "arms"))
+    if hydra.mode == RunMode.RUN and (params or arms):
         given = {line.lstrip("+").split("=")[0] for line in plain["overrides"]["task"]}
-        if left := [key for key in params if key.lstrip("+") not in given]:
+        swept = [*dict.fromkeys(chain(params or (), *(arms or ())))]
+        of_arms = [line.split("=")[0] for arm in ranges.arms(arms, given) for line in arm]
+        left = dict.fromkeys([*(key for key in params or () if key.lstrip("+") not in given), *of_arms])
+        if left:
             raise ConfigError(
-                f"experiment={plain['runtime']['choices'].get('experiment')} is a sweep of {', '.join(params)}: "
+                f"experiment={plain['runtime']['choices'].get('experiment')} is a sweep of {', '.join(swept)}: "
                 f"add -m, or for one run of it give {', '.join(left)}, too"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from prs_lightning.sweep.processes import Job
 class RangeSweeper(Sweeper):
     """Takes lists, ranges such as ``seed=0..4`` and globs, and gives all jobs to the launcher at once.
 
-    The command line wins over ``params``, overrides that an experiment brings along: ``{"seed": "0..4"}``. Of several
+    The command line wins over ``params``, overrides that an experiment brings along: ``{"seed": "0..4"}``, and over
+    ``arms``, one more axis, each of whose values is several overrides. Of several
     experiments each is a sweep as if it were alone, with its own ``params`` and launcher. All are planned before the
     first one starts; then one follows the other.
     """
@@ -34,8 +36,8 @@ class RangeSweeper(Sweeper):
     hydra_context: HydraContext
     task_function: TaskFunction
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        """The ``params`` are read from the config of each experiment."""
+    def __init__(self, params: dict[str, str] | None = None, arms: list[dict[str, Any]] | None = None) -> None:
+        """Both are read from the config of each experiment."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -43,7 +45,7 @@ class RangeSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         jobs: dict[Path, Job] = {}
         planned = []
-        for config, overrides in self.experiments(arguments):
+        for config, overrides, arms in self.experiments(arguments):
             launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=self.hydra_context, task_function=self.task_function, config=config
             )
@@ -51,7 +53,7 @@ class RangeSweeper(Sweeper):
                 raise ConfigError(
                     "hydra/launcher must be one of ours: another knows neither what to skip nor where to go"
                 )
-            planned.append((launcher, launcher.jobs(ranges.jobs(overrides, self.options), jobs)))
+            planned.append((launcher, launcher.jobs(ranges.jobs(overrides, self.options, arms), jobs)))
         problems = []
         for launcher, its_jobs in planned:
             try:
@@ -61,8 +63,11 @@ class RangeSweeper(Sweeper):
         if problems:
             raise RunError("; ".join(problems))
 
-    def experiments(self, arguments: Sequence[str]) -> Iterator[tuple[DictConfig, list[Override]]]:
-        """The config of each experiment that is asked for, and its overrides: its own and those of the command line."""
+    def experiments(
+        self, arguments: Sequence[str]
+    ) -> Iterator[tuple[DictConfig, list[Override], list[tuple[str, ...]]]]:
+        """The config of each experiment that is asked for, its overrides, its own and those of the command line, and
+        the overrides of each of its arms."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = parser.parse_overrides([*arguments])
         swept = [each for each in given if each.key_or_group == "experiment" and each.is_sweep_override()]
@@ -73,12 +78,15 @@ class RangeSweeper(Sweeper):
                 single = [str(each.input_line) for each in others if not each.is_sweep_override()]
                 config = self.hydra_context.config_loader.load_sweep_config(self.config, [*single, *choice])
             wanted: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-            check_launcher(wanted, config.hydra.sweeper.params)
+            sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+            check_launcher(wanted, sweeper)
             params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
             own = parser.parse_overrides([*params, *choice])
-            for each in own:
+            arms = ranges.arms(sweeper["arms"], [each.get_key_element().lstrip("+") for each in others])
+            of_arms = [parser.parse_overrides([*arm]) for arm in arms]
+            for each in chain(own, *of_arms):
                 check_option(each)
-            yield config, [*own, *others]
+            yield config, [*own, *others], [tuple(ranges.only(each, self.options) for each in arm) for arm in of_arms]
 
     def options(self, group: str) -> list[str]:
         """The options of a group, the user's own among them."""
