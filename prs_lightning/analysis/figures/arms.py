@@ -87,7 +87,7 @@ def _plane(axes: Axes, pairs: pd.DataFrame, arm: str, **shown: Any) -> None:
 def _marked(axes: Axes, runs: pd.DataFrame, name: str, **shown: Any) -> None:
     """The means of some runs, filled and hollow."""
     at = runs[COLUMNS].mean()
-    options = {"linestyle": "", "markersize": 5, "zorder": 4} | shown
+    options: dict[str, Any] = {"linestyle": "", "markersize": 5, "zorder": 4} | shown
     axes.plot(at[PRS_RATIO], at[ROBUST_ACCURACY], markerfacecolor="white", **options)
     axes.plot(at[PRS_RATIO], at[AUDITED_ACCURACY], label=name, **options)
 
@@ -146,17 +146,17 @@ def figure_18(rows: pd.DataFrame) -> Drawing:
 
 
 def over_doses(own: pd.DataFrame, name: str, level: float = 0.95) -> pd.DataFrame:
-    """``dose, measure, mean, low, high``: the mean over seeds; the interval is of paired differences from dose 0."""
+    """``dose, measure, mean, low, high``: the mean over seeds; the interval is of paired differences from the first."""
     wide = own.pivot_table(name, "seed", "dose")
     rows = []
-    for dose in wide:
-        low = high = np.nan
-        both = wide[[0, dose]].dropna() if dose else wide[[0]]
-        if dose > 0:
-            ends_at = difference(both[0].to_numpy(float), both[dose].to_numpy(float)).interval(level)
-            low, high = (float(both[0].mean()) + end for end in ends_at)
-        rows.append({"dose": dose, "measure": name, "mean": both[dose].mean(), "low": low, "high": high})
-    return pd.DataFrame(rows)
+    for dose in map(int, wide.columns):
+        both = wide[[wide.columns[0], dose]].dropna().to_numpy(float).T
+        row = {"dose": dose, "measure": name, "mean": both[1].mean(), "low": np.nan, "high": np.nan}
+        if dose != wide.columns[0]:
+            low, high = difference(*both).interval(level)
+            row |= {"low": both[0].mean() + low, "high": both[0].mean() + high}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["dose", "measure", "mean", "low", "high"])
 
 
 def _response(axes: Axes, own: pd.DataFrame, name: str, summary: pd.DataFrame, **shown: Any) -> None:
