@@ -69,6 +69,11 @@ STAR = "*"
 """Behind what moves."""
 
 
+def interfered(causes: Causes) -> bool:
+    """Whether any run has an intervention; where none of these is one of a pair, a message says why."""
+    return bool(causes.arms or causes.messages)
+
+
 def together(causes: Causes) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The rows of all panels, by arm, time and measure."""
     rows = causes.contrasts[causes.contrasts["panel"] == TOGETHER].to_dict("records")

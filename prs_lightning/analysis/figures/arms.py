@@ -139,8 +139,8 @@ def figure_18(rows: pd.DataFrame) -> Drawing:
     style.legend(canvas)
     caption = (
         "Each thin line is a seed, each marker the mean over seeds; its bar is the 95% interval of the differences "
-        "from the first dose, seed by seed, around that mean. To see: whether RA after the audit follows the dose, or RA under "
-        "cross-entropy alone does."
+        "from the first dose, seed by seed, around that mean. To see: whether RA after the audit follows the dose, or "
+        "RA under cross-entropy alone does."
     )
     return caption, canvas, pd.concat([table, *summaries], ignore_index=True)
 
