@@ -38,7 +38,7 @@ def relations(config: Mapping[str, Any]) -> Iterator[str]:
     """What does not fit together in a composed config whose values are each what they should be."""
     yield from _environment()
     yield from _epochs(config)
-    yield from _interventions(config.get("intervention") or {}, config["epochs"])
+    yield from _interventions(config.get("intervention") or {}, config)
     yield from _trainer(config["trainer"], config["epochs"])
     yield from _devices(config)
     data, model = config["data"], config["model"]
@@ -85,11 +85,19 @@ def _epochs(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"trainer.check_val_every_n_epoch={every}: nothing would be measured: the run has epochs={last}"
 
 
-def _interventions(nodes: Mapping[str, Any], epochs: int) -> Iterator[str]:
-    for name, node in nodes.items():
-        warmup = node.get("warmup") if node else None
-        if isinstance(warmup, int) and warmup >= epochs:
-            yield f"intervention.{name}.warmup={warmup}: it would only look on: the run has epochs={epochs}"
+def _interventions(nodes: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    acting = {name: node for name, node in nodes.items() if node and node.get("strength")}
+    for name, node in acting.items():
+        warmup = node.get("warmup")
+        if isinstance(warmup, int) and warmup >= config["epochs"]:
+            what = f"it would only look on: the run has epochs={config['epochs']}"
+            yield f"intervention.{name}.warmup={warmup}: {what}"
+    if "high_prs" in acting and (low := [name for name in ("low_prs", "published") if name in acting]):
+        given = f"[{','.join(name for name in acting if name in ('high_prs', *low))}]"
+        yield f"intervention={given}: they contradict each other: expected few regions, or many"
+    strength = acting.get("width", {}).get("strength")
+    if strength and (width := config["model"].get("width")) != strength:
+        yield f"intervention.width.strength={strength}, but model.width={in_yaml(width)}: expected the same"
 
 
 def _trainer(trainer: Mapping[str, Any], epochs: int) -> Iterator[str]:
