@@ -13,20 +13,12 @@ from rich.text import Text
 
 from prs_lightning.analysis.arms import left_alone
 from prs_lightning.analysis.causal import causal_study
-from prs_lightning.analysis.causal_tables import MARKS, STAR, console_tables, interfered
+from prs_lightning.analysis.causal_tables import FILES, MARKS, STAR, console_tables, interfered
 from prs_lightning.analysis.causes import Causes
 from prs_lightning.analysis.scaled import scaled_rows
 from prs_lightning.analysis.selection import on_grid
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import printable
-
-FILES = {
-    "causal.csv": "contrasts",
-    "causal_mediation.csv": "mediation",
-    "causal_doses.csv": "doses",
-    "causal_factorial.csv": "factorial",
-}
-"""Table of ``Causes`` that each file holds."""
 
 
 def study(

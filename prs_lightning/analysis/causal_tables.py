@@ -43,6 +43,13 @@ MARKS = {
     UNDECIDED: Mark("undecided", "?", ""),
     FAILED: Mark("contradicted", "✗", "red"),
 }
+FILES = {
+    "causal.csv": "contrasts",
+    "causal_mediation.csv": "mediation",
+    "causal_doses.csv": "doses",
+    "causal_factorial.csv": "factorial",
+}
+"""Table of ``Causes`` that each file holds."""
 AIMS = {LOW: "fewer regions", HIGH: "more regions", POSITIVE: "positive control", NEGATIVE: "negative control"}
 TIMES = {END: "at the end", MATCHED: "at equal test accuracy and logit gap"}
 RULE = (
