@@ -146,8 +146,9 @@ def test_the_section_holds_verdict_controls_and_every_number(both: tuple[Path, P
         assert f"{causes.reason}." in text
         assert causal_tables.RULE in text
         assert causal_tables.MEDIATION in text
-        assert "Positive control, adversarial 1: robustness follows. RA after the audit +" in text
-        assert "Negative control, scaled x1000: cross-entropy alone. At the end RA (PGD-20) +" in text
+        for control, name in (("Positive", "adversarial 1"), ("Negative", SCALED)):
+            (arm,) = [each for each in causes.arms if each.name == name]
+            assert f"{control} control, {name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}." in text
         assert "one was left out" in text
         assert not re.search(r"\bnan\b|\.\.", text)
         for arm in causes.arms:

@@ -153,6 +153,15 @@ def test_each_arm_and_strength_has_a_directory_of_its_own() -> None:
     assert len({path for path, _ in found}) == len(arms)
 
 
+def test_runs_of_an_arm_share_their_hash_whatever_their_seed() -> None:
+    names = {directory("intervention=adversarial", f"seed={seed}").name[-6:] for seed in (0, 1)}
+    fixed = {
+        directory("intervention=adversarial", f"seed={seed}", "intervention.adversarial.seed=7") for seed in (0, 1)
+    }
+    assert len(names) == 1
+    assert not {path.name[-6:] for path in fixed} & names
+
+
 def test_the_hash_follows_from_the_values_and_not_from_who_set_them() -> None:
     assert directory("epochs=3", "seed=1").name[-6:] == directory("seed=2", "epochs=3").name[-6:]
     assert directory("epochs=3") != directory("epochs=4")

@@ -72,7 +72,11 @@ def place(composed: DictConfig, hydra_config: HydraConf) -> tuple[Path, dict[str
     usual_record = with_named_attacks(with_changed_arguments(defaults, defaults), defaults["grid_attacks"])
     changed = differing_keys(recorded, usual_record)
     if changed:
-        text = json.dumps({key: values.get(key, "(none)") for key in changed}, sort_keys=True)
+        said = {key: values.get(key, "(none)") for key in changed}
+        # Interventions that follow the run's seed are the same arm in runs of other seeds.
+        seeds = (key for key in said if key.startswith("intervention.") and key.endswith(".seed"))
+        follow = {key: "seed" for key in seeds if said[key] == config["seed"]}
+        text = json.dumps(said | follow, sort_keys=True)
         name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
     return Path(config["runs"], config["sweep"] or "", name), recorded
 
