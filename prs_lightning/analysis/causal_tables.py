@@ -43,6 +43,13 @@ MARKS = {
     UNDECIDED: Mark("undecided", "?", ""),
     FAILED: Mark("contradicted", "✗", "red"),
 }
+FILES = {
+    "causal.csv": "contrasts",
+    "causal_mediation.csv": "mediation",
+    "causal_doses.csv": "doses",
+    "causal_factorial.csv": "factorial",
+}
+"""Table of ``Causes`` that each file holds."""
 AIMS = {LOW: "fewer regions", HIGH: "more regions", POSITIVE: "positive control", NEGATIVE: "negative control"}
 TIMES = {END: "at the end", MATCHED: "at equal test accuracy and logit gap"}
 RULE = (
@@ -69,6 +76,11 @@ STAR = "*"
 """Behind what moves."""
 
 
+def interfered(causes: Causes) -> bool:
+    """Whether any run has an intervention; where none of these is one of a pair, a message says why."""
+    return bool(causes.arms or causes.messages)
+
+
 def together(causes: Causes) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The rows of all panels, by arm, time and measure."""
     rows = causes.contrasts[causes.contrasts["panel"] == TOGETHER].to_dict("records")
@@ -86,7 +98,11 @@ def checks(causes: Causes) -> pd.DataFrame:
     cells = []
     for arm in causes.arms:
         row = rows[arm.name, END, PRS_RATIO]
-        ratio = f"{number(row['none'])} → {number(row['treated'])}"
+        ratio = (
+            f"{number(row['none'])}\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}{number(row['treated'])}"
+            if row["none"] == row["none"]
+            else NOTHING
+        )
         told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows, arm.why)
         cells.append((arm.name, AIMS.get(arm.aim, ""), ratio, *told))
     return pd.DataFrame(
@@ -115,7 +131,9 @@ def moves(row: Mapping[str, Any], level: float) -> bool:
 def details(causes: Causes, arm: Arm) -> pd.DataFrame:
     """All of an arm: a row per time and measure, and where there are several panels one for each of these too."""
     own, cells = causes.contrasts[causes.contrasts["arm"] == arm.name], []
-    for (at, measure), group in own.groupby(["at", "measure"], sort=False):
+    for (at, measure), group in own[own.groupby("at")["pairs"].transform("sum") > 0].groupby(
+        ["at", "measure"], sort=False
+    ):
         *panels, whole = sorted(map(_named, group.to_dict("records")), key=lambda row: row["panel"] == TOGETHER)
         if len(panels) == 1:
             rows = [whole | {"note": panels[0]["note"], "pairs": panels[0]["pairs"]}]
@@ -137,7 +155,7 @@ def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def mediation(causes: Causes) -> pd.DataFrame:
     """A row per arm, a column per effect."""
-    return _pivoted(causes.mediation, "arm", "effect", lambda row: f"{_value(row, 'value')}, p {p_value(row['p'])}")
+    return _pivoted(causes.mediation, "arm", "effect", "value")
 
 
 def doses(causes: Causes) -> pd.DataFrame:
@@ -146,22 +164,25 @@ def doses(causes: Causes) -> pd.DataFrame:
         intervention=[f"{row.intervention} {row.doses}" for row in causes.doses.itertuples()],
         measure=causes.doses["measure"].map(label),
     )
-    return _pivoted(
-        named, "measure", "intervention", lambda row: f"{_value(row, 'slope')}, p {corrected(row['p'], row['p_holm'])}"
-    )
+    return _pivoted(named, "measure", "intervention", "slope")
 
 
 def factorial(causes: Causes) -> pd.DataFrame:
     """A row per measure, a column per factor: how far the measure moves when the factor is doubled."""
     named = causes.factorial.assign(measure=causes.factorial["measure"].map(label))
-    return _pivoted(named, "measure", "factor", lambda row: f"{_value(row, 'slope')}, p {p_value(row['p'])}")
+    return _pivoted(named, "measure", "factor", "slope")
 
 
-def _pivoted(table: pd.DataFrame, row: str, column: str, cell: Callable[[Mapping[str, Any]], str]) -> pd.DataFrame:
+def _pivoted(table: pd.DataFrame, row: str, column: str, value: str) -> pd.DataFrame:
+    """A table of values with interval and p, corrected where that is known."""
     columns = list(dict.fromkeys(table[column]))
     found: dict[str, dict[str, str]] = {}
     for each in table.to_dict("records"):
-        found.setdefault(each[row], dict.fromkeys(columns, NOTHING))[each[column]] = cell(_named(each))
+        p = corrected(each["p"], each["p_holm"]) if "p_holm" in each else p_value(each["p"])
+        cell = f"{change(Answer(each[value], each['low'], each['high']))}, p {p}"
+        found.setdefault(each[row], dict.fromkeys(columns, NOTHING))[each[column]] = (
+            NOTHING if np.isnan(each[value]) else cell
+        )
     return pd.DataFrame([(name, *cells.values()) for name, cells in found.items()], columns=[row, *columns])
 
 
@@ -169,30 +190,30 @@ def _effect(row: Mapping[str, Any]) -> str:
     return change(Answer(row["effect"], row["low"], row["high"]))
 
 
-def _value(row: Mapping[str, Any], name: str) -> str:
-    return NOTHING if np.isnan(row[name]) else change(Answer(row[name], row["low"], row["high"]))
-
-
+WIDE = 100
+"""So wide a terminal shows all measures."""
 SHORT = {
     TEST_ACCURACY: "test acc.", ROBUST_ACCURACY: "RA, PGD", AUDITED_ACCURACY: "RA, audit", TEMPERATURE: "RA, any T",
 }  # fmt: skip
 """Heads of narrow columns."""
 
 
-def console_tables(causes: Causes, level: float) -> list[Table]:
-    """The manipulation check, and arm by measure at the end and at the match, for a terminal of 100 columns."""
+def console_tables(causes: Causes, level: float, width: int) -> list[Table]:
+    """The manipulation check, and arm by measure at the end and at the match; without the ratio below ``WIDE``."""
     told = [_console("did the PRS ratio move?", checks(causes)[["arm", "aims at", "PRS ratio", "change", "shows"]])]
     for at, words in TIMES.items():
         table = effects(causes, at, level, cell=lambda row: change(Answer(row["effect"])))
         table.columns = ["arm", *(SHORT.get(name, label(name)) for name in measures_of(causes))]
-        told.append(_console(f"arm minus none, {words}", table.replace(f" \\{STAR}$", STAR, regex=True)))
+        table = table.drop(columns=label(PRS_RATIO) if width < WIDE else []).replace(f" \\{STAR}$", STAR, regex=True)
+        told.append(_console(f"arm minus none, {words}", table))
     return told
 
 
 def _console(title: str, table: pd.DataFrame) -> Table:
     board = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
+    words = max((len(word) for arm in table["arm"] for word in arm.split()), default=0)
     for name in table.columns:
-        board.add_column(str(name), overflow="fold")
+        board.add_column(str(name), overflow="fold", min_width=words if name == "arm" else None)
     for row in table.itertuples(index=False):
         board.add_row(*map(Text, row))
     return board
@@ -201,7 +222,7 @@ def _console(title: str, table: pd.DataFrame) -> Table:
 def controls(causes: Causes) -> list[str]:
     """What each control shows, in words."""
     return [
-        f"{AIMS[arm.aim].capitalize()}, {arm.name}: {arm.shows}. {arm.why}"
+        f"{AIMS[arm.aim].capitalize()}, {arm.name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}"
         for arm in causes.arms
         if arm.aim in (POSITIVE, NEGATIVE)
     ]
