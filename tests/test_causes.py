@@ -366,7 +366,7 @@ def contrasts(planted: dict[tuple[str, str, str], tuple[float, float]]) -> Contr
             ends = dict.fromkeys(ends, np.nan)
         rows.append({
             "arm": arm, "at": at, "measure": measure, "panel": TOGETHER, "effect": effect, **ends, "p": p, "p_holm": p,
-            "q_p": 0.5, "pairs": 10, "none": 0.4, "treated": 0.4 + effect, "note": "",
+            "q_p": 0.5, "pairs": 10 if half else 0, "none": 0.4, "treated": 0.4 + effect, "note": "",
         })  # fmt: skip
     return Contrasts(pd.DataFrame(rows), MARGINS)
 
@@ -443,6 +443,7 @@ AGAINST = real(HIGH, 0.05, 0.0, END)
         (arms(ALONE, NOTHING, NOT_MOVED), CROSS | FURTHEST, MASKING, "moves alone in low_prs 5"),
         (arms(NOTHING, NOTHING), {}, NEITHER, "nothing follows in low_prs 5 and high_prs 1"),
         (arms(NOTHING, OPEN), {}, UNDECIDED, "open in high_prs 1"),
+        (arms(OPEN, OPEN), {(HIGH, MATCHED, PRS_RATIO): (0.0, 0.0)}, UNDECIDED, "gap in high_prs 1"),
         (arms(NOT_MOVED, NOTHING), {}, UNDECIDED, "no arm that aims low was moved"),
         (arms(NOT_MOVED, NOT_MOVED), {}, UNDECIDED, "no arm moved the PRS ratio"),
         (arms("", "", ""), {}, UNDECIDED, "no arm aims at regions"),

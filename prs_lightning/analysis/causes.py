@@ -220,15 +220,17 @@ def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
         return UNDECIDED, "no arm aims at regions"
     if not moved:
         return UNDECIDED, f"no arm moved the PRS ratio as it aims: {_told(aimed)}"
-    if apart := [arm for arm in moved if any(contrasts.disagree(arm.name, at) for at in (END, MATCHED))]:
-        return UNDECIDED, f"panels disagree on {label(measures.AUDITED_ACCURACY)} in {_names(apart)}"
+    if disagreeing := [arm for arm in moved if any(contrasts.disagree(arm.name, at) for at in (END, MATCHED))]:
+        return UNDECIDED, f"panels disagree on {label(measures.AUDITED_ACCURACY)} in {_names(disagreeing)}"
     against = [arm for arm in aimed if _against(arm, contrasts)]
     but = f", and against the claim audited RA or distance moves in {_names(against)}" if against else ""
+    apart = [arm for arm in moved if contrasts.rows[arm.name, MATCHED, measures.PRS_RATIO]["pairs"] == 0]
+    no_match = f"; no epochs of equal accuracy and logit gap in {_names(apart)}" if apart else ""
     if follows := [arm for arm in moved if arm.shows == FOLLOWS]:
         lacking = [aim for aim in (LOW, HIGH) if aim not in {arm.aim for arm in follows}]
         told = f"robustness follows in {_names(follows)}"
         if lacking or against:
-            return UNDECIDED, f"{told}{f', in no arm that aims {lacking[0]}' if lacking else ''}{but}"
+            return UNDECIDED, f"{told}{f', in no arm that aims {lacking[0]}' if lacking else ''}{but}{no_match}"
         return CAUSAL, f"{told}, at equal accuracy and logit gap too"
     if alone := [arm for arm in moved if arm.shows == ALONE]:
         furthest = max(moved, key=lambda arm: _cross_entropy(arm, contrasts))
@@ -236,7 +238,7 @@ def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
             return MASKING, f"RA under cross-entropy moves alone in {_names(alone)}{but}"
         return UNDECIDED, f"RA under cross-entropy moves alone in {_names(alone)}, but furthest in {_told([furthest])}"
     if unclear := [arm for arm in moved if arm.shows == OPEN]:
-        return UNDECIDED, f"open in {_names(unclear)}{but}"
+        return UNDECIDED, f"open in {_names(unclear)}{but}{no_match}"
     if any(arm.aim == LOW for arm in moved):
         return NEITHER, f"nothing follows in {_names(moved)}{but}"
     return UNDECIDED, f"nothing follows in {_names(moved)}, and no arm that aims low was moved"
