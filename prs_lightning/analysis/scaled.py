@@ -65,6 +65,7 @@ def scaled_rows(
     told = []
     if lacking := len(ends) - sum(there):
         told.append(f"negative control: {lacking} of {len(ends)} runs have no checkpoint of their last grid epoch")
+        progress(told[0])
     kept, found, measured_of = {} if force else _kept(folder / FILE), {}, {}
     data: dict[str, Any] = {}
     for place, (index, row) in enumerate(ends[there].iterrows(), start=1):
