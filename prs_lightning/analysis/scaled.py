@@ -189,5 +189,5 @@ def _callbacks(callbacks: Mapping[str, Any], epoch: int) -> dict[str, Any]:
                 {name: given[name] for name in GRID_ATTACKS if name in given} if isinstance(given, Mapping) else given
             )
             grid = grid if isinstance(grid, Mapping) else [name for name in grid if name in GRID_ATTACKS]
-            node |= {"epochs": [epoch], "grid_epochs": [epoch], "grid_attacks": grid, "gradient_noise": None}
+            node |= {"grid_epochs": [epoch], "grid_attacks": grid, "gradient_noise": None}
     return wanted
