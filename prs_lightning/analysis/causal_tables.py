@@ -81,10 +81,13 @@ def interfered(causes: Causes) -> bool:
     return bool(causes.arms or causes.messages)
 
 
-def together(causes: Causes) -> dict[tuple[str, str, str], dict[str, Any]]:
+Row = Mapping[Any, Any]
+
+
+def together(causes: Causes) -> dict[tuple[str, str, str], Row]:
     """The rows of all panels, by arm, time and measure."""
     rows = causes.contrasts[causes.contrasts["panel"] == TOGETHER].to_dict("records")
-    return {(row["arm"], row["at"], row["measure"]): _named(row) for row in rows}
+    return {(row["arm"], row["at"], row["measure"]): row for row in rows}
 
 
 def measures_of(causes: Causes) -> list[str]:
@@ -94,25 +97,17 @@ def measures_of(causes: Causes) -> list[str]:
 
 def checks(causes: Causes) -> pd.DataFrame:
     """The manipulation check, a row per arm: how far the PRS ratio moved, and what the rule reads in the arm."""
-    rows = together(causes)
-    cells = []
+    rows, cells = together(causes), []
     for arm in causes.arms:
         row = rows[arm.name, END, PRS_RATIO]
-        ratio = (
-            f"{number(row['none'])}\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}{number(row['treated'])}"
-            if row["none"] == row["none"]
-            else NOTHING
-        )
+        ratio = "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}".join(number(row[side]) for side in ("none", "treated"))
         told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows, arm.why)
-        cells.append((arm.name, AIMS.get(arm.aim, ""), ratio, *told))
-    return pd.DataFrame(
-        cells, columns=["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows", "reason"]
-    )
+        cells.append((arm.name, AIMS.get(arm.aim, ""), ratio if row["pairs"] else NOTHING, *told))
+    head = ["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows", "reason"]
+    return pd.DataFrame(cells, columns=head)
 
 
-def effects(
-    causes: Causes, at: str, level: float, cell: Callable[[Mapping[str, Any]], str] | None = None
-) -> pd.DataFrame:
+def effects(causes: Causes, at: str, level: float, cell: Callable[[Row], str] | None = None) -> pd.DataFrame:
     """A row per arm, a column per measure: how far it is from ``none``, with a star where it moves."""
     rows, names, told = together(causes), measures_of(causes), cell or _effect
     table = [
@@ -123,7 +118,7 @@ def effects(
     return pd.DataFrame(table, columns=["arm", *map(label, names)])
 
 
-def moves(row: Mapping[str, Any], level: float) -> bool:
+def moves(row: Row, level: float) -> bool:
     """Whether a contrast is told from 0 after correction."""
     return bool(row["p_holm"] < 1 - level)
 
@@ -131,26 +126,17 @@ def moves(row: Mapping[str, Any], level: float) -> bool:
 def details(causes: Causes, arm: Arm) -> pd.DataFrame:
     """All of an arm: a row per time and measure, and where there are several panels one for each of these too."""
     own, cells = causes.contrasts[causes.contrasts["arm"] == arm.name], []
-    for (at, measure), group in own[own.groupby("at")["pairs"].transform("sum") > 0].groupby(
-        ["at", "measure"], sort=False
-    ):
-        *panels, whole = sorted(map(_named, group.to_dict("records")), key=lambda row: row["panel"] == TOGETHER)
-        if len(panels) == 1:
-            rows = [whole | {"note": panels[0]["note"], "pairs": panels[0]["pairs"]}]
-        else:
-            rows = [whole, *panels]
-        for row in rows:
+    known = own[own.groupby("at")["pairs"].transform("sum") > 0]
+    for (at, measure), group in known.groupby(["at", "measure"], sort=False):
+        *panels, whole = sorted(group.to_dict("records"), key=lambda row: row["panel"] == TOGETHER)
+        alone = [panels[0] | {"panel": TOGETHER, "p_holm": whole["p_holm"]}]
+        for row in alone if len(panels) == 1 else [whole, *panels]:
             p = corrected(row["p"], row["p_holm"]) if row["panel"] == TOGETHER else p_value(row["p"])
-            means = number(row["none"]), number(row["treated"])
-            told = (row["panel"], *means, _effect(row), p, str(row["pairs"]), row["note"])
-            cells.append((TIMES.get(str(at), str(at)), label(str(measure)), *told))
+            told = (number(row["none"]), number(row["treated"]), _effect(row), p, str(row["pairs"]), row["note"])
+            cells.append((TIMES[str(at)], label(str(measure)), row["panel"], *told))
     head = ["compared", "measure", "panel", "none", "arm", "effect", "p (Holm)", "pairs", "reason"]
     table = pd.DataFrame(cells, columns=head)
     return table.drop(columns="panel") if (table["panel"] == TOGETHER).all() else table
-
-
-def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in row.items()}
 
 
 def mediation(causes: Causes) -> pd.DataFrame:
@@ -161,7 +147,7 @@ def mediation(causes: Causes) -> pd.DataFrame:
 def doses(causes: Causes) -> pd.DataFrame:
     """A row per measure, a column per intervention: how far the measure moves from one dose to the next."""
     named = causes.doses.assign(
-        intervention=[f"{row.intervention} {row.doses}" for row in causes.doses.itertuples()],
+        intervention=[f"{row.intervention} ({row.doses})" for row in causes.doses.itertuples()],
         measure=causes.doses["measure"].map(label),
     )
     return _pivoted(named, "measure", "intervention", "slope")
@@ -186,7 +172,7 @@ def _pivoted(table: pd.DataFrame, row: str, column: str, value: str) -> pd.DataF
     return pd.DataFrame([(name, *cells.values()) for name, cells in found.items()], columns=[row, *columns])
 
 
-def _effect(row: Mapping[str, Any]) -> str:
+def _effect(row: Row) -> str:
     return change(Answer(row["effect"], row["low"], row["high"]))
 
 
