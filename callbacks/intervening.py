@@ -188,7 +188,7 @@ def _tapped(module: pl.LightningModule, taps: Sequence[Tap]) -> Iterator[dict[Ta
     def keep(tap: Tap, tensor: Tensor) -> None:
         if tap in at:
             raise ConfigError(f"layer {tap} ran twice in a training step: expected once")
-        at[tap] = tensor.flatten(1).float()
+        at[tap] = tensor.flatten(1).float().clone()  # what follows may work in place
 
     with tapping(unwrapped(module), taps, keep):
         yield at

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prs_lightning.callbacks.intervening import Intervention, Seen
 from prs_lightning.errors import ConfigError
+from prs_lightning.network import logits_of
 from prs_lightning.regions.layers import Tap
 from prs_lightning.regions.regularisers import smoothing
 from prs_lightning.regions.tracing import Ends
@@ -31,4 +32,4 @@ class LabelSmoothing(Intervention):
         return [self.logits]
 
     def penalty(self, seen: Seen) -> Tensor:
-        return smoothing(seen.at[self.logits], seen.labels)
+        return smoothing(logits_of(seen.at[self.logits], len(seen.labels)), seen.labels)

@@ -90,6 +90,7 @@ def experiment(
     blind: bool = False,
     fooled: float = 0.0,
     vary: Sequence[float] = (1.0, 1.0),
+    warmup: int = 0,
     spoil: Callable[[dict[str, Array]], None] = lambda values: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of runs, and those of the negative control.
@@ -101,14 +102,16 @@ def experiment(
         samples: test images; shares are multiples of one.
         blind: cross-entropy's attack sees through the scale of logits.
         fooled: by how much the scale of logits raises audited RA.
-        vary: what real effects are multiplied with in each panel.
+        vary: what real effects of arms that aim are multiplied with in each panel.
+        warmup: up to this epoch runs of one seed are the same in all arms.
         spoil: changes the finished values in place.
     """
     names = [("none", 0.0), *arms]
     moves = [Moves(), *arms.values()]
     shape = (panels, len(names), seeds, len(epochs))
     time = np.asarray(epochs, dtype=float) / max(epochs)
-    ramp = np.minimum(2 * time, 1.0)
+    acting = np.asarray(epochs) > warmup
+    ramp = np.minimum(2 * time, 1.0) * acting
 
     def arm(name: str) -> Array:
         return np.array([getattr(each, name) for each in moves])[:, None, None] * ramp
@@ -116,9 +119,11 @@ def experiment(
     def noisy(deviation: float) -> Array:
         """Of a difference between two runs of one seed, at one epoch; a quarter of its variance is of the epoch."""
         own = np.sqrt(0.75) * rng.standard_normal((*shape[:3], 1)) + np.sqrt(0.25) * rng.standard_normal(shape)
+        own = np.where(acting, own, own[:, :1])
         return deviation * (rng.standard_normal((panels, 1, seeds, 1)) + own / np.sqrt(2))
 
-    factor = np.asarray(vary[:panels], dtype=float)[:, None, None, None]
+    aimed = np.array([name in AIMED for name in names])[None, :, None, None]
+    factor = np.where(aimed, np.asarray(vary[:panels], dtype=float)[:, None, None, None], 1.0)
     fall = np.maximum(time - 0.5, 0) * 2
     level_of = level - 0.05 * np.arange(panels)[:, None, None, None]
     audited = level_of - course * fall + factor * arm("robust") + noisy(noise)
@@ -147,8 +152,8 @@ def experiment(
         "arm": [names[place][0] for place in places[1]], "strength": [names[place][1] for place in places[1]],
         "epoch": np.asarray(epochs)[places[3]], "config.grid_epochs": str([*epochs]),
     })  # fmt: skip
-    identity = frame[["data", "model", "arm", "strength", "seed"]].astype(str)
-    frame.insert(0, "run", identity.agg("-".join, axis=1))
+    run = frame["data"] + "-" + frame["model"] + "-" + frame["arm"] + "-" + frame["strength"].astype(str)
+    frame.insert(0, "run", run + "-seed" + frame["seed"].astype(str))
     rows = frame.assign(**{name: value.ravel() for name, value in attacked(values, gap).items()})
     alone = (frame["arm"] == "none") & (frame["epoch"] == max(epochs))
     audit = values | {AUDITED_ACCURACY: np.minimum(values[AUDITED_ACCURACY] + fooled, values[TEST_ACCURACY])}
@@ -206,9 +211,16 @@ WORLDS: dict[str, World] = {
     "null": world("regions move, and nothing else", NEITHER, UNDECIDED, arms=NO_GAP),
     "one direction": world("low as in causal, high does nothing", UNDECIDED, arms=with_real(0.08, 0.008, high=0)),
     "RA alone": world("audited RA moves as in causal, the distance does not", UNDECIDED, arms=with_real(0.08, 0)),
-    "opposite": world("as causal, reversed", UNDECIDED, NEITHER, arms=with_real(-0.08, -0.008)),
+    "opposite": world("as causal, reversed", MASKING, UNDECIDED, NEITHER, arms=with_real(-0.08, -0.008)),
     "opposite panels": world("as causal in one, reversed in the other", UNDECIDED, arms=REAL, vary=(1, -1)),
+    "warm-up": world("causal; nothing acts up to epoch 4, of 12", CAUSAL, UNDECIDED, arms=REAL, warmup=4),
+    "rising": world("causal; audited RA rises late by 0.1, distance 0.01", CAUSAL, UNDECIDED, arms=REAL, course=-0.1),
     "course": world("masked; audited RA falls late by 0.1, distance by 0.01", MASKING, course=0.1),
+    "costly": world(
+        "masked; low costs accuracy and audited RA 0.03, distance 0.003", MASKING, UNDECIDED,
+        arms={a: replace(m, accuracy=-0.03, robust=-0.03, distance=-0.003) if a in (LOW, STRONG, HELD) else m
+              for a, m in ARMS.items()},
+    ),
     "course, null": world("null, the same course", NEITHER, UNDECIDED, arms=NO_GAP, course=0.1),
     "accuracy": world(
         "null; low raises accuracy by 0.015, RA by as much, distance by 0.0015; high the opposite", NEITHER, UNDECIDED,

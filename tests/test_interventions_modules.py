@@ -95,6 +95,11 @@ def test_counts_are_exact_in_a_training_of_bfloat16() -> None:
     torch.testing.assert_close(low.state_dict()["counts"][:, :UNITS], counts * 1.99)
 
 
+def test_a_relu_in_place_hides_nothing() -> None:
+    found = fitted(Own(tail=nn.ReLU(inplace=True)), [LowPRS(), LogitPenalty(strength=0.1)])
+    assert_same(found, fitted(Own(), [LowPRS(), LogitPenalty(strength=0.1)]))
+
+
 class Pooled(nn.Module):
     """The end of a ResNet: maps of 2 pixels, rectified, are averaged."""
 
@@ -121,10 +126,16 @@ def test_a_network_that_ends_as_a_resnet_does(aims: list[Intervention]) -> None:
 
 
 def test_a_binary_network_of_one_output_and_the_labels_of_its_loss() -> None:
+    def extra(z: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothed, exact = (F.binary_cross_entropy_with_logits(logits, each) for each in (0.8 * labels + 0.1, labels))
+        return smoothed - exact
+
     inputs, labels = planted()
-    found = fitted(Own(outputs=1), ALL[:2], data=(inputs, (labels > 0).float()[:, None]))
-    assert ALL[0].state_dict()["counts"].shape == (2, UNITS + 2)
-    assert leaves_no_trace(found)
+    data = inputs, (labels > 0).float()[:, None]
+    low = LowPRS(strength=1e-9)
+    found = fitted(Own(outputs=1), [low, LabelSmoothing(strength=0.2)], data=data)
+    assert_same(found, fitted(Own(outputs=1, extra=extra), [], data=data), 1e-5)
+    assert low.state_dict()["counts"].shape == (2, UNITS + 2)
 
 
 class Convolved(Own):

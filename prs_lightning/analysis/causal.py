@@ -14,6 +14,7 @@ from prs_lightning.analysis.causes import (
     UNDECIDED,
     Causes,
     Contrasts,
+    aim_of,
     in_order,
     judged,
     judged_arm,
@@ -77,22 +78,20 @@ def compared(
     names = in_order({pair.treated.arm for pair in pairs})
     match = partial(_match, accuracy_tolerance=tolerances[0], gap_tolerance=tolerances[1])
     table = contrast_table(
-        pairs, _gates(pairs), {END: lambda pair: pair.end, MATCHED: match}, {name: _family(name) for name in names},
+        pairs, _gates(pairs), {END: lambda pair: pair.end, MATCHED: match}, {name: aim_of(name) for name in names},
         margins=margins, level=level,
     )  # fmt: skip
     return Contrasts(table, margins, level)
 
 
-def _family(name: str) -> str:
-    """The arms that one arm's p-values are corrected with; the negative control stands alone."""
-    return name if name == SCALED else "arms"
-
-
 def _match(pair: Pair, **tolerances: float) -> tuple[int, int] | None:
-    if pair.treated.arm == SCALED:
+    if pair.treated.arm == SCALED or pair.end is None:
         return None
     columns = [COMPARED.index(TEST_ACCURACY), COMPARED.index(LOGIT_GAP)]
-    return matched_epochs(pair.none.values[:, columns], pair.treated.values[:, columns], **tolerances)
+    none, treated = (
+        run.values[: end + 1, columns] for run, end in zip((pair.none, pair.treated), pair.end, strict=True)
+    )
+    return matched_epochs(none, treated, **tolerances)
 
 
 def _gates(pairs: Sequence[Pair]) -> dict[str, dict[str, Gate]]:

@@ -46,11 +46,11 @@ MARKS = {
 AIMS = {LOW: "fewer regions", HIGH: "more regions", POSITIVE: "positive control", NEGATIVE: "negative control"}
 TIMES = {END: "at the end", MATCHED: "at equal test accuracy and logit gap"}
 RULE = (
-    "Causal: an arm that forces fewer regions raises audited RA and distance while test accuracy and logit gap are "
-    "equal, and one that forces more lowers both. Masking: RA under cross-entropy moves as claimed, audited RA and "
-    "distance are shown not to. Neither: none of the three moves. Undecided: anything else. Before any of these the "
-    "positive control (adversarial training) must raise audited RA and distance, and the negative one (the same "
-    "networks, logits times 1000) must read cross-entropy alone."
+    "Causal: an arm that forces fewer regions raises audited RA and distance, at the end and while test accuracy and "
+    "logit gap are equal, and one that forces more lowers both. Masking: RA under cross-entropy moves as claimed, and "
+    "in the arm where it moves furthest audited RA and distance are shown not to. Neither: none of the three moves. "
+    "Undecided: anything else. Before any of these the positive control (adversarial training) must raise audited RA "
+    "and distance, and the negative one (the same networks, logits times 1000) must read cross-entropy alone."
 )
 """docs/causal.md in short."""
 CAVEAT = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -125,6 +126,16 @@ class Contrasts:
         rows = self.table[self.table["panel"] == TOGETHER].to_dict("records")
         return {(row["arm"], row["at"], row["measure"]): row for row in rows}
 
+    @cached_property
+    def panels(self) -> dict[tuple[str, str], list[tuple[float, float]]]:
+        """Effect and p on audited RA of the panels that count, by arm and ``at``."""
+        table = self.table[(self.table["panel"] != TOGETHER) & self.table["p"].notna()]
+        table = table[table["measure"] == measures.AUDITED_ACCURACY]
+        found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        for arm, at, effect, p in table[["arm", "at", "effect", "p"]].itertuples(index=False, name=None):
+            found[arm, at].append((effect, p))
+        return found
+
     @property
     def arms(self) -> tuple[str, ...]:
         """In the order of the table."""
@@ -142,11 +153,8 @@ class Contrasts:
 
     def disagree(self, arm: str, at: str) -> bool:
         """Whether panels disagree on audited RA."""
-        table = self.table
-        own = table[(table["arm"] == arm) & (table["at"] == at) & (table["measure"] == measures.AUDITED_ACCURACY)]
-        panels = own[(own["panel"] != TOGETHER) & own["p"].notna()]
         q_p = self.rows[arm, at, measures.AUDITED_ACCURACY]["q_p"]
-        return disagree([*panels[["effect", "p"]].itertuples(index=False, name=None)], q_p, self.level)
+        return disagree(self.panels.get((arm, at), []), q_p, self.level)
 
     def told(self, arm: str, at: str, measure: str) -> str:
         """A contrast in words."""
@@ -157,35 +165,40 @@ class Contrasts:
         return f"{label(measure)} {shown}, p {p_value(row['p_holm'])}"
 
 
+def way_of(aim: str) -> int:
+    """The way in which robustness moves as claimed: down, 1 or -1, for an arm that aims high."""
+    return -1 if aim == HIGH else 1
+
+
 def judged_arm(name: str, contrasts: Contrasts) -> Arm:
     """What an arm shows, by docs/causal.md."""
     aim = aim_of(name)
-    arm, told = Arm(name, aim), contrasts.told
-    if aim == POSITIVE:
-        right = all(contrasts.moves(name, END, measure, 1) for measure in REAL)
-        why = "; ".join(told(name, END, measure) for measure in REAL)
-        return replace(arm, shows=FOLLOWS if right else OPEN, why=why)
+    arm, way = Arm(name, aim), way_of(aim)
+    told = {
+        END: "at the end " + "; ".join(contrasts.told(name, END, each) for each in (measures.ROBUST_ACCURACY, *REAL)),
+        MATCHED: "at the match "
+        + "; ".join(contrasts.told(name, MATCHED, each) for each in (measures.PRS_RATIO, *REAL)),
+    }
+
+    def follow(at: str) -> bool:
+        return all(contrasts.moves(name, at, measure, way) for measure in REAL)
+
     if aim == "":
         return arm
-    way = -1 if aim == HIGH else 1
-    at_the_end = "; ".join(told(name, END, measure) for measure in (measures.ROBUST_ACCURACY, *REAL))
+    if aim == POSITIVE:
+        return replace(arm, shows=FOLLOWS if follow(END) else OPEN, why=told[END])
     if aim != NEGATIVE:
         moved = contrasts.rows[name, END, measures.PRS_RATIO]
         if not contrasts.moves(name, END, measures.PRS_RATIO, -way) or abs(moved["effect"]) < MOVED:
-            return replace(arm, shows=NOT_MOVED, why=told(name, END, measures.PRS_RATIO))
-        follows = contrasts.moves(name, MATCHED, measures.PRS_RATIO, -way)
-        if follows and all(contrasts.moves(name, MATCHED, measure, way) for measure in REAL):
-            why = "; ".join(told(name, MATCHED, measure) for measure in (measures.PRS_RATIO, *REAL))
-            return replace(arm, shows=FOLLOWS, why=f"at the match {why}")
-    still = [contrasts.still(name, measure, way) for measure in REAL]
-    if all(still) and contrasts.moves(name, END, measures.ROBUST_ACCURACY, way):
-        return replace(arm, shows=ALONE, why=f"at the end {at_the_end}")
-    if all(still) and contrasts.still(name, measures.ROBUST_ACCURACY, way):
-        return replace(arm, shows=NOTHING, why=f"at the end {at_the_end}")
-    at_the_match = "" if aim == NEGATIVE else "; ".join(
-        ["", *(told(name, MATCHED, measure) for measure in (measures.PRS_RATIO, *REAL))]
-    )  # fmt: skip
-    return replace(arm, shows=OPEN, why=f"at the end {at_the_end}" + at_the_match.replace("; ", "; at the match ", 1))
+            return replace(arm, shows=NOT_MOVED, why=contrasts.told(name, END, measures.PRS_RATIO))
+        if contrasts.moves(name, MATCHED, measures.PRS_RATIO, -way) and follow(MATCHED) and follow(END):
+            return replace(arm, shows=FOLLOWS, why=f"{told[END]}; {told[MATCHED]}")
+    if all(contrasts.still(name, measure, way) for measure in REAL):
+        if contrasts.still(name, measures.ROBUST_ACCURACY, way):
+            return replace(arm, shows=NOTHING, why=told[END])
+        if contrasts.moves(name, END, measures.ROBUST_ACCURACY, way):
+            return replace(arm, shows=ALONE, why=told[END])
+    return replace(arm, shows=OPEN, why=told[END] if aim == NEGATIVE else f"{told[END]}; {told[MATCHED]}")
 
 
 def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
@@ -197,34 +210,45 @@ def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
     if not aimed:
         return UNDECIDED, "no arm aims at regions"
     if not moved:
-        return UNDECIDED, "no arm moved the PRS ratio as it aims"
-    if apart := [arm.name for arm in moved if any(contrasts.disagree(arm.name, at) for at in (END, MATCHED))]:
-        return UNDECIDED, f"panels disagree on {label(measures.AUDITED_ACCURACY)} in {in_words(apart)}"
-    shown = {shows: [arm for arm in moved if arm.shows == shows] for shows in (FOLLOWS, ALONE, NOTHING, OPEN)}
-    if follows := shown[FOLLOWS]:
-        return _follows(follows, aimed, contrasts)
-    if shown[ALONE]:
-        return MASKING, f"RA under cross-entropy moves alone in {_names(shown[ALONE])}"
-    if shown[OPEN]:
-        return UNDECIDED, f"open in {_names(shown[OPEN])}"
+        return UNDECIDED, f"no arm moved the PRS ratio as it aims: {_told(aimed)}"
+    if apart := [arm for arm in moved if any(contrasts.disagree(arm.name, at) for at in (END, MATCHED))]:
+        return UNDECIDED, f"panels disagree on {label(measures.AUDITED_ACCURACY)} in {_names(apart)}"
+    against = [arm for arm in aimed if _against(arm, contrasts)]
+    but = f", and against the claim audited RA or distance moves in {_names(against)}" if against else ""
+    if follows := [arm for arm in moved if arm.shows == FOLLOWS]:
+        lacking = [aim for aim in (LOW, HIGH) if aim not in {arm.aim for arm in follows}]
+        told = f"robustness follows in {_names(follows)}"
+        if lacking or against:
+            return UNDECIDED, f"{told}{f', in no arm that aims {lacking[0]}' if lacking else ''}{but}"
+        small = ", but by less than the margin" if all(_small(arm, contrasts) for arm in follows) else ""
+        return CAUSAL, f"{told}, at equal accuracy and logit gap too{small}"
+    if alone := [arm for arm in moved if arm.shows == ALONE]:
+        furthest = max(moved, key=lambda arm: _cross_entropy(arm, contrasts))
+        if furthest in alone:
+            return MASKING, f"RA under cross-entropy moves alone in {_names(alone)}{but}"
+        return UNDECIDED, f"RA under cross-entropy moves alone in {_names(alone)}, but furthest in {_told([furthest])}"
+    if unclear := [arm for arm in moved if arm.shows == OPEN]:
+        return UNDECIDED, f"open in {_names(unclear)}{but}"
     if any(arm.aim == LOW for arm in moved):
-        return NEITHER, f"nothing follows in {_names(moved)}"
+        return NEITHER, f"nothing follows in {_names(moved)}{but}"
     return UNDECIDED, f"nothing follows in {_names(moved)}, and no arm that aims low was moved"
 
 
-def _follows(follows: Sequence[Arm], aimed: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
-    """Robustness follows in some arm."""
-    lacking = [aim for aim in (LOW, HIGH) if aim not in {arm.aim for arm in follows}]
-    if lacking:
-        return UNDECIDED, f"robustness follows in {_names(follows)}, and in no arm that aims {lacking[0]}"
-    against = [
-        arm
-        for arm in aimed
-        if any(contrasts.moves(arm.name, MATCHED, measure, -1 if arm.aim == LOW else 1) for measure in REAL)
-    ]
-    if against:
-        return UNDECIDED, f"robustness follows in {_names(follows)}, and moves against the claim in {_names(against)}"
-    return CAUSAL, f"robustness follows in {_names(follows)}, at equal accuracy and logit gap"
+def _against(arm: Arm, contrasts: Contrasts) -> bool:
+    """Whether what no vanished gradient moves does so against the claim."""
+    return any(contrasts.moves(arm.name, at, measure, -way_of(arm.aim)) for at in (END, MATCHED) for measure in REAL)
+
+
+def _small(arm: Arm, contrasts: Contrasts) -> bool:
+    """Whether at the match audited RA or distance moves by less than its margin."""
+    effects = {measure: contrasts.rows[arm.name, MATCHED, measure]["effect"] for measure in REAL}
+    return any(abs(effect) < margin_of(measure, contrasts.margins) for measure, effect in effects.items())
+
+
+def _cross_entropy(arm: Arm, contrasts: Contrasts) -> float:
+    """How far RA under cross-entropy moves as claimed at the end; where it is not known, no way."""
+    effect = way_of(arm.aim) * contrasts.rows[arm.name, END, measures.ROBUST_ACCURACY]["effect"]
+    return -np.inf if np.isnan(effect) else float(effect)
 
 
 def _controls(arms: Sequence[Arm]) -> tuple[str, str] | None:
@@ -234,8 +258,12 @@ def _controls(arms: Sequence[Arm]) -> tuple[str, str] | None:
         if not runs:
             return UNDECIDED, f"the {aim} control was not run"
         if not any(arm.shows == right for arm in runs):
-            return FAILED, f"the {aim} control came out wrong: {'; '.join(f'{arm.name}: {arm.why}' for arm in runs)}"
+            return FAILED, f"the {aim} control came out wrong: {_told(runs)}"
     return None
+
+
+def _told(arms: Sequence[Arm]) -> str:
+    return "; ".join(f"{arm.name} ({arm.why})" for arm in arms)
 
 
 def _names(arms: Sequence[Arm]) -> str:

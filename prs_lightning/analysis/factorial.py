@@ -9,13 +9,15 @@ import pandas as pd
 from statsmodels.regression.linear_model import OLS
 
 from prs_lightning.analysis.pairing import COMPARED
-from prs_lightning.analysis.statistics import is_constant
+from prs_lightning.analysis.statistics import is_constant, residual
 from prs_lightning.measures import PRS_RATIO
 from prs_lightning.runs.naming import NO_ARM
 
 FACTORS = ("batch size", "steps", "learning rate")
 FACTORIAL_COLUMNS = ("measure", "factor", "slope", "low", "high", "p", "runs")
 MINIMUM_SEEDS = 3
+PARTED = 10
+"""The largest variance inflation of factors that can be told apart (Marquardt 1970), within panels and seeds."""
 
 
 def factors_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +69,12 @@ def _fitted(known: pd.DataFrame, measure: str, given: list[str], level: float) -
         return []
     constants = (groups[:, None] == np.unique(groups)).astype(float)
     design = np.column_stack([known[given].to_numpy(float), constants])
-    if np.linalg.matrix_rank(design) < design.shape[1] or len(design) <= design.shape[1]:
-        return []  # as where equal epochs alone were run: steps are then batch size over again
+    inside = (known[given] - known[given].groupby(groups).transform("mean")).to_numpy(float)
+    left = [residual(each, *np.delete(inside, place, axis=1).T) for place, each in enumerate(inside.T)]
+    if len(design) <= design.shape[1] or any(
+        own @ own < each @ each / PARTED for own, each in zip(left, inside.T, strict=True)
+    ):
+        return []  # as where equal epochs alone were run: steps are batch size over again, but for the last batch
     fit = OLS(known[measure].to_numpy(float), design).fit(cov_type="cluster", cov_kwds={"groups": seeds}, use_t=True)
     ends = fit.conf_int(1 - level)
     return [

@@ -10,9 +10,10 @@ from prs_lightning.analysis.statistics import Array
 def matched_epochs(
     none: Array, treated: Array, *, accuracy_tolerance: float, gap_tolerance: float
 ) -> tuple[int, int] | None:
-    """The places of the two epochs that are nearest, of equals the later ones; None where none are near enough.
+    """The places of the two epochs, one of them the last of its run, that are nearest; None where none are near enough.
 
-    How far apart two are is the larger of the differences in accuracy and in gap, each in its tolerance.
+    How far apart two are is the larger of the differences in accuracy and in gap, each in its tolerance; of equals the
+    later ones. Without an end on either side the nearest would be early ones, where no arm has done anything yet.
 
     Args:
         none, treated: (E, 2) and (F, 2), test accuracy and logit gap of each epoch, in order; NaN where not taken.
@@ -27,6 +28,7 @@ def matched_epochs(
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = np.where(gone == 0, 0.0, gone / allowed).max(axis=-1)  # a tolerance of 0 allows what is equal
     apart = np.where(apart <= 1 + 1e-9, apart, np.inf)  # NaN too; shares that differ by the tolerance lie within it
+    apart[:-1, :-1] = np.inf
     if not np.isfinite(apart).any():
         return None
     nearest = np.argwhere(apart == apart.min())
