@@ -74,13 +74,12 @@ REFUSED = {
     "-m hydra.sweeper.arms=5": "hydra.sweeper.arms=5: expected a list of mappings of overrides",
     "-m hydra.sweeper.arms=[5]": "hydra.sweeper.arms=[5]: expected a list of mappings of overrides",
     "-m hydra.sweeper.arms=[{seed:{a:1}}]": "hydra.sweeper.arms[0].seed={a: 1}: expected a value, as after =",
-    "-m hydra.sweeper.arms=[{seed:0},{seed:0..2}]": "hydra.sweeper.arms: seed=0..2 are 3 values: expected one, or an arm",
+    "-m hydra.sweeper.arms=[{seed:0},{seed:0..2}]": "arms: seed=0..2 are 3 values: expected one, or an arm",
     "-m hydra.sweeper.arms=[{intervention:lowprs}]": "intervention=lowprs is unknown: did you mean low_prs?",
     "-m hydra.sweeper.arms=[{intervention:[none,low_prs]}]": "expected different options, and none only alone",
-    "-m experiment=armed hydra.sweeper.arms=[{seed:2}] --config-dir mine": "hydra.sweeper.arms[0].seed=2: hydra.sweeper.params has seed too: expected it in one of them",
-    "experiment=armed --config-dir mine": "is a sweep of data, seed, intervention, intervention.low_prs.strength, grid_epochs: add -m, or for one run of it",
-    "experiment=armed data=mnist5k seed=0 intervention=low_prs --config-dir mine": "add -m, or for one run of it give "
-    "grid_epochs, too",
+    "-m experiment=armed --config-dir mine hydra.sweeper.arms=[{seed:2}]": "hydra.sweeper.params has seed too",
+    "experiment=armed --config-dir mine": "a sweep of data, seed, intervention, intervention.low_prs.strength, grid_",
+    "experiment=armed data=mnist5k seed=0 --config-dir mine": "give intervention, intervention.low_prs.strength, grid_",
     "-m seed=4..0": "counts down",
     "-m model=glob(x*)": "matches nothing; there are: cnn6, resnet18, vgg16",
     "-m trainer.devices=1,2": "jobs that differ in trainer.devices alone",
@@ -194,6 +193,9 @@ HONOURED: dict[str, list[str]] = {
         ["start .*/mnist5k-cnn6-bs128-seed0-......"] * 2 + ["start .*/mnist5k-cnn6-bs128-seed0"],
     "-m data=glob(m*) hydra.searchpath=[mine]":
         [f"start .*/{name}" for name in ("mnist5k-cnn6-bs128-seed0-......", "mnist-.*-seed0", "mnist5k-.*-seed0")],
+    "experiment=armed data=mnist5k seed=0 intervention=high_prs --config-dir mine": ["start: runs/armed/mnist5k-.*"],
+    "experiment=armed data=mnist5k seed=0 intervention=low_prs intervention.low_prs.strength=2 epochs=2 "
+    "grid_epochs=[2] --config-dir mine": ["start: runs/armed/mnist5k-.*"],
     "-m experiment=armed --config-dir mine":
         [f"start .* runs/armed/mnist5k-cnn6-bs128-seed{seed}-......" for seed in (0, 0, 0, 1, 1, 1)],
     "-m experiment=armed seed=3 intervention=low_prs grid_epochs=[300] --config-dir mine":

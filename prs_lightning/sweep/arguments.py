@@ -271,7 +271,8 @@ def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:
     if hydra.mode == RunMode.RUN and (params or arms):
         given = {line.lstrip("+").split("=")[0] for line in plain["overrides"]["task"]}
         swept = [*dict.fromkeys(chain(params or (), *(arms or ())))]
-        of_arms = [line.split("=")[0] for arm in ranges.arms(arms, given) for line in arm]
+        others = ranges.arms(arms, given)
+        of_arms = [line.split("=")[0] for arm in others if () not in others for line in arm]  # one that is given whole
         left = dict.fromkeys([*(key for key in params or () if key.lstrip("+") not in given), *of_arms])
         if left:
             raise ConfigError(
