@@ -88,7 +88,7 @@ def test_every_arm_is_a_config_that_can_be_trained(name: str) -> None:
 
 
 def test_the_factorial_parts_batch_size_steps_and_learning_rate() -> None:
-    """13 cells: the batch size that all designs share, and four of each other one; equal steps are equal to the step."""
+    """13 cells: the one in which all designs meet, and four of each other batch size; equal steps are exactly equal."""
     arms, samples = arms_of("batch_factorial"), composed("experiment=batch_factorial").data.train_limit
     cells = {}
     for each in arms:

@@ -260,6 +260,16 @@ def test_a_file_that_ours_would_hide_is_refused(
         assert "mine/data/cifar10.yaml would be ignored" in capsys.readouterr().err
 
 
+def test_a_job_of_a_sweep_is_no_sweep_whatever_its_experiment_sweeps_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with hydra.sweeper.arms=null, of which the job does not know."""
+    given = ("experiment=armed", "data=mnist5k", "seed=0", "--config-dir=mine")
+    assert call(monkeypatch, *given) == 1
+    monkeypatch.setattr(arguments, "is_child", lambda: True)
+    assert call(monkeypatch, *given) == 0
+
+
 def test_each_experiment_has_its_own_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """mini_grid sets two jobs at a time, quickstart leaves it to the machine, and the command line wins."""
     from prs_lightning.sweep.launcher import ProcessLauncher
