@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from inspect import unwrap
 from typing import Any
 
 import lightning.pytorch as pl
@@ -141,6 +142,7 @@ def _with(interventions: Sequence[Intervention], trainer: pl.Trainer, module: pl
             added = [strength * term for strength, term in terms if term is not None]
         return _plus(output, sum(added[1:], added[0])) if added else output
 
+    intervened.__wrapped__ = unwrap(step)  # Lightning asks it which arguments to give
     return intervened
 
 

@@ -70,6 +70,25 @@ def logits_of(output: Any, samples: int) -> Tensor:
     return torch.cat([torch.zeros_like(found), found], dim=1) if found.shape[1] == 1 else found
 
 
+def named_places(model: nn.Module, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a module by one name for each place where one stands, for `called_with`.
+
+    A layer that is registered under two names is one place: torch's ``functional_call`` would not put its tensors back.
+    A tensor that two layers share stands in two places.
+
+    Args:
+        kinds: ``parameters``, ``buffers``.
+    """
+    for prefix, module in model.named_modules():
+        for kind in kinds:
+            yield from getattr(module, f"named_{kind}")(prefix, recurse=False, remove_duplicate=False)
+
+
+def called_with(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor) -> Any:
+    """What a module returns with these tensors in the places of its own, which it has again afterwards."""
+    return functional_call(model, dict(tensors), (inputs,), tie_weights=False)
+
+
 class MeasuredNetwork:
     """A network that measures call: ``network(inputs)`` gives logits (N, classes).
 
@@ -94,7 +113,7 @@ class MeasuredNetwork:
         self.scripted = isinstance(self.model, torch.jit.ScriptModule)
         self.weights: dict[str, Tensor] = {
             name: tensor.detach().float()
-            for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]
+            for name, tensor in named_places(self.model, "parameters", "buffers")
             if tensor.is_floating_point() and tensor.dtype != torch.float32
         }
         if self.scripted and self.weights:
@@ -108,7 +127,7 @@ class MeasuredNetwork:
     def run(self, inputs: Tensor) -> Any:
         """Whatever the network returns."""
         try:
-            return functional_call(self.model, self.weights, (inputs,)) if self.weights else self.model(inputs)
+            return called_with(self.model, self.weights, inputs) if self.weights else self.model(inputs)
         except NotImplementedError as error:
             if type(self.model).forward is nn.Module.forward or "forward" in str(error):
                 name = type(self.model).__name__

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from prs_lightning.runs import RunDirectory, write_text
@@ -201,6 +202,24 @@ def write_arms(folder: str | Path, arms: Iterable[Mapping[str, float]] = ARMS, *
     made = []
     for place, interventions in enumerate(arms, start=1):
         made += write_grid(folder, interventions=interventions, **{"seed": 100 + place, **arguments})
+    return made
+
+
+def write_rows(folder: str | Path, rows: pd.DataFrame) -> list[RunDirectory]:
+    """A run directory of each run of a table with ``arm`` and ``strength``, its epochs those of the grid."""
+    made = []
+    for _, run in rows.groupby("run", sort=False):
+        first, epochs = run.iloc[0], run["epoch"].to_numpy()
+        columns = {name: np.full(epochs.max(), np.nan) for name in rows if "/" in name}
+        for name, column in columns.items():
+            column[epochs - 1] = run[name]
+        names = [] if first["arm"] == "none" else first["arm"].split("+")
+        identity = {name: first[name] for name in ("model", "data")} | {
+            name: int(first[name]) for name in ("batch_size", "seed")
+        }
+        strengths = map(float, str(first["strength"]).split("+"))
+        done = dict(zip(names, strengths, strict=False))
+        made.append(write_run(folder, columns, **identity, grid=epochs.tolist(), interventions=done))
     return made
 
 

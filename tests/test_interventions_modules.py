@@ -100,6 +100,11 @@ def test_a_relu_in_place_hides_nothing() -> None:
     assert_same(found, fitted(Own(), [LowPRS(), LogitPenalty(strength=0.1)]))
 
 
+def test_a_compiled_module_is_trained_as_it_is() -> None:
+    found = fitted(torch.compile(Own(), backend="eager"), [LowPRS(), LogitPenalty(strength=0.1)])
+    assert_same(found._orig_mod, fitted(Own(), [LowPRS(), LogitPenalty(strength=0.1)]))
+
+
 class Pooled(nn.Module):
     """The end of a ResNet: maps of 2 pixels, rectified, are averaged."""
 

@@ -109,6 +109,29 @@ class ByName(Layers):
         return self.head(input=F.relu(self.fc2(input=F.relu(self.fc1(input=x.flatten(1))))))
 
 
+class TwoNames(Layers):
+    """Each layer is registered under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), self.fc1, nn.ReLU(), self.fc2, nn.ReLU(), self.head)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.body(x)
+
+
+class SharedWeight(Layers):
+    """Two layers have one weight; the other one runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(FEATURES, UNITS[0])
+        self.other.weight, self.other.bias = self.fc1.weight, self.fc1.bias
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(F.relu(self.fc2(F.relu(self.other(x.flatten(1))))))
+
+
 class Cut(Layers):
     """Learns its last layer alone; what enters it is positive always."""
 
@@ -167,6 +190,10 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "DataParallel": lambda: nn.DataParallel(Layers()),
     "partly frozen": Frozen,
     "lazy layers": Lazy,
+    "layers of two names": TwoNames,
+    "layers of two names in float64": lambda: TwoNames().double(),
+    "a weight of two layers": SharedWeight,
+    "a weight of two layers in float64": lambda: SharedWeight().double(),
     "a head that is not the logits": TwoHeads,
     "arguments by name": ByName,
     "one output": lambda: Layers(classes=1),
@@ -196,10 +223,12 @@ def test_a_module_gives_the_numbers_of_numpy(kind: str) -> None:
     module = Module(network)
     flags = [parameter.requires_grad for parameter in module.parameters()]
     kinds = [parameter.dtype for parameter in module.parameters()]
+    own = [*module.parameters()]
     found = fitted(module, callbacks, train=DataLoader(train, batch_size=8, shuffle=True), test=test)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-6), name
     assert found["robust/pgd2"] == pytest.approx(expected["test/accuracy"])  # at epsilon 0
+    assert [id(parameter) for parameter in module.parameters()] == [id(parameter) for parameter in own]
     assert [parameter.requires_grad for parameter in module.parameters()] == flags
     assert [parameter.dtype for parameter in module.parameters()] == kinds
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())

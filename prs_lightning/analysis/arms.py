@@ -51,5 +51,5 @@ def others_in_words(runs: pd.DataFrame) -> str:
     others = runs[runs["arm"] != NO_ARM] if "arm" in runs else runs.iloc[:0]
     if others.empty:
         return ""
-    counts = [f"{count} of {name}" for name, count in Counter(arm_names(others)).items()]
+    counts = [f"{count} of {name}" for name, count in sorted(Counter(arm_names(others)).items())]
     return f"{plural(len(others), 'run')} with an intervention ({in_words(counts)})"

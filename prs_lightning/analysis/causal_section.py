@@ -13,20 +13,12 @@ from rich.text import Text
 
 from prs_lightning.analysis.arms import left_alone
 from prs_lightning.analysis.causal import causal_study
-from prs_lightning.analysis.causal_tables import MARKS, STAR, console_tables
+from prs_lightning.analysis.causal_tables import FILES, MARKS, STAR, console_tables, interfered
 from prs_lightning.analysis.causes import Causes
 from prs_lightning.analysis.scaled import scaled_rows
 from prs_lightning.analysis.selection import on_grid
 from prs_lightning.analysis.written import write_csv
 from prs_lightning.errors import printable
-
-FILES = {
-    "causal.csv": "contrasts",
-    "causal_mediation.csv": "mediation",
-    "causal_doses.csv": "doses",
-    "causal_factorial.csv": "factorial",
-}
-"""Table of ``Causes`` that each file holds."""
 
 
 def study(
@@ -63,11 +55,11 @@ def study(
 
 def show(console: Console, causes: Causes, level: float) -> None:
     """The verdict, the manipulation check and the table of arms and measures."""
-    if not causes.arms:
+    if not interfered(causes):
         return
     mark = MARKS[causes.verdict]
     console.print(Text(f"Causes: {mark.sign} {causes.verdict}", mark.colour))
     console.print(Text(printable(f"{causes.reason}.")), end="\n\n")
-    for table in console_tables(causes, level):
+    for table in console_tables(causes, level, console.width) if causes.arms else ():
         console.print(table)
     console.print(Text(f"{STAR} moves: p below {1 - level:.2g} after Holm's correction over the arms"), end="\n\n")

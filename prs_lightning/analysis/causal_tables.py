@@ -43,6 +43,13 @@ MARKS = {
     UNDECIDED: Mark("undecided", "?", ""),
     FAILED: Mark("contradicted", "✗", "red"),
 }
+FILES = {
+    "causal.csv": "contrasts",
+    "causal_mediation.csv": "mediation",
+    "causal_doses.csv": "doses",
+    "causal_factorial.csv": "factorial",
+}
+"""Table of ``Causes`` that each file holds."""
 AIMS = {LOW: "fewer regions", HIGH: "more regions", POSITIVE: "positive control", NEGATIVE: "negative control"}
 TIMES = {END: "at the end", MATCHED: "at equal test accuracy and logit gap"}
 RULE = (
@@ -69,10 +76,18 @@ STAR = "*"
 """Behind what moves."""
 
 
-def together(causes: Causes) -> dict[tuple[str, str, str], dict[str, Any]]:
+def interfered(causes: Causes) -> bool:
+    """Whether any run has an intervention; where none of these is one of a pair, a message says why."""
+    return bool(causes.arms or causes.messages)
+
+
+Row = Mapping[Any, Any]
+
+
+def together(causes: Causes) -> dict[tuple[str, str, str], Row]:
     """The rows of all panels, by arm, time and measure."""
     rows = causes.contrasts[causes.contrasts["panel"] == TOGETHER].to_dict("records")
-    return {(row["arm"], row["at"], row["measure"]): _named(row) for row in rows}
+    return {(row["arm"], row["at"], row["measure"]): row for row in rows}
 
 
 def measures_of(causes: Causes) -> list[str]:
@@ -82,21 +97,17 @@ def measures_of(causes: Causes) -> list[str]:
 
 def checks(causes: Causes) -> pd.DataFrame:
     """The manipulation check, a row per arm: how far the PRS ratio moved, and what the rule reads in the arm."""
-    rows = together(causes)
-    cells = []
+    rows, cells = together(causes), []
     for arm in causes.arms:
         row = rows[arm.name, END, PRS_RATIO]
-        ratio = f"{number(row['none'])} → {number(row['treated'])}"
+        ratio = "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}".join(number(row[side]) for side in ("none", "treated"))
         told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows, arm.why)
-        cells.append((arm.name, AIMS.get(arm.aim, ""), ratio, *told))
-    return pd.DataFrame(
-        cells, columns=["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows", "reason"]
-    )
+        cells.append((arm.name, AIMS.get(arm.aim, ""), ratio if row["pairs"] else NOTHING, *told))
+    head = ["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows", "reason"]
+    return pd.DataFrame(cells, columns=head)
 
 
-def effects(
-    causes: Causes, at: str, level: float, cell: Callable[[Mapping[str, Any]], str] | None = None
-) -> pd.DataFrame:
+def effects(causes: Causes, at: str, level: float, cell: Callable[[Row], str] | None = None) -> pd.DataFrame:
     """A row per arm, a column per measure: how far it is from ``none``, with a star where it moves."""
     rows, names, told = together(causes), measures_of(causes), cell or _effect
     table = [
@@ -107,7 +118,7 @@ def effects(
     return pd.DataFrame(table, columns=["arm", *map(label, names)])
 
 
-def moves(row: Mapping[str, Any], level: float) -> bool:
+def moves(row: Row, level: float) -> bool:
     """Whether a contrast is told from 0 after correction."""
     return bool(row["p_holm"] < 1 - level)
 
@@ -115,84 +126,80 @@ def moves(row: Mapping[str, Any], level: float) -> bool:
 def details(causes: Causes, arm: Arm) -> pd.DataFrame:
     """All of an arm: a row per time and measure, and where there are several panels one for each of these too."""
     own, cells = causes.contrasts[causes.contrasts["arm"] == arm.name], []
-    for (at, measure), group in own.groupby(["at", "measure"], sort=False):
-        *panels, whole = sorted(map(_named, group.to_dict("records")), key=lambda row: row["panel"] == TOGETHER)
-        if len(panels) == 1:
-            rows = [whole | {"note": panels[0]["note"], "pairs": panels[0]["pairs"]}]
-        else:
-            rows = [whole, *panels]
-        for row in rows:
+    known = own[own.groupby("at")["pairs"].transform("sum") > 0]
+    for (at, measure), group in known.groupby(["at", "measure"], sort=False):
+        *panels, whole = sorted(group.to_dict("records"), key=lambda row: row["panel"] == TOGETHER)
+        alone = [panels[0] | {"panel": TOGETHER, "p_holm": whole["p_holm"]}]
+        for row in alone if len(panels) == 1 else [whole, *panels]:
             p = corrected(row["p"], row["p_holm"]) if row["panel"] == TOGETHER else p_value(row["p"])
-            means = number(row["none"]), number(row["treated"])
-            told = (row["panel"], *means, _effect(row), p, str(row["pairs"]), row["note"])
-            cells.append((TIMES.get(str(at), str(at)), label(str(measure)), *told))
+            told = (number(row["none"]), number(row["treated"]), _effect(row), p, str(row["pairs"]), row["note"])
+            cells.append((TIMES[str(at)], label(str(measure)), row["panel"], *told))
     head = ["compared", "measure", "panel", "none", "arm", "effect", "p (Holm)", "pairs", "reason"]
     table = pd.DataFrame(cells, columns=head)
     return table.drop(columns="panel") if (table["panel"] == TOGETHER).all() else table
 
 
-def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in row.items()}
-
-
 def mediation(causes: Causes) -> pd.DataFrame:
     """A row per arm, a column per effect."""
-    return _pivoted(causes.mediation, "arm", "effect", lambda row: f"{_value(row, 'value')}, p {p_value(row['p'])}")
+    return _pivoted(causes.mediation, "arm", "effect", "value")
 
 
 def doses(causes: Causes) -> pd.DataFrame:
     """A row per measure, a column per intervention: how far the measure moves from one dose to the next."""
     named = causes.doses.assign(
-        intervention=[f"{row.intervention} {row.doses}" for row in causes.doses.itertuples()],
+        intervention=[f"{row.intervention} ({row.doses})" for row in causes.doses.itertuples()],
         measure=causes.doses["measure"].map(label),
     )
-    return _pivoted(
-        named, "measure", "intervention", lambda row: f"{_value(row, 'slope')}, p {corrected(row['p'], row['p_holm'])}"
-    )
+    return _pivoted(named, "measure", "intervention", "slope")
 
 
 def factorial(causes: Causes) -> pd.DataFrame:
     """A row per measure, a column per factor: how far the measure moves when the factor is doubled."""
     named = causes.factorial.assign(measure=causes.factorial["measure"].map(label))
-    return _pivoted(named, "measure", "factor", lambda row: f"{_value(row, 'slope')}, p {p_value(row['p'])}")
+    return _pivoted(named, "measure", "factor", "slope")
 
 
-def _pivoted(table: pd.DataFrame, row: str, column: str, cell: Callable[[Mapping[str, Any]], str]) -> pd.DataFrame:
+def _pivoted(table: pd.DataFrame, row: str, column: str, value: str) -> pd.DataFrame:
+    """A table of values with interval and p, corrected where that is known."""
     columns = list(dict.fromkeys(table[column]))
     found: dict[str, dict[str, str]] = {}
     for each in table.to_dict("records"):
-        found.setdefault(each[row], dict.fromkeys(columns, NOTHING))[each[column]] = cell(_named(each))
+        p = corrected(each["p"], each["p_holm"]) if "p_holm" in each else p_value(each["p"])
+        cell = f"{change(Answer(each[value], each['low'], each['high']))}, p {p}"
+        found.setdefault(each[row], dict.fromkeys(columns, NOTHING))[each[column]] = (
+            NOTHING if np.isnan(each[value]) else cell
+        )
     return pd.DataFrame([(name, *cells.values()) for name, cells in found.items()], columns=[row, *columns])
 
 
-def _effect(row: Mapping[str, Any]) -> str:
+def _effect(row: Row) -> str:
     return change(Answer(row["effect"], row["low"], row["high"]))
 
 
-def _value(row: Mapping[str, Any], name: str) -> str:
-    return NOTHING if np.isnan(row[name]) else change(Answer(row[name], row["low"], row["high"]))
-
-
+WIDE = 100
+"""So wide a terminal shows all measures."""
 SHORT = {
     TEST_ACCURACY: "test acc.", ROBUST_ACCURACY: "RA, PGD", AUDITED_ACCURACY: "RA, audit", TEMPERATURE: "RA, any T",
 }  # fmt: skip
 """Heads of narrow columns."""
 
 
-def console_tables(causes: Causes, level: float) -> list[Table]:
-    """The manipulation check, and arm by measure at the end and at the match, for a terminal of 100 columns."""
+def console_tables(causes: Causes, level: float, width: int) -> list[Table]:
+    """The manipulation check, and arm by measure at the end and at the match; without the ratio below ``WIDE``."""
     told = [_console("did the PRS ratio move?", checks(causes)[["arm", "aims at", "PRS ratio", "change", "shows"]])]
     for at, words in TIMES.items():
         table = effects(causes, at, level, cell=lambda row: change(Answer(row["effect"])))
         table.columns = ["arm", *(SHORT.get(name, label(name)) for name in measures_of(causes))]
-        told.append(_console(f"arm minus none, {words}", table.replace(f" \\{STAR}$", STAR, regex=True)))
+        table = table.drop(columns=label(PRS_RATIO) if width < WIDE else []).replace(f" \\{STAR}$", STAR, regex=True)
+        told.append(_console(f"arm minus none, {words}", table))
     return told
 
 
 def _console(title: str, table: pd.DataFrame) -> Table:
     board = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
+    words = max((len(word) for arm in table["arm"] for word in arm.split()), default=0)
     for name in table.columns:
-        board.add_column(str(name), overflow="fold")
+        board.add_column(str(name), overflow="fold", min_width=words if name == "arm" else None)
     for row in table.itertuples(index=False):
         board.add_row(*map(Text, row))
     return board
@@ -201,7 +208,7 @@ def _console(title: str, table: pd.DataFrame) -> Table:
 def controls(causes: Causes) -> list[str]:
     """What each control shows, in words."""
     return [
-        f"{AIMS[arm.aim].capitalize()}, {arm.name}: {arm.shows}. {arm.why}"
+        f"{AIMS[arm.aim].capitalize()}, {arm.name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}"
         for arm in causes.arms
         if arm.aim in (POSITIVE, NEGATIVE)
     ]

@@ -224,7 +224,7 @@ def publish(evidence: Evidence, folder: Path) -> None:
         "runs": evidence.table.runs,
         "coupled_pairs": evidence.coupled,
         "power": evidence.power,
-    }
+    } | {Path(file).stem: getattr(evidence.causes, name, None) for file, name in causal_tables.FILES.items()}
     try:
         with wandb.init(
             **evidence.config["wandb"], job_type="analyze", name=f"analyze {Path(evidence.config['runs']).name}",

@@ -168,7 +168,7 @@ def measured(
     network = networks.loaded(runs, Network(run, epoch, "", float("nan"), float("nan")), config)
     many = scaled(network, factor, images=datas[same].some_images())
     many.loaded_epoch = epoch - 1  # type: ignore[assignment]
-    composed = OmegaConf.create({"trainer": TRAINER, "callbacks": _callbacks(config["callbacks"], epoch)})
+    composed = OmegaConf.create({"trainer": TRAINER, "callbacks": _callbacks(config.get("callbacks") or {}, epoch)})
     importing.quiet_lightning()
     found = importing.measured(composed, many, datas[same], runs / run)  # type: ignore[arg-type]
     return {name: float(value) for name, value in found.items() if not name.startswith(("time/", "train/"))}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from prs_lightning.attacks.network import NO_GRADIENT, AttackedNetwork, check_classes, check_images
 from prs_lightning.errors import ConfigError
-from prs_lightning.network import logits_of
+from prs_lightning.network import called_with, logits_of, named_places
 from prs_lightning.seeding import keyed_uniform
 
 MOST_WRONG = 0.1
@@ -16,7 +15,7 @@ MOST_WRONG = 0.1
 
 
 class ReferenceNetwork:
-    """Gradients in float64 of a network that stays as it is: ``functional_call`` hands it float64 copies.
+    """Gradients in float64 of a network that stays as it is: `called_with` hands it float64 copies.
 
     Raises:
         ConfigError: where no float64 gradient can be had: a scripted network takes no other weights, a device (``mps``)
@@ -31,7 +30,7 @@ class ReferenceNetwork:
         except (TypeError, RuntimeError) as error:
             raise ConfigError(f"{device.type} has no float64") from error
         self.model = network.model
-        named = [*self.model.named_parameters(), *self.model.named_buffers()]
+        named = named_places(self.model, "parameters", "buffers")
         self.weights = {name: each.detach().double() for name, each in named if each.is_floating_point()}
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -44,7 +43,7 @@ class ReferenceNetwork:
         with torch.enable_grad():
             images = images.detach().double().requires_grad_(True)
             try:
-                logits = logits_of(functional_call(self.model, self.weights, (images.clone(),)), len(images))
+                logits = logits_of(called_with(self.model, self.weights, images.clone()), len(images))
             except RuntimeError as error:
                 if "dtype" not in str(error) and "type" not in str(error):
                     raise

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from prs_lightning.attacks.losses import Loss, cross_entropy
 from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, logits_of
+from prs_lightning.network import MeasuredNetwork, called_with, logits_of, named_places
 
 
 def channels_last(tensor: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ class Gradient(NamedTuple):
 class AttackedNetwork(MeasuredNetwork):
     """Logits and gradients of one network.
 
-    The parameters are handed in as detached copies of themselves (``functional_call``): no flag is changed and
+    The parameters are handed in as detached copies of themselves (`called_with`): no flag is changed and
     backpropagation computes no weight gradient. On a CPU convolutions run channels-last, which was 1.1 to 1.7
     times as fast, depending on the processor. A network that is not in float32 is attacked as a float32 copy.
 
@@ -74,7 +73,7 @@ class AttackedNetwork(MeasuredNetwork):
             raise ConfigError("an attack needs gradients, but inference mode is on: use Trainer(inference_mode=False)")
         self.loss, self.exact = loss, precision == "float32"
         self.layout = channels_last if device.type == "cpu" else Tensor.contiguous
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in named_places(self.model, "parameters"):
             self.weights[name] = self.weights.get(name, parameter).detach()
         self._lay_out()
 
@@ -87,7 +86,7 @@ class AttackedNetwork(MeasuredNetwork):
         if self.scripted:  # cannot be handed parameters
             return logits_of(self.model(images), len(images))
         try:
-            return logits_of(functional_call(self.model, self.weights, (images,)), len(images))
+            return logits_of(called_with(self.model, self.weights, images), len(images))
         except RuntimeError as error:
             if self.layout is not channels_last or "view size is not compatible" not in str(error):
                 raise

@@ -9,12 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from prs_lightning.errors import ConfigError
 from prs_lightning.measuring import float32
-from prs_lightning.network import MeasuredNetwork, as_measured, device_of, for_network, outputs_of
+from prs_lightning.network import (
+    MeasuredNetwork,
+    as_measured,
+    called_with,
+    device_of,
+    for_network,
+    named_places,
+    outputs_of,
+)
 from prs_lightning.regions.layers import Tap, entering_tensor, tapping
 from prs_lightning.regions.region_set import RegionSet
 
@@ -104,7 +111,8 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
 
     with ExitStack() as hooks, float32(inputs.device), torch.inference_mode(False), Connected():
         # Clones, for a network may change in place what it is given: no leaf would allow it.
-        weights = {name: each.detach().float().requires_grad_().clone() for name, each in model.named_parameters()}
+        named = named_places(model, "parameters")
+        weights = {name: each.detach().float().requires_grad_().clone() for name, each in named}
         weights |= {name: tensor for name, tensor in network.weights.items() if name not in weights}
         for module in names:
             hooks.callback(module.register_forward_hook(record).remove)
@@ -112,7 +120,7 @@ def find_ends(network: MeasuredNetwork, inputs: Tensor) -> Ends:
         start = inputs.clone()
         if start.is_floating_point():
             start = start.requires_grad_().clone()
-        outputs = outputs_of(functional_call(model, weights, (start,)), len(inputs))
+        outputs = outputs_of(called_with(model, weights, start), len(inputs))
     if (end := _behind(outputs.grad_fn, SHAPES)) is not None and end.name() in PROBABILITIES:
         raise ConfigError(
             "the network returns probabilities: give it logits, without the softmax or sigmoid at its end"

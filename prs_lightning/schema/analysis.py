@@ -49,12 +49,14 @@ Level = Annotated[float, Field(ge=0.5, lt=1), Expected("a number from 0.5 to bel
 
 
 class Pair(Part):
-    """Networks A and B."""
+    """Networks A and B; and how near two epochs must be that the section on causes takes for equal."""
 
     a: Model | None = key("network A, a run at an epoch; null: chosen")
     b: Model | None = key("network B, likewise; both or neither")
-    accuracy_tolerance: Share = key("how far the test accuracies of a chosen pair may lie apart")
-    gap_tolerance: Share = key("how far the logit gaps of the pair at equal gap may, as a share of the larger one")
+    accuracy_tolerance: Share = key("how far the test accuracies of a chosen pair, or of a match, may lie apart")
+    gap_tolerance: Share = key(
+        "how far the logit gaps of the pair at equal gap, or of a match, as a share of the larger"
+    )
 
 
 class Bootstrap(Part):
@@ -113,7 +115,7 @@ class Analysis(Part):
     plan: Flag = key("say how many seeds decide each claim")
     power: Power = key("of the plan")
     figures: Annotated[Any, Rule(is_figures, "all, none or a list such as [4,4b,8]")] = key("which are made")
-    force: Flag = key("make figures again that are there already")
+    force: Flag = key("make figures and the negative control again that are there already")
     sizes: Sizes = key("of the figures of the two networks")
     wandb: Wandb = key("where the report is logged")
 

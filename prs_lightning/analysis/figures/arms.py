@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from prs_lightning.analysis.arms import SCALED
 from prs_lightning.analysis.causes import in_order
 from prs_lightning.analysis.contrasts import difference
+from prs_lightning.analysis.doses import ABSOLUTE
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
 from prs_lightning.analysis.pairing import COMPARED, Pair, paired
@@ -55,7 +56,7 @@ def figure_17(rows: pd.DataFrame) -> Drawing:
             if len(of_arm):
                 _plane(axes, of_arm, arm, **look(position))
         alone = own[own["side"] == "none"].drop_duplicates(["seed", "epoch"])
-        _marked(axes, alone, NO_ARM, color=style.BLACK, marker="*", markersize=9)
+        _marked(axes, alone, NO_ARM, color=style.BLACK, marker="*", markersize=9, zorder=3)
         axes.set(xlabel=label(PRS_RATIO), ylabel="RA")
         axes.set_title(f"{panel}, {plural(alone['seed'].nunique(), 'seed')}")
         style.ratio_limits(axes, own[PRS_RATIO].to_numpy(float), which="x")
@@ -83,10 +84,10 @@ def _plane(axes: Axes, pairs: pd.DataFrame, arm: str, **shown: Any) -> None:
     _marked(axes, pairs[pairs["side"] == "arm"], arm, **shown)
 
 
-def _marked(axes: Axes, runs: pd.DataFrame, name: str, *, color: str, marker: str, markersize: float = 5.5) -> None:
+def _marked(axes: Axes, runs: pd.DataFrame, name: str, **shown: Any) -> None:
     """The means of some runs, filled and hollow."""
     at = runs[COLUMNS].mean()
-    options: dict[str, Any] = {"color": color, "marker": marker, "linestyle": "", "markersize": markersize, "zorder": 4}
+    options: dict[str, Any] = {"linestyle": "", "markersize": 5, "zorder": 4} | shown
     axes.plot(at[PRS_RATIO], at[ROBUST_ACCURACY], markerfacecolor="white", **options)
     axes.plot(at[PRS_RATIO], at[AUDITED_ACCURACY], label=name, **options)
 
@@ -95,15 +96,16 @@ def doses(pairs: Sequence[Pair]) -> pd.DataFrame:
     """Of each intervention with two strengths or more: every run at its end, and where it stands among the doses.
 
     Returns:
-        ``panel, intervention, dose`` (0: ``none``), ``strength, seed, epoch`` and ``COLUMNS``.
+        ``panel, intervention, dose`` (0: ``none``, where that is one), ``strength, seed, epoch`` and ``COLUMNS``.
     """
     table = ends(pairs)
     words = table["arm"].str.split(" ", n=1, expand=True).reindex(columns=[0, 1])
     table["intervention"], table["strength"] = words[0], pd.to_numeric(words[1], errors="coerce")
     table = table[table["strength"].notna() & (table["arm"] != SCALED)]
+    table = table[~(table["intervention"].isin(ABSOLUTE) & (table["side"] == "none"))]
     table.loc[table["side"] == "none", "strength"] = 0.0
     table = table.drop_duplicates(["panel", "intervention", "strength", "seed"])
-    several = table.groupby("intervention")["strength"].transform("nunique") > 2
+    several = table["strength"].where(table["strength"] > 0).groupby(table["intervention"]).transform("nunique") > 1
     table = table[several].reset_index(drop=True)
     table["dose"] = (table.groupby("intervention")["strength"].rank("dense") - 1).astype(int)
     return table[["panel", "intervention", "dose", "strength", "seed", "epoch", *COLUMNS]]
@@ -113,7 +115,7 @@ def doses(pairs: Sequence[Pair]) -> pd.DataFrame:
 def figure_18(rows: pd.DataFrame) -> Drawing:
     """A column per data set and network, a row per intervention at several strengths: both RAs over the dose."""
     table = doses(paired(rows)[0])
-    panels, interventions = list(dict.fromkeys(table["panel"])), list(dict.fromkeys(table["intervention"]))
+    panels, interventions = list(dict.fromkeys(table["panel"])), in_order({*table["intervention"]})
     shape = max(len(interventions), 1), max(len(panels), 1)
     canvas, grid = style.panels(*shape, height=2.1, sharey="col")
     summaries = []
@@ -130,31 +132,31 @@ def figure_18(rows: pd.DataFrame) -> Drawing:
                 _response(axes, own, name, summary, **style.points(position))
                 summaries.append(summary.assign(panel=panel, intervention=intervention))
             ticks = own.drop_duplicates("dose").sort_values("dose")
-            axes.set_xticks(ticks["dose"], ["none" if not each else f"{each:g}" for each in ticks["strength"]])
+            axes.set_xticks(ticks["dose"], [NO_ARM if not each else f"{each:g}" for each in ticks["strength"]])
         style.ratio_limits(line[0], table.loc[table["panel"] == panel, [*RA]].to_numpy(float).ravel())
     if not panels:
         style.say(grid[0, 0], "no intervention was run at two strengths")
     style.legend(canvas)
     caption = (
         "Each thin line is a seed, each marker the mean over seeds; its bar is the 95% interval of the differences "
-        "from none, seed by seed, around that mean. To see: whether RA after the audit follows the dose, or RA under "
-        "cross-entropy alone does."
+        "from the first dose, seed by seed, around that mean. To see: whether RA after the audit follows the dose, or "
+        "RA under cross-entropy alone does."
     )
     return caption, canvas, pd.concat([table, *summaries], ignore_index=True)
 
 
 def over_doses(own: pd.DataFrame, name: str, level: float = 0.95) -> pd.DataFrame:
-    """``dose, measure, mean, low, high``: the mean over seeds; the interval is of paired differences from dose 0."""
+    """``dose, measure, mean, low, high``: the mean over seeds; the interval is of paired differences from the first."""
     wide = own.pivot_table(name, "seed", "dose")
     rows = []
-    for dose in wide:
-        low = high = np.nan
-        both = wide[[0, dose]].dropna() if dose else wide[[0]]
-        if dose:
-            ends_at = difference(both[0].to_numpy(float), both[dose].to_numpy(float)).interval(level)
-            low, high = (float(both[0].mean()) + end for end in ends_at)
-        rows.append({"dose": dose, "measure": name, "mean": both[dose].mean(), "low": low, "high": high})
-    return pd.DataFrame(rows)
+    for dose in map(int, wide.columns):
+        both = wide[[wide.columns[0], dose]].dropna().to_numpy(float).T
+        row = {"dose": dose, "measure": name, "mean": both[1].mean(), "low": np.nan, "high": np.nan}
+        if dose != wide.columns[0]:
+            low, high = difference(*both).interval(level)
+            row |= {"low": both[0].mean() + low, "high": both[0].mean() + high}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["dose", "measure", "mean", "low", "high"])
 
 
 def _response(axes: Axes, own: pd.DataFrame, name: str, summary: pd.DataFrame, **shown: Any) -> None:

@@ -15,7 +15,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from prs_lightning.analysis import relations
+from prs_lightning.analysis import contrasts, pairing, relations
 from prs_lightning.analysis.figures.registry import FIGURES, Entry, Figure, Sizes, refuse_unknown
 from prs_lightning.analysis.figures.style import PAGE, paper_style
 from prs_lightning.analysis.written import write_csv
@@ -172,7 +172,8 @@ def _one_line(error: BaseException) -> str:
 
 def _keys(tables: Mapping[str, pd.DataFrame], networks: str) -> dict[str, str]:
     """What a figure is made from, by what it needs: digests of the data, of the figures' source and of matplotlib."""
-    sources = (*sorted(Path(__file__).parent.glob("*.py")), Path(relations.__file__))
+    beside = [Path(str(module.__file__)) for module in (contrasts, pairing, relations)]
+    sources = (*sorted(Path(__file__).parent.glob("*.py")), *beside)
     code = [mpl.__version__.encode(), *(file.read_bytes() for file in sources)]
     data = {"networks": [networks.encode()]}
     for name, frame in tables.items():
