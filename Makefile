@@ -18,7 +18,7 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.bench  ## side-by-side timings, kept in docs/benchmarks.md
-	for part in data regions measures attacks distance sweep analysis many_runs worlds plan; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+	for part in data regions measures attacks distance sweep analysis many_runs worlds causal_worlds plan; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 soak: .venv/.dev  ## the long tests: kills at random moments
 	$(BIN)/pytest -m slow

@@ -151,6 +151,10 @@ class Contrasts:
         row = self.rows[arm, END, measure]
         return bool((row["high90"] if way > 0 else -row["low90"]) < margin_of(measure, self.margins))
 
+    def reaches(self, arm: str, at: str, measure: str) -> bool:
+        """Whether the effect, as estimated, is its margin at least."""
+        return bool(abs(self.rows[arm, at, measure]["effect"]) >= margin_of(measure, self.margins))
+
     def disagree(self, arm: str, at: str) -> bool:
         """Whether panels disagree on audited RA."""
         q_p = self.rows[arm, at, measures.AUDITED_ACCURACY]["q_p"]
@@ -183,6 +187,9 @@ def judged_arm(name: str, contrasts: Contrasts) -> Arm:
     def follow(at: str) -> bool:
         return all(contrasts.moves(name, at, measure, way) for measure in REAL)
 
+    def reach(at: str, *names: str) -> bool:
+        return all(contrasts.reaches(name, at, measure) for measure in names)
+
     if aim == "":
         return arm
     if aim == POSITIVE:
@@ -191,12 +198,14 @@ def judged_arm(name: str, contrasts: Contrasts) -> Arm:
         moved = contrasts.rows[name, END, measures.PRS_RATIO]
         if not contrasts.moves(name, END, measures.PRS_RATIO, -way) or abs(moved["effect"]) < MOVED:
             return replace(arm, shows=NOT_MOVED, why=contrasts.told(name, END, measures.PRS_RATIO))
-        if contrasts.moves(name, MATCHED, measures.PRS_RATIO, -way) and follow(MATCHED) and follow(END):
+        still_moved = contrasts.moves(name, MATCHED, measures.PRS_RATIO, -way)
+        if still_moved and follow(END) and follow(MATCHED) and reach(MATCHED, *REAL):
             return replace(arm, shows=FOLLOWS, why=f"{told[END]}; {told[MATCHED]}")
     if all(contrasts.still(name, measure, way) for measure in REAL):
         if contrasts.still(name, measures.ROBUST_ACCURACY, way):
             return replace(arm, shows=NOTHING, why=told[END])
-        if contrasts.moves(name, END, measures.ROBUST_ACCURACY, way):
+        cross_entropy = measures.ROBUST_ACCURACY
+        if contrasts.moves(name, END, cross_entropy, way) and reach(END, cross_entropy):
             return replace(arm, shows=ALONE, why=told[END])
     return replace(arm, shows=OPEN, why=told[END] if aim == NEGATIVE else f"{told[END]}; {told[MATCHED]}")
 
@@ -220,8 +229,7 @@ def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
         told = f"robustness follows in {_names(follows)}"
         if lacking or against:
             return UNDECIDED, f"{told}{f', in no arm that aims {lacking[0]}' if lacking else ''}{but}"
-        small = ", but by less than the margin" if all(_small(arm, contrasts) for arm in follows) else ""
-        return CAUSAL, f"{told}, at equal accuracy and logit gap too{small}"
+        return CAUSAL, f"{told}, at equal accuracy and logit gap too"
     if alone := [arm for arm in moved if arm.shows == ALONE]:
         furthest = max(moved, key=lambda arm: _cross_entropy(arm, contrasts))
         if furthest in alone:
@@ -237,12 +245,6 @@ def judged(arms: Sequence[Arm], contrasts: Contrasts) -> tuple[str, str]:
 def _against(arm: Arm, contrasts: Contrasts) -> bool:
     """Whether what no vanished gradient moves does so against the claim."""
     return any(contrasts.moves(arm.name, at, measure, -way_of(arm.aim)) for at in (END, MATCHED) for measure in REAL)
-
-
-def _small(arm: Arm, contrasts: Contrasts) -> bool:
-    """Whether at the match audited RA or distance moves by less than its margin."""
-    effects = {measure: contrasts.rows[arm.name, MATCHED, measure]["effect"] for measure in REAL}
-    return any(abs(effect) < margin_of(measure, contrasts.margins) for measure, effect in effects.items())
 
 
 def _cross_entropy(arm: Arm, contrasts: Contrasts) -> float:

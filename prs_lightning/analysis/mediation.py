@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from prs_lightning.analysis.pairing import COMPARED, Pair
 from prs_lightning.analysis.statistics import Array, is_constant
 from prs_lightning.measures import LOGIT_GAP, ROBUST_ACCURACY
 
-DRAWS = 1000
+DRAWS = 500
 MINIMUM_PAIRS = 4
 """The outcome has a constant for each pair, the arm and the gap: of fewer, no two degrees of freedom are left."""
 MEDIATION_COLUMNS = ("arm", "effect", "value", "low", "high", "p", "pairs")
@@ -26,9 +27,14 @@ EFFECTS = {
 """Our words and those of statsmodels."""
 
 
+def drawn_from(seed: int) -> dict[str, Any]:
+    """What `Mediation.fit` is to draw from, where it can be told."""
+    return {"rng": seed} if "rng" in signature(Mediation.fit).parameters else {}
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """numpy's global generator, which statsmodels draws from, begins with ``seed`` inside, and is as before after."""
+    """numpy's global generator begins with ``seed`` inside, and is as before after: statsmodels below 0.15 takes it."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:
@@ -56,7 +62,7 @@ def mediated(
     outcome = OLS(pd.Series(outcomes.ravel(), name="outcome"), design.assign(gap=gaps.ravel()))
     mediator = OLS(pd.Series(gaps.ravel(), name="gap"), design)
     with seeded(seed):
-        found = Mediation(outcome, mediator, "arm", "gap").fit("parametric", n_rep=draws)
+        found = Mediation(outcome, mediator, "arm", "gap").fit("parametric", n_rep=draws, **drawn_from(seed))
     table = found.summary(1 - level)
     names_of = ("value", "low", "high", "p")
     return [
@@ -65,7 +71,9 @@ def mediated(
     ]
 
 
-def mediation_table(pairs: Sequence[Pair], arms: Sequence[str], *, seed: int, level: float = 0.95) -> pd.DataFrame:
+def mediation_table(
+    pairs: Sequence[Pair], arms: Sequence[str], *, seed: int, draws: int = DRAWS, level: float = 0.95
+) -> pd.DataFrame:
     """``MEDIATION_COLUMNS`` of each of the arms that has enough pairs whose gap and outcome move."""
     columns = [COMPARED.index(name) for name in (LOGIT_GAP, ROBUST_ACCURACY)]
     rows: list[dict[str, Any]] = []
@@ -80,6 +88,6 @@ def mediation_table(pairs: Sequence[Pair], arms: Sequence[str], *, seed: int, le
         apart = values[:, 1] - values[:, 0]
         if len(values) < MINIMUM_PAIRS or any(is_constant(side) for side in apart.T):
             continue
-        found = mediated(values[..., 0], values[..., 1], seed=seed, level=level)
+        found = mediated(values[..., 0], values[..., 1], seed=seed, draws=draws, level=level)
         rows += [{"arm": arm, "pairs": len(values)} | row for row in found]
     return pd.DataFrame(rows, columns=[*MEDIATION_COLUMNS])
