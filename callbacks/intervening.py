@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from inspect import unwrap
 from typing import Any
 
@@ -166,6 +166,7 @@ def _plus(output: Any, added: Tensor) -> Any:
 def _taps(interventions: Sequence[Intervention], module: pl.LightningModule, inputs: Tensor) -> list[Tap]:
     """All places that interventions look at."""
 
+    @cache
     def ends() -> Ends:
         with as_measured(module, module.device):
             return find_ends(MeasuredNetwork(module, module.device), for_network(inputs[:2], module.device))

@@ -21,9 +21,10 @@ from prs_lightning.regions.tracing import Ends
 class Published(Intervention):
     """Adds ``strength`` (``mean_weight`` :func:`pull_to_mean` + ``sign_weight`` :func:`pull_to_signs`) to the loss.
 
-    a are the features behind the penultimate ReLU, and mu their mean over the samples of the class's major region in
-    the epoch before. When the warm-up ends the optimizer forgets its moments, and from then on the final layer is
-    frozen: its gradients are dropped after each backward pass, so that no optimizer moves it, by old moments neither.
+    a are the features behind the penultimate ReLU, and mu their mean over the samples in the class's major region in
+    the epoch before (of the versions of that code the one that looks for it in each epoch; but dropout comes later).
+    When the warm-up ends the optimizer forgets its moments, and from then on the final layer is frozen: its gradients
+    are dropped after each backward pass, so that no optimizer moves it, by old moments neither.
 
     What is known to be wrong with it, and kept: tanh is 1 at infinity alone, so active units, and the logits with them,
     are pushed there; a unit that is dead for a sample (a = 0) has no gradient, so that none is ever switched on;

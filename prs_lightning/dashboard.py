@@ -13,7 +13,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from prs_lightning.errors import ConfigError, in_one_line
-from prs_lightning.measures import AUDITED_ACCURACY, COLUMNS, GROUPS, PRS_RATIO, ROBUST_ACCURACY
+from prs_lightning.measures import (
+    AUDITED_ACCURACY,
+    COLUMNS,
+    DISTANCE,
+    GROUPS,
+    LOGIT_GAP,
+    PRS_RATIO,
+    ROBUST_ACCURACY,
+)
 from prs_lightning.online import check_wandb
 
 if TYPE_CHECKING:
@@ -21,7 +29,8 @@ if TYPE_CHECKING:
 
 
 def dashboard(entity: str, project: str) -> Workspace:
-    """The view: the claim's scatter plots, then a line plot over the epochs for every measure; runs grouped by sweep.
+    """The view: the claim's scatter plots, the arms of interventions side by side, then a line plot over the epochs for
+    every measure; runs grouped by sweep.
 
     Raises:
         ConfigError: the package wandb-workspaces is not installed.
@@ -40,14 +49,26 @@ def dashboard(entity: str, project: str) -> Workspace:
             model.local_panel_settings.use_runs_table_grouping_in_panels = False
             return model
 
-    ratio = panels.SummaryMetric(PRS_RATIO)
-    scatter: list[Any] = [
-        panels.ScatterPlot(
-            title=f"PRS ratio against {name}", x=ratio, y=panels.SummaryMetric(name), range_x=(0, 1), range_y=(0, 1)
-        )
-        for name in (ROBUST_ACCURACY, AUDITED_ACCURACY)
+    def scatter(name: str, title: str, legend: str | None = None) -> Any:
+        x, y = panels.SummaryMetric(PRS_RATIO), panels.SummaryMetric(name)
+        return panels.ScatterPlot(title=title, x=x, y=y, range_x=(0, 1), range_y=(0, 1), legend_template=legend)
+
+    def bars(name: str) -> Any:
+        """A bar for each arm: the mean of its runs, and their standard deviation."""
+        return panels.BarPlot(
+            title=f"{name} by arm", metrics=[name], groupby=panels.Config("arm"),
+            groupby_aggfunc="mean", groupby_rangefunc="stddev",
+        )  # fmt: skip
+
+    both = (ROBUST_ACCURACY, AUDITED_ACCURACY)
+    claim = [scatter(name, f"PRS ratio against {name}") for name in both]
+    by_arm = "${config:arm} ${config:strength}"
+    causes = [scatter(name, f"PRS ratio against {name}, by arm", by_arm) for name in reversed(both)]
+    causes += [bars(name) for name in (PRS_RATIO, AUDITED_ACCURACY, ROBUST_ACCURACY, LOGIT_GAP, DISTANCE)]
+    sections: list[Any] = [
+        PointPerRun(name="PRS ratio against robust accuracy", panels=claim, is_open=True),
+        PointPerRun(name="Causes: the arms of interventions", panels=causes, is_open=True),
     ]
-    sections: list[Any] = [PointPerRun(name="PRS ratio against robust accuracy", panels=scatter, is_open=True)]
     for group, title in GROUPS.items():
         names = [name for name in COLUMNS if name.startswith(f"{group}/")]
         lines: list[Any] = [panels.LinePlot(title=name, x="Step", y=[name]) for name in names]

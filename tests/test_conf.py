@@ -7,11 +7,15 @@ from typing import Any
 
 import hydra
 import pytest
+import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.loggers import make_logger
+from prs_lightning.runs.naming import arm, strength
+from prs_lightning.schema import check_training
+from prs_lightning.sweep import ranges
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 
 FOLDER = Path(CONFIG_FOLDER)
@@ -62,6 +66,48 @@ def test_an_experiment_composes_and_its_interpolations_resolve(name: str) -> Non
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     assert resolved["trainer"]["max_epochs"] == cfg.epochs
+
+
+def arms_of(name: str) -> list[dict[str, Any]]:
+    arms: list[dict[str, Any]] = yaml.safe_load((FOLDER / "experiment" / f"{name}.yaml").read_text())["hydra"][
+        "sweeper"
+    ]["arms"]
+    return arms
+
+
+@pytest.mark.parametrize("name", ["causal_mini", "causal_grid"])
+def test_every_arm_is_a_config_that_can_be_trained(name: str) -> None:
+    data = "mnist5k" if name == "causal_mini" else "mnist"
+    found = []
+    for lines in ranges.arms(arms_of(name), ()):
+        plain: Any = OmegaConf.to_container(composed(f"experiment={name}", f"data={data}", *lines), resolve=True)
+        check_training(plain, {"epsilons"})
+        found.append((arm(plain), strength(plain)))
+    assert found[0] == ("none", 0.0)
+    assert len({*found}) == len(found) == {"causal_mini": 6, "causal_grid": 16}[name]
+
+
+def test_the_factorial_parts_batch_size_steps_and_learning_rate() -> None:
+    """13 cells: the one in which all designs meet, and four of each other batch size; equal steps are exactly equal."""
+    arms, samples = arms_of("batch_factorial"), composed("experiment=batch_factorial").data.train_limit
+    cells = {}
+    for each in arms:
+        size, epochs, rate = each["batch_size"], each["epochs"], each["model.learning_rate"]
+        steps = epochs * samples / size
+        assert each["grid_epochs"][-1] == epochs
+        assert not any(epoch % each["trainer.check_val_every_n_epoch"] for epoch in each["grid_epochs"])
+        assert each.get("trainer.max_steps", steps) == steps == epochs * (samples // size)
+        equal = {"epochs": epochs == 100, "steps": steps == 32_000}
+        kinds = {"fixed": rate == 1e-3, "linear": rate == pytest.approx(1e-3 * size / 128)}
+        cells[size, *(name for name in equal if equal[name]), *(name for name in kinds if kinds[name])] = each
+    others = {
+        (size, equal, kind) for size in (64, 512, 2048) for equal in ("epochs", "steps") for kind in ("fixed", "linear")
+    }
+    assert cells.keys() == {(128, "epochs", "steps", "fixed", "linear")} | others
+    assert len(arms) == len(cells)
+    longest = [line for line in ranges.arms(arms, ()) if "trainer.max_steps=32000" in line][-1]
+    plain: Any = OmegaConf.to_container(composed("experiment=batch_factorial", "data=mnist", *longest), resolve=True)
+    check_training(plain)
 
 
 def test_the_networks_of_the_paper() -> None:

@@ -72,7 +72,11 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     "data/.*:data.workers": NULL | ZERO,
     "data/torchvision:data.dataset": {"abc"},
     "data/torchvision:data.arguments": NULL,
-    "experiment/mini_grid:(data.train_limit|data.test_limit|callbacks.robustness.limit|hydra.launcher.jobs)": NULL,
+    "experiment/(mini_grid|causal_.*|batch_.*):(data.(train|test)_limit|callbacks.robustness.limit)": NULL,
+    "experiment/(mini_grid|causal_mini):hydra.launcher.jobs": NULL,
+    "experiment/.*:(grid_attacks.*|hydra.sweeper.arms|model.width|callbacks.local_complexity)": NULL,
+    "experiment/.*:callbacks.robustness.epochs": NULL,
+    "experiment/.*:callbacks.robustness.gradient_noise": NULL | ZERO,
     "experiment/quickstart:callbacks.robustness.limit": NULL,
     "experiment/.*:hydra.sweeper.params.seed": ZERO,
     "hydra/launcher/processes:hydra.launcher.jobs": NULL,
@@ -88,7 +92,15 @@ FINE: dict[str, set[str]] = {  # file:key, the first that fits; what is not here
     "hydra/launcher/ray:hydra.launcher.ray.init.include_dashboard": NULL | FLAG,
     "hydra/launcher/ray:hydra.launcher.ray.remote.num_.pus": NULL | ZERO | {BIG},
     "hydra/launcher/ray:hydra.launcher.ray.remote.max_retries": ZERO | {"-1"},
-    "hydra/sweeper/ranges:hydra.sweeper.params": NULL,
+    "hydra/sweeper/ranges:hydra.sweeper.(params|arms)": NULL,
+    "intervention/(label_smoothing|width):.*.warmup": ZERO,
+    "intervention/label_smoothing:.*.strength": ZERO,
+    "intervention/adversarial:.*.strength": ZERO,
+    "intervention/(.*_prs|logit_.*|published|weight_.*):.*.(strength|margin|.*_weight)": ZERO | {BIG},
+    "intervention/(adversarial|.*_prs|logit_.*|weight_.*):.*.(warmup|seed)": ZERO,
+    "intervention/adversarial:.*.step_size": NULL,
+    "intervention/width:model.width": NULL,
+    "model/.*:model.width": NULL,
     "logger/(csv|tensorboard|wandb):logger.*.save_dir": NULL | {"abc"},
     "logger/(csv|tensorboard):logger.*.name": NULL | {"abc", "''"},
     "logger/tensorboard:logger.*.version": NULL | ZERO | {"abc", "''", BIG},
@@ -117,6 +129,9 @@ SELECT = {  # what else a command needs so that a file's leaves are there
     "data/torchvision": ("data=torchvision", "data.dataset=CIFAR100"),
     "experiment/mini_grid": ("-m", "experiment=mini_grid", "seed=0"),
     "experiment/paper_grid": ("-m", "experiment=paper_grid", "seed=0"),
+    "experiment/causal_mini": ("-m", "experiment=causal_mini", "seed=0", "data=mnist5k"),
+    "experiment/causal_grid": ("-m", "experiment=causal_grid", "seed=0", "data=mnist", "intervention=none"),
+    "experiment/batch_factorial": ("-m", "experiment=batch_factorial", "seed=0", "data=mnist"),
 }
 
 
@@ -136,12 +151,17 @@ def leaves() -> Iterator[Leaf]:
         group, _, option = name.rpartition("/")
         values = {key: value for key, value in yaml.safe_load(file.read_text()).items() if key != "defaults"}
         program = "analyze" if name == "analyze" else "train"
-        prefix = "" if group in ("", "experiment") else group.replace("/", ".") + "."
+        prefix = (
+            ""
+            if group in ("", "experiment") or "@package _global_" in file.read_text()
+            else group.replace("/", ".") + "."
+        )
         command: tuple[str, ...] = ()
         if group and option != "base":
             command = SELECT.get(name, (f"{group}={option}",))
         if group.startswith("hydra/"):
             command = ("-m", *command)
+        values.pop("epsilons", None)  # a helper: what it may be is said of the key that takes it
         for key in flatten(values):
             yield Leaf(program, name, prefix + key, command)
 

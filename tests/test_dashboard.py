@@ -34,7 +34,7 @@ def test_it_goes_to_the_named_project(sent: dict[str, Any]) -> None:
 
 def test_every_measure_has_a_line_plot_in_the_section_of_its_group(sent: dict[str, Any]) -> None:
     plotted = []
-    for section in sections(sent)[1:]:
+    for section in sections(sent)[2:]:
         names = [metric for panel in section["panels"] for metric in panel["config"]["metrics"]]
         assert len({name.split("/")[0] for name in names}) == 1, section["name"]
         plotted += names
@@ -49,6 +49,20 @@ def test_the_scatter_plots_show_the_ratio_against_plain_and_audited_robust_accur
         ("summary:prs/ratio", "summary:robust/pgd20_audited"),
     ]
     assert section["localPanelSettings"]["useRunsTableGroupingInPanels"] is False, "a point for each run, not sweep"
+
+
+def test_causes_are_shown_by_arm(sent: dict[str, Any]) -> None:
+    section = sections(sent)[1]
+    configs = [panel["config"] for panel in section["panels"]]
+    scatter, bars = [each for each in configs if "xAxis" in each], [each for each in configs if "xAxis" not in each]
+    assert [(each["xAxis"], each["yAxis"]) for each in scatter] == [
+        ("summary:prs/ratio", "summary:robust/pgd20_audited"),
+        ("summary:prs/ratio", "summary:robust/pgd20"),
+    ]
+    assert all("${config:arm}" in each["legendTemplate"] for each in scatter)
+    assert {each["groupBy"] for each in bars} == {"arm.value"}
+    shown = [name for each in bars for name in each["metrics"]]
+    assert {"logits/gap", "robust/distance", "robust/pgd20_audited"} <= {*shown}
 
 
 def test_runs_are_grouped_by_sweep(sent: dict[str, Any]) -> None:

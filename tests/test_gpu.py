@@ -20,6 +20,7 @@ from tests.attacked import Scaled, digits, trained
 from tests.conftest import RunTrain, digit_data
 from tests.foreign import Layers, Module, by_numpy, fitted
 from tests.networks import PlainNetwork, SmallNetwork, logits_and_pre_activations
+from tests.test_interventions_processes import trained as intervened
 from tests.test_training import MEASURES, assert_same_weights, fit, measures, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -154,6 +155,11 @@ def test_a_run_is_near_that_of_a_cpu(tmp_path: Path) -> None:
     for name, value in other.items():
         if value and name.split("/")[0] in ("test", "prs", "weights", "features", "robust"):
             assert float(row[name]) == pytest.approx(float(value), rel=0.1, abs=0.1), name
+
+
+def test_interventions_train_what_they_train_on_a_cpu() -> None:
+    on_cpu, on_gpu = intervened(), intervened(accelerator="gpu", devices=1)
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-2, atol=1e-3, equal_nan=True, check_device=False)
 
 
 def test_mixed_precision_trains_and_is_measured_in_float32(tmp_path: Path) -> None:

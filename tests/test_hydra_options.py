@@ -20,6 +20,16 @@ MINE = {
     "data/twin": "defaults: [npz]\nname: mine\nroot: mine.npz\nepsilon: 0.1",
     "model/mine": "defaults: [cnn6]\nlearning_rate: 0.5",
     "experiment/mine": "sweep: mine\nhydra: {sweeper: {params: {data: 'mine,mnist5k', seed: 0..1}}}",
+    "experiment/armed": """sweep: armed
+grid_epochs: [300]
+hydra:
+  sweeper:
+    params: {data: mnist5k, seed: 0..1}
+    arms:
+      - {intervention: none}
+      - {intervention: low_prs, intervention.low_prs.strength: 2, grid_epochs: [100, 300]}
+      - {intervention: '[low_prs,logit_penalty]'}
+""",
     "experiment/lost": "hydra: {run: {dir: elsewhere}}",
     "experiment/deep": "kind: cifar\ndefaults: [override /model: resnet18]\nmodel: {stem: '${kind}'}",
     "experiment/slow": "hydra: {launcher: {jobs: 0}}",
@@ -61,6 +71,15 @@ REFUSED = {
     "seed=0,1": "seed=0,1 is a sweep: add -m",
     "model=glob(*)": "model=glob(*) is a sweep: add -m",
     "-m seed=interval(0,1)": "has no end",
+    "-m hydra.sweeper.arms=5": "hydra.sweeper.arms=5: expected a list of mappings of overrides",
+    "-m hydra.sweeper.arms=[5]": "hydra.sweeper.arms=[5]: expected a list of mappings of overrides",
+    "-m hydra.sweeper.arms=[{seed:{a:1}}]": "hydra.sweeper.arms[0].seed={a: 1}: expected a value, as after =",
+    "-m hydra.sweeper.arms=[{seed:0},{seed:0..2}]": "arms: seed=0..2 are 3 values: expected one, or an arm",
+    "-m hydra.sweeper.arms=[{intervention:lowprs}]": "intervention=lowprs is unknown: did you mean low_prs?",
+    "-m hydra.sweeper.arms=[{intervention:[none,low_prs]}]": "expected different options, and none only alone",
+    "-m experiment=armed --config-dir mine hydra.sweeper.arms=[{seed:2}]": "hydra.sweeper.params has seed too",
+    "experiment=armed --config-dir mine": "a sweep of data, seed, intervention, intervention.low_prs.strength, grid_",
+    "experiment=armed data=mnist5k seed=0 --config-dir mine": "give intervention, intervention.low_prs.strength, grid_",
     "-m seed=4..0": "counts down",
     "-m model=glob(x*)": "matches nothing; there are: cnn6, resnet18, vgg16",
     "-m trainer.devices=1,2": "jobs that differ in trainer.devices alone",
@@ -174,6 +193,19 @@ HONOURED: dict[str, list[str]] = {
         ["start .*/mnist5k-cnn6-bs128-seed0-......"] * 2 + ["start .*/mnist5k-cnn6-bs128-seed0"],
     "-m data=glob(m*) hydra.searchpath=[mine]":
         [f"start .*/{name}" for name in ("mnist5k-cnn6-bs128-seed0-......", "mnist-.*-seed0", "mnist5k-.*-seed0")],
+    "experiment=armed data=mnist5k seed=0 intervention=high_prs --config-dir mine": ["start: runs/armed/mnist5k-.*"],
+    "experiment=armed data=mnist5k seed=0 intervention=low_prs intervention.low_prs.strength=2 epochs=2 "
+    "grid_epochs=[2] --config-dir mine": ["start: runs/armed/mnist5k-.*"],
+    "-m experiment=armed --config-dir mine":
+        [f"start .* runs/armed/mnist5k-cnn6-bs128-seed{seed}-......" for seed in (0, 0, 0, 1, 1, 1)],
+    "-m experiment=armed seed=3 intervention=low_prs grid_epochs=[300] --config-dir mine":
+        ["start .* runs/armed/mnist5k-cnn6-bs128-seed3-......"],
+    "-m experiment=armed seed=3 intervention=none,width --config-dir mine":
+        ["start .* runs/armed/mnist5k-cnn6-bs128-seed3-......"] * 4,
+    "-m experiment=armed batch_size=16,32 hydra.sweeper.arms=null --config-dir mine":
+        [f"start .* runs/armed/mnist5k-cnn6-bs{size}-seed{seed}-......" for seed in (0, 1) for size in (16, 32)],
+    "-m seed=1 hydra.sweeper.arms=[{batch_size:8},{batch_size:16,model:vgg16}]":
+        ["start .* runs/sweep/cifar10-cnn6-bs8-seed1", "start .* runs/sweep/cifar10-vgg16-bs16-seed1"],
     "-m experiment=mine,mini_grid --config-dir mine":
         ["start .* runs/mine/mnist5k-cnn6-bs128-seed[01](-......)?"] * 4 + ["start .* runs/mini_grid/.*"] * 12,
 }  # fmt: skip
@@ -226,6 +258,16 @@ def test_a_file_that_ours_would_hide_is_refused(
     for where in ("--config-dir=mine", "hydra.searchpath=[file://mine]"):
         assert call(monkeypatch, where) == 1
         assert "mine/data/cifar10.yaml would be ignored" in capsys.readouterr().err
+
+
+def test_a_job_of_a_sweep_is_no_sweep_whatever_its_experiment_sweeps_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with hydra.sweeper.arms=null, of which the job does not know."""
+    given = ("experiment=armed", "data=mnist5k", "seed=0", "--config-dir=mine")
+    assert call(monkeypatch, *given) == 1
+    monkeypatch.setattr(arguments, "is_child", lambda: True)
+    assert call(monkeypatch, *given) == 0
 
 
 def test_each_experiment_has_its_own_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

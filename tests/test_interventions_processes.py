@@ -30,7 +30,7 @@ class Gradients(pl.Callback):
     """Those of the last step, as the optimizer meets them; one that is not there counts as NaN."""
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        missing = torch.full((1,), torch.nan)
+        missing = torch.full((1,), torch.nan, device=pl_module.device)
         gradients = [missing if each.grad is None else each.grad for each in pl_module.parameters()]
         self.last = torch.cat([gradient.flatten() for gradient in gradients])
 
@@ -43,7 +43,7 @@ def trained(**options: Any) -> dict[str, Any]:
     torch.manual_seed(0)
     network = PlainNetwork(channels=1, mean=DIGITS["mean"], std=DIGITS["std"], learning_rate=1e-3)
     callbacks = [low, published, adversarial, *others, gradients]
-    trainer = pl.Trainer(callbacks=callbacks, max_epochs=3, accelerator="cpu", **(QUIET | options))
+    trainer = pl.Trainer(callbacks=callbacks, max_epochs=3, **({"accelerator": "cpu"} | QUIET | options))
     trainer.fit(network, digit_data(batch_size=20, train_limit=60))
     return {
         "weights": network.state_dict(),

@@ -125,9 +125,10 @@ def test_major_sums_are_those_of_the_commonest_tuple_however_samples_are_spread(
     for label in range(4):
         of_class = Counter(pattern for pattern, own in zip(patterns, labels, strict=True) if own == label)
         most = max(of_class.values(), default=0)
-        assert int(counts[label]) == most
+        populations = {patterns.count(pattern) for pattern, count in of_class.items() if count == most} or {0}
+        assert int(counts[label]) in populations
         expected = [
-            z[(labels == label) & torch.tensor([each == pattern for each in patterns])].relu().sum(0)
+            z[torch.tensor([each == pattern for each in patterns])].relu().sum(0)
             for pattern, count in of_class.items()
             if count == most
         ] or [torch.zeros(units)]

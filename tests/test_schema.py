@@ -227,6 +227,7 @@ RELATED = [
     ("intervention=low_prs intervention.low_prs.warmup=2", "it would only look on: the run has epochs=2"),
     ("intervention=[high_prs,low_prs]", "intervention=[high_prs,low_prs]: they contradict each other"),
     ("intervention=width model.width=8", "intervention.width.strength=32, but model.width=8: expected the same"),
+    ("intervention=adversarial intervention.adversarial.strength=4", "strength=4 gives a radius of 1.2"),
     ("grid_attacks.fgsm.steps=2", "is not what fgsm says"),
     ("+grid_attacks.pgd20={steps:20}", "is measured at every epoch already"),
     ("+grid_attacks.mine={steps:2,restarts:2,random_start:false}", "without random_start would repeat"),

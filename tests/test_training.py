@@ -21,8 +21,10 @@ from prs_lightning.errors import ConfigError, RunError
 from prs_lightning.models import network_of
 from prs_lightning.runs import RunDirectory
 from prs_lightning.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from prs_lightning.sweep import ranges
 from prs_lightning.sweep.cli import CONFIG_FOLDER
 from tests.conftest import PROJECT, SMALL, given_once
+from tests.test_conf import arms_of
 
 NETWORK = "model._target_=tests.networks.SmallNetwork"
 MEASURES = ("callbacks.robustness.steps=3", "callbacks.robustness.limit=20", "data.step_size=0.1")
@@ -114,6 +116,31 @@ def test_validating_the_checkpoint_gives_the_same_numbers_again(undisturbed: Run
 def test_another_seed_gives_other_weights(undisturbed: RunDirectory, tmp_path: Path) -> None:
     other = fit(tmp_path, "epochs=4", "callbacks=none", "seed=1")
     assert not torch.equal(weights(undisturbed)["final.weight"], weights(other)["final.weight"])
+
+
+class Batches(Callback):
+    """The weights before training, and the images and labels of each batch that is trained on."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.weights = {name: each.clone() for name, each in pl_module.state_dict().items()}
+        self.batches: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.batches += [each.clone() for each in batch]
+
+
+def test_runs_of_a_seed_begin_with_the_same_weights_and_see_the_same_batches_in_all_arms(tmp_path: Path) -> None:
+    found = []
+    for index, lines in enumerate(ranges.arms(arms_of("causal_mini"), ())):
+        found.append(Batches())
+        fit(tmp_path / str(index), "callbacks=none", "data.train_limit=100", *lines, extra=found[-1])
+    assert len(found) == 6
+    assert len(found[0].batches) >= 2 * 2 * 2
+    for each in found[1:]:
+        torch.testing.assert_close(each.weights, found[0].weights, rtol=0, atol=0)
+        torch.testing.assert_close(each.batches, found[0].batches, rtol=0, atol=0)
+    trained = [weights(RunDirectory(tmp_path / str(index)))["final.weight"] for index in range(6)]
+    assert not any(torch.equal(each, trained[0]) for each in trained[1:])
 
 
 class Cut(Callback):

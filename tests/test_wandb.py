@@ -58,7 +58,8 @@ def history(found: list[Any]) -> dict[str, list[Any]]:
 
 def test_an_offline_run_holds_what_metrics_csv_holds(run_train: RunTrain, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    run_train(NETWORK, *MEASURES, "logger=wandb", "wandb.tags=[trial]", f"run_dir={run.path}")
+    arm = ("intervention=[logit_penalty,label_smoothing]", "intervention.logit_penalty.strength=0.5")
+    run_train(NETWORK, *MEASURES, *arm, "logger=wandb", "wandb.tags=[trial]", f"run_dir={run.path}")
     found = records(run)
     started = starts(found)[0]
     assert started.run_id == run.record()["wandb_id"]
@@ -67,6 +68,7 @@ def test_an_offline_run_holds_what_metrics_csv_holds(run_train: RunTrain, tmp_pa
     config = {item.key: json.loads(item.value_json) for record in found for item in record.config.update}
     config |= {item.key: json.loads(item.value_json) for item in started.config.update}
     assert "batch_size" in config or any(key.startswith("batch_size") for key in config)
+    assert (config["arm"], config["strength"]) == ("logit_penalty+label_smoothing", "0.5+0.1")
     values = history(found)
     for name, last in run.rows()[-1].items():
         if "/" in name and last:

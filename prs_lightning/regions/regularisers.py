@@ -57,23 +57,23 @@ def bounded(weight: Tensor, bound: float) -> Tensor:
 def major_sums(features: Tensor, regions: Tensor, regions_of_all: Tensor, classes: int) -> Tensor:
     """Of the major region of each class, the sum of its samples' features and their number: float32 (classes, D + 1).
 
+    Its samples are those of other classes, too.
+
     Args:
         features: of this process's samples, (n, D).
         regions: of these, rows of a key and a label, int64 (n, 3).
         regions_of_all: of the samples of all processes, likewise: which region is the major one hangs on all.
         classes: labels lie in [0, classes); one that does not occur has zeros.
 
-    >>> regions = torch.tensor([[5, 0, 1], [5, 0, 1], [6, 0, 1]])
-    >>> major_sums(torch.tensor([[1.0], [3.0], [9.0]]), regions, regions, classes=2).tolist()
-    [[0.0, 0.0], [4.0, 2.0]]
+    >>> regions = torch.tensor([[5, 0, 1], [5, 0, 1], [6, 0, 1], [5, 0, 2]])
+    >>> major_sums(torch.tensor([[1.0], [3.0], [9.0], [2.0]]), regions, regions, classes=3).tolist()
+    [[0.0, 0.0], [6.0, 3.0], [6.0, 3.0]]
     """
     keys, labels = regions_of_all[:, :2], regions_of_all[:, 2]
-    majors = keys.new_zeros(classes, 2)
-    majors[labels.unique()] = major_keys(keys, labels)
-    keys, labels = regions[:, :2], regions[:, 2]
-    inside = (keys == majors[labels]).all(1)
-    of_class = F.one_hot(labels[inside], classes).to(features).T
-    return of_class @ F.pad(features[inside], (0, 1), value=1.0)
+    inside = (regions[:, None, :2] == major_keys(keys, labels)).all(2)
+    sums = features.new_zeros(classes, features.shape[1] + 1)
+    sums[labels.unique()] = inside.to(features).T @ F.pad(features, (0, 1), value=1.0)
+    return sums
 
 
 def pull_to_mean(features: Tensor, means: Tensor) -> Tensor:

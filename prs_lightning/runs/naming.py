@@ -235,10 +235,15 @@ def model_name(config: Mapping[str, Any]) -> str:
 
 
 def interventions(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Each intervention of a config by its name, with its strength."""
+    """Each intervention of a config by its name, with its strength (1 where it has none); strength 0 is none.
+
+    >>> interventions({"intervention": {"low_prs": {"strength": 5}, "logit_penalty": {"strength": 0}, "mine": None}})
+    {'low_prs': 5}
+    """
     found = config.get("intervention")
     nodes = found if isinstance(found, Mapping) else {}
-    return {str(name): node.get("strength", 1) for name, node in nodes.items() if isinstance(node, Mapping)}
+    strengths = {str(name): node.get("strength", 1) for name, node in nodes.items() if isinstance(node, Mapping)}
+    return {name: number for name, number in strengths.items() if number}
 
 
 def arm(config: Mapping[str, Any]) -> str:

@@ -95,7 +95,7 @@ class LabelSmoothing(Part):
 class Width(Part):
     """Penultimate units."""
 
-    strength: Natural = key("their number, which is handed to `model.width`", 32)
+    strength: Count = key("their number, which is handed to `model.width`", 32)
     warmup: Natural = key("epochs in which it only looks on", 0)
 
 

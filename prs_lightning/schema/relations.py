@@ -95,6 +95,10 @@ def _interventions(nodes: Mapping[str, Any], config: Mapping[str, Any]) -> Itera
     if "high_prs" in acting and (low := [name for name in ("low_prs", "published") if name in acting]):
         given = f"[{','.join(name for name in acting if name in ('high_prs', *low))}]"
         yield f"intervention={given}: they contradict each other: expected few regions, or many"
+    attack = acting.get("adversarial", {})
+    if attack.get("norm", "linf") == "linf" and (radius := attack.get("strength", 0) * attack.get("epsilon", 0)) > 1:
+        what = f"a radius of {radius:g}: expected 1 at most, for pixels lie in [0, 1]"
+        yield f"intervention.adversarial.strength={attack['strength']:g} gives {what}"
     strength = acting.get("width", {}).get("strength")
     if strength and (width := config["model"].get("width")) != strength:
         yield f"intervention.width.strength={strength}, but model.width={in_yaml(width)}: expected the same"

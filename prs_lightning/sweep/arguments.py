@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prs_lightning.errors import ConfigError, in_yaml
 from prs_lightning.runs.naming import CONFIG_FOLDER, PART, flatten
+from prs_lightning.signals import is_child
 from prs_lightning.sweep import ranges
 from prs_lightning.sweep.ranges import RANGE
 
@@ -268,10 +269,11 @@ def _check_hydra(hydra: HydraConf, fixed: Mapping[str, Any]) -> None:
             there = ", ".join(option for option in options if option != PART)
             raise ConfigError(f"{group}={PART} is a part of the others; there are: {there}")
     params, arms = (plain["sweeper"].get(name) for name in ("params", "arms"))
-    if hydra.mode == RunMode.RUN and (params or arms):
+    if hydra.mode == RunMode.RUN and (params or arms) and not is_child():  # a job of a sweep has what it was given
         given = {line.lstrip("+").split("=")[0] for line in plain["overrides"]["task"]}
         swept = [*dict.fromkeys(chain(params or (), *(arms or ())))]
-        of_arms = [line.split("=")[0] for arm in ranges.arms(arms, given) for line in arm]
+        others = ranges.arms(arms, given)
+        of_arms = [line.split("=")[0] for arm in others if () not in others for line in arm]  # one that is given whole
         left = dict.fromkeys([*(key for key in params or () if key.lstrip("+") not in given), *of_arms])
         if left:
             raise ConfigError(
