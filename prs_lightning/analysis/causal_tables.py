@@ -101,9 +101,9 @@ def checks(causes: Causes) -> pd.DataFrame:
     for arm in causes.arms:
         row = rows[arm.name, END, PRS_RATIO]
         ratio = " → ".join(number(row[side]) for side in ("none", "treated"))
-        told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows, arm.why)
+        told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows)
         cells.append((arm.name, AIMS.get(arm.aim, ""), ratio if row["pairs"] else NOTHING, *told))
-    head = ["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows", "reason"]
+    head = ["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows"]
     return pd.DataFrame(cells, columns=head)
 
 
@@ -207,10 +207,10 @@ def _console(title: str, table: pd.DataFrame) -> Table:
     return board
 
 
-def controls(causes: Causes) -> list[str]:
-    """What each control shows, in words."""
+def reasons(causes: Causes, *, controls: bool) -> list[str]:
+    """What each control shows, or each arm that aims at regions, in words."""
     return [
-        f"{AIMS[arm.aim].capitalize()}, {arm.name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}"
+        f"{arm.name} ({AIMS[arm.aim]}): {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}."
         for arm in causes.arms
-        if arm.aim in (POSITIVE, NEGATIVE)
+        if arm.aim and controls == (arm.aim in (POSITIVE, NEGATIVE))
     ]
