@@ -154,6 +154,8 @@ def test_the_section_holds_verdict_controls_and_every_number(both: tuple[Path, P
         for arm in causes.arms:
             assert f"{arm.name}: {arm.shows}" in text
             assert arm.why in text
+            ratios = (rows[arm.name, END, PRS_RATIO][side] for side in ("none", "treated"))
+            assert " → ".join(f"{ratio:.3g}" for ratio in ratios) in text
             for at in (END, MATCHED)[: 1 + (arm.aim != "negative")]:
                 for measure in causal_tables.measures_of(causes):
                     row = rows[arm.name, at, measure]
