@@ -146,14 +146,16 @@ def test_the_section_holds_verdict_controls_and_every_number(both: tuple[Path, P
         assert f"{causes.reason}." in text
         assert causal_tables.RULE in text
         assert causal_tables.MEDIATION in text
-        for control, name in (("Positive", "adversarial 1"), ("Negative", SCALED)):
-            (arm,) = [each for each in causes.arms if each.name == name]
-            assert f"{control} control, {name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}." in text
         assert "one was left out" in text
+        assert text.index("adversarial 1 (positive control)") < text.index("low_prs 1 (fewer regions)")
         assert not re.search(r"\bnan\b|\.\.", text)
         for arm in causes.arms:
             assert f"{arm.name}: {arm.shows}" in text
-            assert arm.why in text
+            assert (
+                f"{arm.name} ({causal_tables.AIMS[arm.aim]}): {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}." in text
+            )
+            ratios = (rows[arm.name, END, PRS_RATIO][side] for side in ("none", "treated"))
+            assert " → ".join(f"{ratio:.3g}" for ratio in ratios) in text
             for at in (END, MATCHED)[: 1 + (arm.aim != "negative")]:
                 for measure in causal_tables.measures_of(causes):
                     row = rows[arm.name, at, measure]

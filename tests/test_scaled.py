@@ -63,7 +63,7 @@ def write_trained(folder: Path, seed: int) -> RunDirectory:
         "collapse": {"_target_": f"{of}.collapse.Collapse"},
         "robustness": {
             "_target_": f"{of}.robustness.Robustness", **THREAT, "seed": seed, "limit": ATTACKED, "every": 10,
-            "grid_epochs": [1, 2], "grid_attacks": ["fgsm", "temperature", "distance"],
+            "grid_epochs": [1], "grid_attacks": ["fgsm", "temperature", "distance"],
         },
     }  # fmt: skip
     write_text(run.config_file, yaml.safe_dump(config))

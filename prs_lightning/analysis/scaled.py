@@ -65,6 +65,7 @@ def scaled_rows(
     told = []
     if lacking := len(ends) - sum(there):
         told.append(f"negative control: {lacking} of {len(ends)} runs have no checkpoint of their last grid epoch")
+        progress(told[0])
     kept, found, measured_of = {} if force else _kept(folder / FILE), {}, {}
     data: dict[str, Any] = {}
     for place, (index, row) in enumerate(ends[there].iterrows(), start=1):
@@ -188,5 +189,5 @@ def _callbacks(callbacks: Mapping[str, Any], epoch: int) -> dict[str, Any]:
                 {name: given[name] for name in GRID_ATTACKS if name in given} if isinstance(given, Mapping) else given
             )
             grid = grid if isinstance(grid, Mapping) else [name for name in grid if name in GRID_ATTACKS]
-            node |= {"epochs": [epoch], "grid_epochs": [epoch], "grid_attacks": grid, "gradient_noise": None}
+            node |= {"grid_epochs": [epoch], "grid_attacks": grid, "gradient_noise": None}
     return wanted
