@@ -199,6 +199,12 @@ def test_the_console_shows_verdict_check_and_effects_at_any_width(causes: Causes
     assert "…" not in text
 
 
+def test_what_moves_is_told_after_correction() -> None:
+    told = [causal_tables.moves({"p": p, "p_holm": holm}, 0.95) for p, holm in ((0.01, 0.06), (0.01, 0.04))]
+    assert told == [False, True]
+    assert not causal_tables.moves({"p": np.nan, "p_holm": np.nan}, 0.95)
+
+
 def test_every_verdict_has_a_mark_of_its_own() -> None:
     marks = causal_tables.MARKS
     assert {*marks} == {*VERDICTS}
