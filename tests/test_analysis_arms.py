@@ -146,14 +146,16 @@ def test_the_section_holds_verdict_controls_and_every_number(both: tuple[Path, P
         assert f"{causes.reason}." in text
         assert causal_tables.RULE in text
         assert causal_tables.MEDIATION in text
-        for control, name in (("Positive", "adversarial 1"), ("Negative", SCALED)):
-            (arm,) = [each for each in causes.arms if each.name == name]
-            assert f"{control} control, {name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}." in text
         assert "one was left out" in text
+        assert text.index("adversarial 1 (positive control)") < text.index("low_prs 1 (fewer regions)")
         assert not re.search(r"\bnan\b|\.\.", text)
         for arm in causes.arms:
             assert f"{arm.name}: {arm.shows}" in text
-            assert arm.why in text
+            assert (
+                f"{arm.name} ({causal_tables.AIMS[arm.aim]}): {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}." in text
+            )
+            ratios = (rows[arm.name, END, PRS_RATIO][side] for side in ("none", "treated"))
+            assert " → ".join(f"{ratio:.3g}" for ratio in ratios) in text
             for at in (END, MATCHED)[: 1 + (arm.aim != "negative")]:
                 for measure in causal_tables.measures_of(causes):
                     row = rows[arm.name, at, measure]
@@ -195,6 +197,12 @@ def test_the_console_shows_verdict_check_and_effects_at_any_width(causes: Causes
         if at == END and (measure != PRS_RATIO or width >= 100):
             assert f"{row['effect']:+z.2g}{'*' * bool(row['p_holm'] < 0.05)}" in words
     assert "…" not in text
+
+
+def test_what_moves_is_told_after_correction() -> None:
+    told = [causal_tables.moves({"p": p, "p_holm": holm}, 0.95) for p, holm in ((0.01, 0.06), (0.01, 0.04))]
+    assert told == [False, True]
+    assert not causal_tables.moves({"p": np.nan, "p_holm": np.nan}, 0.95)
 
 
 def test_every_verdict_has_a_mark_of_its_own() -> None:

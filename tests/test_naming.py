@@ -125,6 +125,8 @@ def test_a_record_is_as_it_was_before_there_were_interventions_and_networks_of_o
     assert placed(*usual) == placed() == placed("intervention=low_prs", "intervention.low_prs=null")
     assert "intervention" not in recorded
     assert [*recorded["model"]] == ["channels", "classes", "mean", "std", "seed", "learning_rate", "_target_"]
+    own = directory("data=mnist5k", "model._target_=my_package.MyNet", "+model.width=64").name
+    assert own == "mnist5k-mynet-bs128-seed0-bbfdc2", "a network of one's own that has a width"
 
 
 @pytest.mark.parametrize(

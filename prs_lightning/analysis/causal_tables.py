@@ -100,22 +100,23 @@ def checks(causes: Causes) -> pd.DataFrame:
     rows, cells = together(causes), []
     for arm in causes.arms:
         row = rows[arm.name, END, PRS_RATIO]
-        ratio = "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}".join(number(row[side]) for side in ("none", "treated"))
-        told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows, arm.why)
+        ratio = " → ".join(number(row[side]) for side in ("none", "treated"))
+        told = (_effect(row), corrected(row["p"], row["p_holm"]), str(row["pairs"]), arm.shows)
         cells.append((arm.name, AIMS.get(arm.aim, ""), ratio if row["pairs"] else NOTHING, *told))
-    head = ["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows", "reason"]
+    head = ["arm", "aims at", "PRS ratio", "change", "p (Holm)", "pairs", "shows"]
     return pd.DataFrame(cells, columns=head)
 
 
 def effects(causes: Causes, at: str, level: float, cell: Callable[[Row], str] | None = None) -> pd.DataFrame:
-    """A row per arm, a column per measure: how far it is from ``none``, with a star where it moves."""
+    """A row per arm, a column per measure: how far it is from ``none``, with a star where it moves; and the pairs."""
     rows, names, told = together(causes), measures_of(causes), cell or _effect
-    table = [
-        (arm.name, *(told(row) + f" {STAR}" * moves(row, level) for name in names if (row := rows[arm.name, at, name])))
-        for arm in causes.arms
-        if (at, arm.aim) != (MATCHED, NEGATIVE)  # whose gap is another by design
-    ]
-    return pd.DataFrame(table, columns=["arm", *map(label, names)])
+    table = []
+    for arm in causes.arms:
+        if (at, arm.aim) != (MATCHED, NEGATIVE):  # whose gap is another by design
+            own = [rows[arm.name, at, name] for name in names]
+            cells = [told(row) + f" {STAR}" * moves(row, level) for row in own]
+            table.append((arm.name, *cells, str(max(row["pairs"] for row in own))))
+    return pd.DataFrame(table, columns=["arm", *map(label, names), "pairs"])
 
 
 def moves(row: Row, level: float) -> bool:
@@ -179,7 +180,8 @@ def _effect(row: Row) -> str:
 WIDE = 100
 """So wide a terminal shows all measures."""
 SHORT = {
-    TEST_ACCURACY: "test acc.", ROBUST_ACCURACY: "RA, PGD", AUDITED_ACCURACY: "RA, audit", TEMPERATURE: "RA, any T",
+    label(TEST_ACCURACY): "test acc.", label(ROBUST_ACCURACY): "RA, PGD", label(AUDITED_ACCURACY): "RA, audit",
+    label(TEMPERATURE): "RA, any T",
 }  # fmt: skip
 """Heads of narrow columns."""
 
@@ -189,8 +191,8 @@ def console_tables(causes: Causes, level: float, width: int) -> list[Table]:
     told = [_console("did the PRS ratio move?", checks(causes)[["arm", "aims at", "PRS ratio", "change", "shows"]])]
     for at, words in TIMES.items():
         table = effects(causes, at, level, cell=lambda row: change(Answer(row["effect"])))
-        table.columns = ["arm", *(SHORT.get(name, label(name)) for name in measures_of(causes))]
-        table = table.drop(columns=label(PRS_RATIO) if width < WIDE else []).replace(f" \\{STAR}$", STAR, regex=True)
+        table = table.drop(columns=[label(PRS_RATIO), "pairs"] if width < WIDE else [])
+        table = table.rename(columns=SHORT).replace(f" \\{STAR}$", STAR, regex=True)
         told.append(_console(f"arm minus none, {words}", table))
     return told
 
@@ -205,10 +207,10 @@ def _console(title: str, table: pd.DataFrame) -> Table:
     return board
 
 
-def controls(causes: Causes) -> list[str]:
-    """What each control shows, in words."""
+def reasons(causes: Causes, *, controls: bool) -> list[str]:
+    """What each control shows, or each arm that aims at regions, in words."""
     return [
-        f"{AIMS[arm.aim].capitalize()}, {arm.name}: {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}"
+        f"{arm.name} ({AIMS[arm.aim]}): {arm.shows}. {arm.why[:1].upper()}{arm.why[1:]}."
         for arm in causes.arms
-        if arm.aim in (POSITIVE, NEGATIVE)
+        if arm.aim and controls == (arm.aim in (POSITIVE, NEGATIVE))
     ]

@@ -40,7 +40,7 @@ INSTEAD = {
     "runs": "give --into", "run_dir": "give --into and --name", "sweep": "give --into",
 }  # fmt: skip
 MODEL = "cnn6"
-"""The option whose keys, those of every network, the config of a foreign one starts from."""
+"""The option from which the config of a foreign one starts: keys of every network, and usual widths."""
 
 
 def import_network(

@@ -36,7 +36,7 @@ from tests.synthetic_runs import write_grid
 FOLDER = Path(__file__).parent
 PROJECT = FOLDER.parent.parent
 NETWORKS = {"cnn6": "CNN6", "vgg16": "VGG16", "resnet18": "ResNet18"}
-TRAINED_ON = {"cnn6": 1000, "vgg16": 100, "resnet18": 200}
+TRAINED_ON = {"cnn6": 300, "vgg16": 50, "resnet18": 100}
 FIGURES = ("2b", "4", "4b", "5", "7b", "8", "10", "12", "14", "15")
 STEP = 2 / 255
 

@@ -46,7 +46,7 @@ def figure_17(rows: pd.DataFrame) -> Drawing:
     """A panel per data set and network: lines from each run of ``none`` to its twins, and the means of the arms."""
     table = ends(paired(rows)[0])
     panels, arms = list(dict.fromkeys(table["panel"])), in_order({*table["arm"]})
-    canvas, grid = style.panels(-(-max(len(panels), 1) // 2), min(max(len(panels), 1), 2), height=2.9)
+    canvas, grid = style.panels(-(-max(len(panels), 1) // 2), min(max(len(panels), 1), 2), height=3.3)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, panel in zip(grid.flat, panels, strict=False):
@@ -60,7 +60,6 @@ def figure_17(rows: pd.DataFrame) -> Drawing:
         axes.set(xlabel=label(PRS_RATIO), ylabel="RA")
         axes.set_title(f"{panel}, {plural(alone['seed'].nunique(), 'seed')}")
         style.ratio_limits(axes, own[PRS_RATIO].to_numpy(float), which="x")
-        style.ratio_limits(axes, own[[*RA]].to_numpy(float).ravel())
     for name, inside in zip(RA, (style.GREY, "white"), strict=True):
         grid[0, 0].plot([], [], "o", color=style.GREY, markerfacecolor=inside, label=label(name))
     if not panels:
@@ -87,9 +86,9 @@ def _plane(axes: Axes, pairs: pd.DataFrame, arm: str, **shown: Any) -> None:
 def _marked(axes: Axes, runs: pd.DataFrame, name: str, **shown: Any) -> None:
     """The means of some runs, filled and hollow."""
     at = runs[COLUMNS].mean()
-    options: dict[str, Any] = {"linestyle": "", "markersize": 5, "zorder": 4} | shown
+    options: dict[str, Any] = {"linestyle": "", "markersize": 5.5, "zorder": 4} | shown
     axes.plot(at[PRS_RATIO], at[ROBUST_ACCURACY], markerfacecolor="white", **options)
-    axes.plot(at[PRS_RATIO], at[AUDITED_ACCURACY], label=name, **options)
+    axes.plot(at[PRS_RATIO], at[AUDITED_ACCURACY], label=name, markeredgecolor="white", markeredgewidth=0.5, **options)
 
 
 def doses(pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -164,6 +163,5 @@ def _response(axes: Axes, own: pd.DataFrame, name: str, summary: pd.DataFrame, *
     for _, seed in own.sort_values("dose").groupby("seed"):
         axes.plot(seed["dose"], seed[name], color=shown["color"], linewidth=0.5, alpha=0.45)
     sides = (summary["mean"] - summary["low"], summary["high"] - summary["mean"])
-    axes.errorbar(
-        summary["dose"], summary["mean"], yerr=np.array(sides), label=label(name), capsize=2, markersize=4.5, **shown
-    )
+    beside = summary["dose"] + (0.03 if name == ROBUST_ACCURACY else -0.03)  # or one would hide the other
+    axes.errorbar(beside, summary["mean"], yerr=np.array(sides), label=label(name), capsize=2, markersize=4.5, **shown)
