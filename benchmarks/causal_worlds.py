@@ -30,7 +30,7 @@ TOLERANCES, LEVEL = (0.02, 0.1), 0.95
 USUAL = {"seeds": 5, "panels": 2, "noise": 0.03, "distance_noise": 0.003}
 FURTHER: tuple[dict[str, float], ...] = (
     {"seeds": 5, "panels": 1}, {"seeds": 10, "panels": 2}, {"noise": 0.02, "distance_noise": 0.002},
-    {"noise": 0.04, "distance_noise": 0.004},
+    {"noise": 0.04, "distance_noise": 0.004}, {"noise": 0.08, "distance_noise": 0.008},
 )  # fmt: skip
 """Other sizes and other noise."""
 POWER = ("causal", "causal, small", "masked", "null")
