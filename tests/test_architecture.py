@@ -18,7 +18,7 @@ FLOORS = (
     | {"bars", "network", "shortage", "online"},
     {"regions", "data", "dashboard", "schema"},
     {"models", "attacks"},
-    {"runs", "measuring_pass"},
+    {"runs", "measuring_pass", "training_step"},
     {"sweep", "analysis"},
     {"audit"},
     {"callbacks", "train", "analyze"},

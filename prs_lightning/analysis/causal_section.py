@@ -62,4 +62,6 @@ def show(console: Console, causes: Causes, level: float) -> None:
     console.print(Text(printable(f"{causes.reason}.")), end="\n\n")
     for table in console_tables(causes, level, console.width) if causes.arms else ():
         console.print(table)
-    console.print(Text(f"{STAR} moves: p below {1 - level:.2g} after Holm's correction over the arms of one aim"), end="\n\n")
+    console.print(
+        Text(f"{STAR} moves: p below {1 - level:.2g} after Holm's correction over the arms of one aim"), end="\n\n"
+    )
