@@ -341,6 +341,10 @@ def test_an_ordinary_grid_is_no_factorial() -> None:
     assert factorial_table(ordinary).empty  # steps are batch size over again, but for the last batch
     assert factorial_table(rows[rows["seed"] < 2]).empty
     assert causal_study(ordinary) is None
+    cut = ordinary.assign(epochs=8.0, epoch=np.where((ordinary["seed"] + ordinary["batch_size"]) % 3 == 0, 3, 8))
+    cut["step"] = cut["epoch"] * 10.0
+    assert len(factorial_table(cut.drop(columns="epochs")))
+    assert factorial_table(cut).empty  # where an interrupted run ended, nobody set
     alone = study(rows)
     assert (alone.arms, alone.contrasts.empty, len(alone.factorial)) == ((), True, 3)
     assert alone.verdict == UNDECIDED

@@ -18,6 +18,8 @@ FACTORIAL_COLUMNS = ("measure", "factor", "slope", "low", "high", "p", "runs")
 MINIMUM_SEEDS = 3
 PARTED = 10
 """The largest variance inflation of factors that can be told apart (Marquardt 1970), within panels and seeds."""
+ROUNDING = 1e-12
+"""A sum of squares that is no larger is 0: a factor that does not vary within panels and seeds."""
 
 
 def factors_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,12 +43,15 @@ def factors_of(rows: pd.DataFrame) -> pd.DataFrame:
 def factorial_table(rows: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """``FACTORIAL_COLUMNS``, of the last epochs of the runs that were left alone; empty where nothing can be parted.
 
-    A constant for each panel (network and data set) and seed; errors are clustered by seed, with Student's t of
-    seeds - 1 degrees of freedom. Factors that do not vary are left out, but batch size must and one more.
+    Runs that did not reach the end of their plan do not count: where they ended, nobody set. A constant for each panel
+    (network and data set) and seed; errors are clustered by seed, with Student's t of seeds - 1 degrees of freedom.
+    Factors that do not vary are left out, but batch size must and one more.
     """
     empty = pd.DataFrame(columns=[*FACTORIAL_COLUMNS])
     alone = rows[rows["arm"] == NO_ARM] if "arm" in rows else rows
     ends = alone.sort_values("epoch", kind="stable").drop_duplicates("run", keep="last").reset_index(drop=True)
+    if "epochs" in ends:
+        ends = ends[ends["epoch"] == ends["epochs"]].reset_index(drop=True)
     if ends.empty or "batch_size" not in ends:
         return empty
     known = pd.concat([ends, factors_of(ends)], axis=1)
@@ -72,7 +77,7 @@ def _fitted(known: pd.DataFrame, measure: str, given: list[str], level: float) -
     inside = (known[given] - known[given].groupby(groups).transform("mean")).to_numpy(float)
     left = [residual(each, *np.delete(inside, place, axis=1).T) for place, each in enumerate(inside.T)]
     if len(design) <= design.shape[1] or any(
-        own @ own < each @ each / PARTED for own, each in zip(left, inside.T, strict=True)
+        own @ own <= max(each @ each / PARTED, ROUNDING) for own, each in zip(left, inside.T, strict=True)
     ):
         return []  # as where equal epochs alone were run: steps are batch size over again, but for the last batch
     fit = OLS(known[measure].to_numpy(float), design).fit(cov_type="cluster", cov_kwds={"groups": seeds}, use_t=True)
