@@ -27,5 +27,11 @@ def on_two_processes(task: Callable[[int, int, str], None], folder: Path) -> lis
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(task, (port, str(folder)), nprocs=2)
+    torch.multiprocessing.spawn(_to_its_end, (task, port, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def _to_its_end(rank: int, task: Callable[[int, int, str], None], port: int, folder: str) -> None:
+    task(rank, port, folder)
+    if torch.distributed.is_initialized():  # else a thread of gloo's may still run at the exit, which aborts it
+        torch.distributed.destroy_process_group()
