@@ -23,8 +23,9 @@ from prs_lightning.data.choice import DataChoice
 from prs_lightning.errors import ConfigError
 from prs_lightning.models.base import ImageClassifier
 from prs_lightning.schema import CONFIG_FOLDER, attacks, check_training, launching, parts, relations, values, wandb
+from prs_lightning.schema.interventions import TARGETS as INTERVENTIONS
 from prs_lightning.schema.page import page
-from prs_lightning.schema.targets import foreign, located
+from prs_lightning.schema.targets import AIMS, foreign, located
 from prs_lightning.schema.trainer import ACCELERATORS
 from prs_lightning.schema.trainer import Trainer as TrainerPart
 from prs_lightning.schema.training import TARGETS
@@ -294,3 +295,8 @@ def test_every_line_is_there_for_every_file() -> None:
         group = file.parent.name
         if group in ("data", "model", "trainer"):
             assert all(f"`{group}.{key}`" in known for key in content.keys() - {"defaults", "_target_"}), file
+
+
+def test_interventions_aim_at_what_the_config_says() -> None:
+    aims = {target.split(".")[-2]: located(target).aim for target in INTERVENTIONS}
+    assert {name: aim for name, aim in aims.items() if aim} == AIMS

@@ -18,6 +18,7 @@ from prs_lightning.analysis.contrasts import END, MATCHED, TOGETHER
 from prs_lightning.analysis.relations import in_words, label, margin_of
 from prs_lightning.analysis.shown import change, p_value
 from prs_lightning.analysis.verdict import Answer, disagree
+from prs_lightning.schema.targets import AIMS
 
 CAUSAL, MASKING, NEITHER, UNDECIDED, FAILED = "causal", "masking", "neither", "undecided", "the instrument failed"
 VERDICTS = (CAUSAL, MASKING, NEITHER, UNDECIDED, FAILED)
@@ -28,8 +29,6 @@ FOLLOWS, ALONE, NOTHING, OPEN, NOT_MOVED = (
 SHOWS = (FOLLOWS, ALONE, NOTHING, OPEN, NOT_MOVED)
 
 LOW, HIGH, POSITIVE, NEGATIVE = "low", "high", "positive", "negative"
-AIMS = {"low_prs": LOW, "published": LOW, "high_prs": HIGH}
-"""Interventions that aim at regions, and which way."""
 MOVED = 0.05
 """The least change of the PRS ratio of an arm that is moved."""
 REAL = (measures.AUDITED_ACCURACY, measures.DISTANCE)

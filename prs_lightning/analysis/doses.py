@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,18 @@ from prs_lightning.analysis.statistics import Array, holm
 DOSE_COLUMNS = ("intervention", "measure", "slope", "low", "high", "p", "p_holm", "pairs", "doses")
 ABSOLUTE = ("width",)
 """Interventions whose strength is no departure from ``none``: that is no dose of theirs."""
+
+
+def dose_of(arm: str) -> tuple[str, float] | None:
+    """The intervention of an arm of a single one, and its strength; None of any other arm.
+
+    >>> dose_of("low_prs 1e-05"), dose_of("low_prs 1 + logit_penalty 0.01"), dose_of("scaled x1000")
+    (('low_prs', 1e-05), None, None)
+    """
+    intervention, _, strength = arm.partition(" ")
+    with suppress(ValueError):
+        return intervention, float(strength)
+    return None
 
 
 def slopes(values: Array) -> Array:
@@ -33,10 +46,10 @@ def dose_table(pairs: Sequence[Pair], *, level: float = 0.95) -> pd.DataFrame:
     """``DOSE_COLUMNS``: within each seed, of the seeds that have all doses of their panel; Holm over interventions."""
     found: dict[str, dict[tuple[str, int], dict[float, Run]]] = defaultdict(lambda: defaultdict(dict))
     for pair in pairs:
-        intervention, _, strength = pair.treated.arm.partition(" ")
-        if strength.replace(".", "", 1).replace("e-", "", 1).replace("e", "", 1).isdigit():
+        if single := dose_of(pair.treated.arm):
+            intervention, strength = single
             doses = found[intervention][pair.treated.panel, pair.treated.seed]
-            doses[float(strength)] = pair.treated
+            doses[strength] = pair.treated
             if intervention not in ABSOLUTE:
                 doses[0.0] = pair.none
     rows: list[dict[str, Any]] = []

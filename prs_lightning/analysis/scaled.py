@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +124,15 @@ def _key(runs: Path, run: str, epoch: int, config: Mapping[str, Any]) -> str:
     assert path is not None
     status = path.stat()
     what = [run, epoch, status.st_size, status.st_mtime_ns, FACTOR, config.get("callbacks"), config.get("data")]
+    return hashlib.sha256(json.dumps(what, default=str).encode() + _code()).hexdigest()[:16]
+
+
+@cache
+def _code() -> bytes:
+    """What measures: the source of this, of attacks and of regions."""
     room = Path(__file__).parent.parent
-    sources = [
-        Path(__file__),
-        *(file for name in ("attacks", "regions") for file in sorted((room / name).glob("*.py"))),
-    ]
-    digest = hashlib.sha256(json.dumps(what, default=str).encode())
-    for file in sources:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    rooms = (file for name in ("attacks", "regions") for file in sorted((room / name).glob("*.py")))
+    return b"".join(file.read_bytes() for file in (Path(__file__), *rooms))
 
 
 def measured(
@@ -185,9 +186,7 @@ def _callbacks(callbacks: Mapping[str, Any], epoch: int) -> dict[str, Any]:
     for node in wanted.values():
         if node["_target_"].endswith(".Robustness"):
             given = node.get("grid_attacks") or ()
-            grid = (
-                {name: given[name] for name in GRID_ATTACKS if name in given} if isinstance(given, Mapping) else given
-            )
-            grid = grid if isinstance(grid, Mapping) else [name for name in grid if name in GRID_ATTACKS]
+            names = [name for name in GRID_ATTACKS if name in given]
+            grid = {name: given[name] for name in names} if isinstance(given, Mapping) else names
             node |= {"grid_epochs": [epoch], "grid_attacks": grid, "gradient_noise": None}
     return wanted

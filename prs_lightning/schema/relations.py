@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from prs_lightning.errors import ConfigError, in_yaml
 from prs_lightning.schema.attacks import THREAT, refuse_taken, resolved
 from prs_lightning.schema.parts import Robustness
+from prs_lightning.schema.targets import AIMS
 
 PAPERS_GRID = [50, 100, 150, 200, 250, 300]
 """The default of ``grid_epochs``: a shorter run has those of them that it reaches."""
@@ -92,9 +93,9 @@ def _interventions(nodes: Mapping[str, Any], config: Mapping[str, Any]) -> Itera
         if isinstance(warmup, int) and warmup >= config["epochs"]:
             what = f"it would only look on: the run has epochs={config['epochs']}"
             yield f"intervention.{name}.warmup={warmup}: {what}"
-    if "high_prs" in acting and (low := [name for name in ("low_prs", "published") if name in acting]):
-        given = f"[{','.join(name for name in acting if name in ('high_prs', *low))}]"
-        yield f"intervention={given}: they contradict each other: expected few regions, or many"
+    aimed = {name: AIMS[name] for name in acting if name in AIMS}
+    if len({*aimed.values()}) > 1:
+        yield f"intervention=[{','.join(aimed)}]: they contradict each other: expected few regions, or many"
     attack = acting.get("adversarial", {})
     if attack.get("norm", "linf") == "linf" and (radius := attack.get("strength", 0) * attack.get("epsilon", 0)) > 1:
         what = f"a radius of {radius:g}: expected 1 at most, for pixels lie in [0, 1]"

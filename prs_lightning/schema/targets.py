@@ -17,6 +17,8 @@ SHARED = ("channels", "classes", "mean", "std", "seed", "learning_rate", "schedu
 """What every network's config holds: of a foreign network only what its signature names is handed to it."""
 LATER = {"schedule": "constant", "width": None, "width_multiplier": 1.0}
 """Keys of networks that the first records did not know, with what they did."""
+AIMS = {"low_prs": "low", "published": "low", "high_prs": "high"}
+"""Interventions that aim at regions, and which way: to few or to many."""
 SIZES = {
     **dict.fromkeys(("num_classes", "n_classes"), "classes"),
     **dict.fromkeys(("in_channels", "in_chans"), "channels"),

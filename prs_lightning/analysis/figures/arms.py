@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from prs_lightning.analysis.arms import SCALED
 from prs_lightning.analysis.causes import in_order
 from prs_lightning.analysis.contrasts import difference
-from prs_lightning.analysis.doses import ABSOLUTE
+from prs_lightning.analysis.doses import ABSOLUTE, dose_of
 from prs_lightning.analysis.figures import style
 from prs_lightning.analysis.figures.registry import Drawing, figure
 from prs_lightning.analysis.pairing import COMPARED, Pair, paired
@@ -98,9 +98,10 @@ def doses(pairs: Sequence[Pair]) -> pd.DataFrame:
         ``panel, intervention, dose`` (0: ``none``, where that is one), ``strength, seed, epoch`` and ``COLUMNS``.
     """
     table = ends(pairs)
-    words = table["arm"].str.split(" ", n=1, expand=True).reindex(columns=[0, 1])
-    table["intervention"], table["strength"] = words[0], pd.to_numeric(words[1], errors="coerce")
-    table = table[table["strength"].notna() & (table["arm"] != SCALED)]
+    single = {arm: dose for arm in table["arm"].unique() if (dose := dose_of(arm))}
+    table = table[table["arm"].isin([*single])].copy()
+    table["intervention"] = [single[arm][0] for arm in table["arm"]]
+    table["strength"] = [single[arm][1] for arm in table["arm"]]
     table = table[~(table["intervention"].isin(ABSOLUTE) & (table["side"] == "none"))]
     table.loc[table["side"] == "none", "strength"] = 0.0
     table = table.drop_duplicates(["panel", "intervention", "strength", "seed"])
